@@ -5,7 +5,7 @@
 //! choices come from [`Streams`](random_streams::Streams) and whose end is a [`TrialResult`].
 //!
 //! Reading order: [`spec_file`] reads TOML into values that know their origin; [`config`], [`expr`], [`grid`] and [`metric`]
-//! give them meaning; [`spec`] is the whole sweep; [`random_streams`], [`net`] and [`trial`] describe one trial; [`dataset`]
+//! give them meaning; [`spec`] is the whole sweep, and [`quantity`] what is claimed of it; [`random_streams`], [`net`] and [`trial`] describe one trial; [`dataset`]
 //! holds what it trains on.
 //!
 //! Nothing here is async, opens a socket or reads a clock. The only input is the reading of dataset files in
@@ -26,6 +26,7 @@ pub mod net;
 mod normal;
 pub mod number_format;
 pub mod pinned_file;
+pub mod quantity;
 pub mod random_streams;
 mod resolve;
 pub mod spec;

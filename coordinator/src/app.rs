@@ -14,6 +14,10 @@ pub enum CommandOutcome {
     Done,
     /// The sweep ended, but some trials failed.
     TrialsFailed,
+    /// Some claim is contradicted by the results.
+    ClaimsDisagree,
+    /// No claim is contradicted, but some are not decided.
+    ClaimsUndecided,
     /// The user interrupted the command.
     Interrupted,
 }

@@ -95,6 +95,7 @@ mod tests {
         ("SweepService/TablePages", "user admin", true, true),
         ("SweepService/Trials", "user admin", true, true),
         ("SweepService/Variance", "user admin", true, true),
+        ("SweepService/Verdict", "user admin", true, true),
         ("SweepService/Watch", "user admin", false, true),
         ("SweepService/Workers", "user admin", true, false),
         ("WorkerService/CommitResults", "worker admin", false, false),

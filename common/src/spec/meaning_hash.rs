@@ -5,15 +5,20 @@ use crate::grid::cases::CASE;
 use crate::grid::is_axis_form;
 use crate::ids::{FileHash, MeaningHash};
 use crate::number_format::format_shortest;
+use crate::quantity::ClaimSection;
 use crate::spec::source::SpecSource;
 use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl SpecSource {
-    /// The hash of everything that the file says, including its settings and the contents of the
+    /// The hash of everything that the file says but claims, including its settings and the contents of the
     /// files that it names: two files with one meaning request the same sweep. `None` for a file
     /// that cannot be read; [`Spec::read_new`](crate::Spec::read_new) reports why.
     pub fn compute_meaning_hash(&self) -> Option<MeaningHash> {
-        let document = self.read_document().ok()?;
+        let mut document = self.read_document().ok()?;
+        // What is claimed of the results is no part of what is run.
+        document
+            .0
+            .retain(|(key, _)| !ClaimSection::KEYS.contains(&key.as_str()));
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
         hash_document(&mut hasher, &document);
 

@@ -3,6 +3,7 @@
 mod axis_settings;
 #[cfg(test)]
 mod case_tests;
+mod claims;
 #[cfg(test)]
 mod expression_tests;
 pub(crate) mod meaning_hash;
@@ -12,6 +13,7 @@ pub mod mistakes;
 #[cfg(test)]
 mod moment_tests;
 pub mod moments;
+mod name;
 mod numerics;
 pub mod result_reuse;
 pub mod scheduling;
@@ -32,8 +34,10 @@ use crate::grid::{Grid, StillWanted, find_expressions};
 use crate::ids::{CellHash, CellIndex, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
 use crate::metric::Metric;
 use crate::net::Net;
+use crate::quantity::ClaimSection;
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
+use crate::spec::name::read_name;
 use crate::spec::numerics::read_numerics;
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
@@ -73,6 +77,8 @@ pub struct Spec {
     pub scheduling: Scheduling,
     /// All cells.
     pub grid: Grid,
+    /// Quantities and claims. A stored sweep may have some that this program refuses.
+    pub claims: Result<ClaimSection, SpecError>,
 }
 
 impl Spec {
@@ -133,6 +139,7 @@ impl Spec {
         let spec = Self::read_sections(source, document, reading, wanted)?;
         spec.check_sections_together(source)
             .map_err(SpecError::of_combination)?;
+        reading.refuse_claims_if_new(&spec)?;
         Ok(spec)
     }
 
@@ -172,6 +179,7 @@ impl Spec {
         let measure = (!varies).then(|| Measure::read_section(&r)).transpose();
         let numerics = read_numerics(&r);
         let scheduling = Scheduling::read_fields(&r);
+        let claims = ClaimSection::read(&r);
 
         // Unknown keys are reported first: a misspelt section explains what is missing because of it.
         r.refuse_unknown_keys()?;
@@ -193,6 +201,7 @@ impl Spec {
             measure,
             scheduling,
             grid,
+            claims,
         })
     }
 
@@ -495,31 +504,4 @@ impl Spec {
             plan: self.seeds.clone(),
         }
     }
-}
-
-fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
-    let Some(name) = r.read_str("name")? else {
-        let message = "a sweep needs a name: add name = \"my-sweep\" at the top";
-        return Err(r.error_at("name", message).of_missing_value());
-    };
-
-    let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    let is_plain = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if !starts_well || name.len() > 64 || !is_plain {
-        let shown: String = name.chars().take(40).collect();
-        let message = format!(
-            "expected 1 to 64 letters, digits, '-', '_' or '.', the first a letter or digit, found '{shown}'"
-        );
-        return Err(r.error_at("name", message));
-    }
-    if name == "latest" {
-        r.refuse_if_new("name", || {
-            "'latest' is the word for your last sweep in every command: choose another name"
-                .to_owned()
-        })?;
-    }
-
-    Ok(name.to_owned())
 }

@@ -3,10 +3,11 @@
 //!
 //! [`table`] groups rows by cell and computes statistics of each group; [`ranking`] orders cells. [`compare`] tests paired
 //! differences between cells, [`compare_sweeps`] those between two sweeps, [`distance`] compares their predictions, [`effects`] splits a grid into the effects of its axes,
-//! [`variance`] into variance components, and [`sample_size`] says how many repeats a precision takes.
+//! [`variance`] into variance components, [`sample_size`] says how many repeats a precision takes, and [`claims`] judges what is claimed.
 
 mod cell_condition;
 pub mod cell_matching;
+pub mod claims;
 pub mod compare;
 pub mod compare_sweeps;
 pub mod distance;

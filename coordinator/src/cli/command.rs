@@ -37,7 +37,14 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
     ),
     (
         "Analysis",
-        &["compare", "effects", "distance", "variance", "sample-size"],
+        &[
+            "compare",
+            "effects",
+            "distance",
+            "variance",
+            "verdict",
+            "sample-size",
+        ],
     ),
     (
         "Operate",

@@ -11,8 +11,8 @@ use crate::app::CommandOutcome;
 use crate::bench::{self, BenchCommand};
 use crate::client::commands::{
     backup, compare, curves, distance, docs, effects, explain, extend, init, launch, list, plan,
-    plot, predictions, sample_size, status, steer, table, token, trials, update, variance, watch,
-    weights, workers,
+    plot, predictions, sample_size, status, steer, table, token, trials, update, variance, verdict,
+    watch, weights, workers,
 };
 use crate::client::export::command as export;
 use crate::client::{report, sql};
@@ -83,6 +83,10 @@ pub(super) enum CliCommand {
     Effects(effects::EffectsArgs),
     /// Split a metric's variance by the random streams that a sweep crosses
     Variance(variance::VarianceArgs),
+    /// Judge the claims about a sweep: agrees, disagrees, or not enough trials
+    ///
+    /// Exits with 0 if all claims agree, with 7 if one disagrees, and with 8 if none does but some are not decided.
+    Verdict(verdict::VerdictArgs),
     /// Print predictions for the probe set: one row per trial, step and image
     Predictions(predictions::PredictionsArgs),
     /// Export a sweep as Parquet files to a directory or an object store
@@ -150,6 +154,7 @@ pub(super) async fn dispatch_command(
         CliCommand::Distance(args) => distance::run_distance(args).await,
         CliCommand::Effects(args) => effects::run_effects(args).await,
         CliCommand::Variance(args) => variance::run_variance(args).await,
+        CliCommand::Verdict(args) => verdict::run_verdict(args).await,
         CliCommand::Predictions(args) => predictions::run_predictions(args).await,
         CliCommand::Export(args) => export::run_export(args).await,
         CliCommand::Sql(args) => sql::run_sql(args).await,

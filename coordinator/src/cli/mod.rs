@@ -20,7 +20,8 @@ use crate::terminal::print_stderr_line;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,
-5 no such sweep, trial, axis or metric, 6 incompatible versions, 70 internal error, 130 interrupted.
+5 no such sweep, trial, axis or metric, 6 incompatible versions, 7 a claim disagrees, 8 a claim is
+not decided, 70 internal error, 130 interrupted.
 ERGODIC_LOG sets the log level (error, warn, info, debug).";
 
 /// Runs the program and returns its exit code.
@@ -51,6 +52,8 @@ pub fn run_cli() -> ExitCode {
     match result {
         Ok(CommandOutcome::Done) => ExitCode::SUCCESS,
         Ok(CommandOutcome::TrialsFailed) => ExitCode::from(ErrorCode::TrialsFailed.exit_code()),
+        Ok(CommandOutcome::ClaimsDisagree) => ExitCode::from(7),
+        Ok(CommandOutcome::ClaimsUndecided) => ExitCode::from(8),
         Ok(CommandOutcome::Interrupted) => ExitCode::from(130),
         Err(error) => report_error(&error),
     }

@@ -23,6 +23,7 @@ pub mod token;
 pub mod trials;
 pub mod update;
 pub mod variance;
+pub mod verdict;
 pub mod watch;
 pub mod weights;
 pub mod workers;

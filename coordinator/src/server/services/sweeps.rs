@@ -155,6 +155,14 @@ impl SweepService for SweepApi {
         Ok(Response::new(variance))
     }
 
+    async fn verdict(
+        &self,
+        request: Request<v1::VerdictRequest>,
+    ) -> Result<Response<v1::VerdictResponse>, Status> {
+        let verdicts = self.answer_verdict(request.into_inner()).await?;
+        Ok(Response::new(verdicts))
+    }
+
     async fn needs(
         &self,
         request: Request<v1::SampleSizeRequest>,

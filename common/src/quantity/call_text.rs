@@ -1,0 +1,128 @@
+//! Finds the calls of reducers in the text of a quantity.
+
+use crate::quantity::reduce::Reducer;
+
+/// A call of a reducer, with its arguments as written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ReducerCall<'a> {
+    pub(super) reducer: Reducer,
+    pub(super) arguments: Vec<&'a str>,
+}
+
+/// A text whose calls of reducers are replaced by names.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SplitText<'a> {
+    /// An ordinary expression, in which `{#0}` stands for the first call.
+    pub(super) expression: String,
+    pub(super) calls: Vec<ReducerCall<'a>>,
+}
+
+/// Replaces the outermost calls of reducers.
+///
+/// # Errors
+/// A parenthesis, quote or brace is open.
+pub(super) fn split_reducer_calls(text: &str) -> Result<SplitText<'_>, String> {
+    let mut split = SplitText {
+        expression: String::new(),
+        calls: Vec::new(),
+    };
+    let mut at = 0;
+
+    while at < text.len() {
+        let rest = &text[at..];
+        let token = leading_token(rest)?;
+        match find_call(rest, token)? {
+            Some((call, length)) => {
+                split
+                    .expression
+                    .push_str(&format!("{{#{}}}", split.calls.len()));
+                split.calls.push(call);
+                at += length;
+            }
+            None => {
+                split.expression.push_str(token);
+                at += token.len();
+            }
+        }
+    }
+
+    Ok(split)
+}
+
+/// The number of the call that a name stands for.
+pub(super) fn call_number(name: &str) -> Option<usize> {
+    name.strip_prefix('#')?.parse().ok()
+}
+
+/// Whether an argument is a window: `a..b`, or `last 20 %`.
+pub(super) fn is_window(argument: &str) -> bool {
+    argument.contains("..") || argument.trim_start().starts_with("last ")
+}
+
+/// The call of a reducer that begins with the token `name`, and its length in bytes.
+fn find_call<'a>(text: &'a str, name: &str) -> Result<Option<(ReducerCall<'a>, usize)>, String> {
+    let Some(reducer) = Reducer::from_name(name) else {
+        return Ok(None);
+    };
+    let after = text[name.len()..].trim_start();
+    if !after.starts_with('(') {
+        return Ok(None);
+    }
+
+    let open = text.len() - after.len();
+    let (arguments, length) = split_arguments(&text[open + 1..])?;
+    let is_reduced = arguments.len() == 1 || arguments.last().is_some_and(|last| is_window(last));
+    if reducer.is_also_function() && !is_reduced {
+        return Ok(None);
+    }
+
+    Ok(Some((
+        ReducerCall { reducer, arguments },
+        open + 1 + length,
+    )))
+}
+
+/// The arguments up to the parenthesis that closes them, and their length with it, in bytes.
+fn split_arguments(text: &str) -> Result<(Vec<&str>, usize), String> {
+    let mut arguments = Vec::new();
+    let mut start = 0;
+    let mut depth = 0;
+    let mut at = 0;
+
+    while at < text.len() {
+        let token = leading_token(&text[at..])?;
+        match token {
+            "(" => depth += 1,
+            ")" if depth == 0 => {
+                arguments.push(text[start..at].trim());
+                return Ok((arguments, at + 1));
+            }
+            ")" => depth -= 1,
+            "," if depth == 0 => {
+                arguments.push(text[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+        at += token.len();
+    }
+
+    Err("a parenthesis is open".to_owned())
+}
+
+/// The first token of a text that is not empty: a quoted word, a name in braces, a name, a number, or one character.
+fn leading_token(text: &str) -> Result<&str, String> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let length = match text.chars().next() {
+        Some('"') => enclosed_length(text, '"').ok_or("a quote is open")?,
+        Some('{') => enclosed_length(text, '}').ok_or("a brace is open")?,
+        Some(c) if is_part(c) => text.find(|c| !is_part(c)).unwrap_or(text.len()),
+        Some(c) => c.len_utf8(),
+        None => 0,
+    };
+    Ok(&text[..length])
+}
+
+fn enclosed_length(text: &str, end: char) -> Option<usize> {
+    text[1..].find(end).map(|inside| inside + 2)
+}

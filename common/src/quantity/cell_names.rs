@@ -1,0 +1,211 @@
+//! What quantities and claims may name of a cell: its axes, derived values and fields.
+
+use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES, TrialConfig};
+use crate::expr::WordExpr;
+use crate::grid::Grid;
+use crate::ids::CellIndex;
+use crate::spec_file::node::SpecValue;
+use crate::spec_file::suggest::suggest_nearest;
+
+/// Something of a cell that has a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CellName {
+    /// The value of an axis.
+    Axis(usize),
+    /// A value that `[derive]` computes, by its position.
+    Derived(usize),
+    /// A field of the resolved config, by its full path.
+    Field(&'static str),
+}
+
+impl CellName {
+    /// Finds what a name stands for: an axis, a derived value, or a field, by its full path, its short name, or the part of
+    /// the path after the last point if one field alone ends so.
+    pub(super) fn find(grid: &Grid, name: &str) -> Option<Self> {
+        let axes = grid.axes();
+        if let Some(at) = axes.iter().position(|axis| axis.name == name) {
+            return Some(Self::Axis(at));
+        }
+        if let Some(at) = grid.derived_fields().position(|field| field == name) {
+            return Some(Self::Derived(at));
+        }
+
+        let path = find_field(name);
+        let of_field = |axis: &crate::grid::axis::Axis| {
+            axis.field.as_deref() == path || axis.name.ends_with(&format!(".{name}"))
+        };
+        let axis = axes
+            .iter()
+            .position(|axis| path.is_some() && of_field(axis));
+        axis.map(Self::Axis).or(path.map(Self::Field))
+    }
+
+    /// Suggests names for one that is unknown.
+    pub(super) fn suggest(grid: &Grid, name: &str, further: &[&str]) -> String {
+        let axes = grid.axes().iter().map(|axis| axis.name.as_str());
+        let short = SHORT_NAMES.iter().map(|(short, _)| *short);
+        let known: Vec<&str> = axes
+            .chain(further.iter().copied())
+            .chain(short)
+            .chain(["steps", "epochs"])
+            .collect();
+        suggest_nearest(name, known)
+    }
+}
+
+/// The path of the field that a name stands for.
+fn find_field(name: &str) -> Option<&'static str> {
+    let fields = || {
+        let numeric = NUMERIC_FIELDS.iter().map(|(field, _)| *field);
+        numeric.chain(OTHER_FIELDS)
+    };
+    if let Some((_, path)) = SHORT_NAMES.iter().find(|(short, _)| *short == name) {
+        return Some(path);
+    }
+    if let Some(path) = fields().find(|path| *path == name) {
+        return Some(path);
+    }
+
+    let suffix = format!(".{name}");
+    let mut ending = fields().filter(|path| path.ends_with(&suffix));
+    let first = ending.next()?;
+    ending.next().is_none().then_some(first)
+}
+
+/// The values of a cell's names.
+pub(super) struct CellValues<'a> {
+    grid: &'a Grid,
+    cell: CellIndex,
+    indices: Vec<u64>,
+    /// The resolved config, if a name needed it.
+    config: std::cell::OnceCell<Option<TrialConfig>>,
+}
+
+impl<'a> CellValues<'a> {
+    pub(super) fn new(grid: &'a Grid, cell: CellIndex) -> Self {
+        Self {
+            grid,
+            cell,
+            indices: grid.value_indices(cell),
+            config: std::cell::OnceCell::new(),
+        }
+    }
+
+    /// The value of a name; `None` if the cell has none, such as the momentum of an optimizer without one.
+    pub(super) fn value(&self, name: &CellName) -> Option<SpecValue> {
+        match name {
+            CellName::Axis(at) => Some(self.grid.axes()[*at].value_at(self.indices[*at])),
+            CellName::Derived(at) => {
+                let values = self.grid.derived_values_in(self.cell);
+                values.get(*at).map(|(_, x)| SpecValue::Float(*x))
+            }
+            CellName::Field(path) => self.field_value(path),
+        }
+    }
+
+    /// The value of a name as a number; NaN if it is none.
+    pub(super) fn number(&self, name: &CellName) -> f64 {
+        self.value(name)
+            .and_then(|value| match value {
+                SpecValue::Bool(flag) => Some(f64::from(u8::from(flag))),
+                other => other.as_f64(),
+            })
+            .unwrap_or(f64::NAN)
+    }
+
+    fn field_value(&self, path: &str) -> Option<SpecValue> {
+        let config = self
+            .config
+            .get_or_init(|| self.grid.resolve_config(self.cell).ok())
+            .as_ref()?;
+        if path == "train.epochs" {
+            let epochs = config.total_steps() as f64 / config.steps_per_epoch() as f64;
+            return Some(SpecValue::Float(epochs));
+        }
+
+        let fields = config.identity_fields();
+        match fields.iter().find(|(field, _)| *field == path) {
+            Some((_, text)) => Some(parse_value(text)),
+            // A field appears in the identity only where it differs from its default.
+            None if matches!(path, "data.validation" | "data.label_noise") => {
+                Some(SpecValue::Int(0))
+            }
+            None => None,
+        }
+    }
+}
+
+fn parse_value(text: &str) -> SpecValue {
+    match (text, text.parse()) {
+        ("true", _) => SpecValue::Bool(true),
+        ("false", _) => SpecValue::Bool(false),
+        (_, Ok(number)) => SpecValue::Float(number),
+        _ => SpecValue::Str(text.to_owned()),
+    }
+}
+
+/// A condition on the names of a cell, such as `norm == "batch" && intrinsic_lr*steps >= 4`.
+#[derive(Debug, Clone)]
+pub(super) struct NamedCondition {
+    parsed: WordExpr,
+    names: Vec<Option<CellName>>,
+    constants: Vec<f64>,
+}
+
+impl NamedCondition {
+    /// Reads a condition.
+    ///
+    /// # Errors
+    /// The text is no condition, or names something unknown; the message says what.
+    pub(super) fn parse(grid: &Grid, text: &str) -> Result<Self, String> {
+        let parsed = WordExpr::parse(text).map_err(|why| {
+            format!("expected a condition such as \"lr <= 0.1\", found '{text}': {why}")
+        })?;
+        let mut names = Vec::new();
+        let mut constants = Vec::new();
+        for name in parsed.expr.names() {
+            let found = CellName::find(grid, name);
+            let constant = match name {
+                "true" => 1.0,
+                "false" => 0.0,
+                _ if found.is_some() => 0.0,
+                _ => {
+                    let hint = CellName::suggest(grid, name, &[]);
+                    return Err(format!("cells have no axis or field '{name}', {hint}"));
+                }
+            };
+            names.push(found);
+            constants.push(constant);
+        }
+
+        Ok(Self {
+            parsed,
+            names,
+            constants,
+        })
+    }
+
+    pub(super) fn is_met_by(&self, cell: &CellValues<'_>) -> bool {
+        let names = self.names.iter().zip(&self.constants);
+        let values: Vec<f64> = names
+            .map(|(name, constant)| match name {
+                None => *constant,
+                Some(name) => cell
+                    .value(name)
+                    .map_or(f64::NAN, |value| self.parsed.value_number(&value)),
+            })
+            .collect();
+        self.parsed.is_met(&values)
+    }
+
+    /// The axes that the condition names.
+    pub(super) fn axes(&self) -> Vec<usize> {
+        let names = self.names.iter();
+        names
+            .filter_map(|name| match name {
+                Some(CellName::Axis(at)) => Some(*at),
+                _ => None,
+            })
+            .collect()
+    }
+}

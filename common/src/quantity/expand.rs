@@ -1,0 +1,416 @@
+//! Finds the cells that claims are about, and compiles their quantities.
+
+use std::collections::BTreeMap;
+
+use crate::grid::Grid;
+use crate::ids::CellIndex;
+use crate::metric::Metric;
+use crate::quantity::cell_names::{CellName, CellValues, NamedCondition};
+use crate::quantity::claim::{Claim, ClaimForm, TrialPooling};
+use crate::quantity::compile::QuantityCompiler;
+use crate::quantity::program::{NodeIndex, QuantityProgram};
+use crate::quantity::section::ClaimSection;
+use crate::spec_file::error::SpecError;
+use crate::spec_file::suggest::suggest_nearest;
+
+/// Maximum number of cells of a sweep with claims, each of which is looked at.
+pub const MAX_CLAIM_CELLS: u64 = 200_000;
+/// Maximum number of effects of a claim.
+pub const MAX_EFFECTS: usize = 10_000;
+/// Number of cells for which the windows of a claim are checked.
+const CHECKED_CELLS: usize = 200;
+
+/// Claims with the cells that they are about.
+#[derive(Debug, Clone, Default)]
+pub struct ExpandedClaims {
+    /// The nodes of all quantities.
+    pub program: QuantityProgram,
+    /// The claims, in the order of the file.
+    pub claims: Vec<ExpandedClaim>,
+}
+
+/// A claim with the cells that it is about.
+#[derive(Debug, Clone)]
+pub struct ExpandedClaim {
+    /// The claim as stated.
+    pub claim: Claim,
+    /// The nodes of its quantities.
+    pub roots: Vec<NodeIndex>,
+    /// The effects, one at least, each of which lies in the region if the claim is true.
+    pub effects: Vec<ClaimEffect>,
+}
+
+/// Cells of which a claim makes one number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimEffect {
+    /// The cells: one, or those of a spread or slope.
+    pub cells: Vec<CellIndex>,
+    /// The cell that the one is set against.
+    pub reference: Option<CellIndex>,
+    /// The x of each cell, for a slope.
+    pub abscissas: Vec<f64>,
+    /// Whether a cell does not meet what the claim needs.
+    pub has_too_few_steps: bool,
+}
+
+impl ClaimSection {
+    /// Compiles all quantities of a sweep and finds the cells of each claim.
+    ///
+    /// # Errors
+    /// A quantity cannot be computed, or a claim names something that the sweep does not have.
+    pub fn expand(&self, grid: &Grid, metrics: &[Metric]) -> Result<ExpandedClaims, SpecError> {
+        self.check_quantities(grid, metrics)?;
+        let mut expander = ClaimExpander {
+            grid,
+            cells: Vec::new(),
+            compiler: QuantityCompiler::new(grid, metrics, self.quantity_texts()),
+        };
+        if let Some(first) = self.claims.first() {
+            if grid.cell_count() > MAX_CLAIM_CELLS {
+                let message = format!(
+                    "claims are possible in sweeps of at most {MAX_CLAIM_CELLS} cells, found {}",
+                    grid.cell_count()
+                );
+                return Err(first.error_at("name", message));
+            }
+            expander.cells = grid.iter().collect();
+        }
+
+        let claims = self.claims.iter().map(|claim| expander.expand_claim(claim));
+        let claims = claims.collect::<Result<_, _>>()?;
+        Ok(ExpandedClaims {
+            program: expander.compiler.into_program(),
+            claims,
+        })
+    }
+
+    /// Checks every quantity, whether a claim uses it or not.
+    fn check_quantities(&self, grid: &Grid, metrics: &[Metric]) -> Result<(), SpecError> {
+        let mut compiler = QuantityCompiler::new(grid, metrics, self.quantity_texts());
+        for quantity in &self.quantities {
+            let error = |message: String| {
+                let path = format!("quantity.{}", quantity.name);
+                SpecError::new(quantity.origin.clone(), path, message)
+            };
+            if let Some(CellName::Axis(_)) = CellName::find(grid, &quantity.name) {
+                return Err(error(
+                    "an axis has this name: choose another one".to_owned(),
+                ));
+            }
+
+            let prefix = format!("the quantity '{}': ", quantity.name);
+            compiler
+                .compile_text(&quantity.name)
+                .map_err(|why| error(why.strip_prefix(&prefix).unwrap_or(&why).to_owned()))?;
+        }
+
+        Ok(())
+    }
+}
+
+struct ClaimExpander<'a> {
+    grid: &'a Grid,
+    cells: Vec<CellIndex>,
+    compiler: QuantityCompiler<'a>,
+}
+
+impl ClaimExpander<'_> {
+    fn expand_claim(&mut self, claim: &Claim) -> Result<ExpandedClaim, SpecError> {
+        let roots = self.compile_roots(claim)?;
+        let cells = self.select_cells(claim, "where", claim.condition.as_deref())?;
+        let mut effects = match claim.form {
+            form if form.has_reference() => self.pair_with_references(claim, &cells)?,
+            form if form.joins_cells() => self.join_cells(claim, &cells)?,
+            _ => cells
+                .iter()
+                .map(|cell| ClaimEffect::of_cell(*cell))
+                .collect(),
+        };
+        if effects.len() > MAX_EFFECTS {
+            let message = format!(
+                "it is about {} groups of cells; at most {MAX_EFFECTS} are possible: select fewer",
+                effects.len()
+            );
+            return Err(claim.error_at("where", message));
+        }
+
+        self.check_windows(claim, &roots, &effects)?;
+        self.mark_needs(claim, &mut effects)?;
+        Ok(ExpandedClaim {
+            claim: claim.clone(),
+            roots,
+            effects,
+        })
+    }
+
+    fn compile_roots(&mut self, claim: &Claim) -> Result<Vec<NodeIndex>, SpecError> {
+        let error = |why: String| claim.error_at("of", why);
+        let mut roots = Vec::with_capacity(claim.of.len());
+        for text in &claim.of {
+            let root = match claim.form {
+                ClaimForm::Bits => self.compiler.compile_text(text),
+                ClaimForm::Share => self.compile_condition(text),
+                _ => self.compiler.compile_number(text),
+            };
+            roots.push(root.map_err(error)?);
+        }
+
+        let program = self.compiler.program();
+        let averages = |root: &NodeIndex| !program.averaged_series(*root).is_empty();
+        if claim.per == TrialPooling::MeanCurve && !roots.iter().all(averages) {
+            let message =
+                "per = \"mean\" averages the arguments of reducers, and this quantity has none";
+            return Err(claim.error_at("of", message));
+        }
+        Ok(roots)
+    }
+
+    fn compile_condition(&mut self, text: &str) -> Result<NodeIndex, String> {
+        let node = self.compiler.compile_text(text)?;
+        let program = self.compiler.program();
+        if program.is_series(node) || !program.is_condition(node) {
+            return Err(format!(
+                "'{text}' is no condition on a trial: write one such as \"at(test_acc, end) > 0.9\""
+            ));
+        }
+        Ok(node)
+    }
+
+    /// The cells that meet a condition; all without one.
+    fn select_cells(
+        &self,
+        claim: &Claim,
+        key: &str,
+        condition: Option<&str>,
+    ) -> Result<Vec<CellIndex>, SpecError> {
+        let Some(text) = condition else {
+            return Ok(self.cells.clone());
+        };
+        let condition =
+            NamedCondition::parse(self.grid, text).map_err(|why| claim.error_at(key, why))?;
+        let all = self.cells.iter().copied();
+        let cells: Vec<CellIndex> = all
+            .filter(|cell| condition.is_met_by(&CellValues::new(self.grid, *cell)))
+            .collect();
+        if cells.is_empty() {
+            let message =
+                format!("no cell of the sweep meets '{text}': `ergodic plan` lists its axes");
+            return Err(claim.error_at(key, message));
+        }
+
+        Ok(cells)
+    }
+
+    /// Sets each cell against the one that meets `to` and has its values of all axes that `to` does not name.
+    fn pair_with_references(
+        &self,
+        claim: &Claim,
+        cells: &[CellIndex],
+    ) -> Result<Vec<ClaimEffect>, SpecError> {
+        let text = claim.to.as_deref().unwrap_or_default();
+        let references = self.select_cells(claim, "to", Some(text))?;
+        let condition =
+            NamedCondition::parse(self.grid, text).map_err(|why| claim.error_at("to", why))?;
+        let values = distinct_values(self.grid, &references, &condition.axes());
+
+        let mut effects = Vec::new();
+        for cell in cells.iter().filter(|cell| !references.contains(cell)) {
+            let candidates = values.iter().filter_map(|named| {
+                let found = self.grid.cell_with_values(*cell, named)?;
+                references.binary_search(&found).is_ok().then_some(found)
+            });
+            let mut candidates: Vec<CellIndex> = candidates.collect();
+            candidates.dedup();
+            let reference = match (&candidates[..], &references[..]) {
+                ([only], _) | (_, [only]) => *only,
+                ([], _) => {
+                    let message = format!(
+                        "no cell that meets it has the other values of {}: name the axes in which they differ",
+                        describe_values(self.grid, *cell)
+                    );
+                    return Err(claim.error_at("to", message));
+                }
+                _ => {
+                    let message = format!(
+                        "{} cells meet it for {}: name one of them",
+                        candidates.len(),
+                        describe_values(self.grid, *cell)
+                    );
+                    return Err(claim.error_at("to", message));
+                }
+            };
+            effects.push(ClaimEffect {
+                reference: Some(reference),
+                ..ClaimEffect::of_cell(*cell)
+            });
+        }
+
+        if effects.is_empty() {
+            let message = "every cell that the claim is about is a reference itself: nothing is left to compare";
+            return Err(claim.error_at("to", message));
+        }
+        Ok(effects)
+    }
+
+    /// Joins the cells with equal values of some axes.
+    fn join_cells(
+        &self,
+        claim: &Claim,
+        cells: &[CellIndex],
+    ) -> Result<Vec<ClaimEffect>, SpecError> {
+        let axes = self.joining_axes(claim)?;
+        let mut groups: BTreeMap<Vec<u64>, Vec<CellIndex>> = BTreeMap::new();
+        for cell in cells {
+            let indices = self.grid.value_indices(*cell);
+            let key = axes.iter().map(|axis| indices[*axis]).collect();
+            groups.entry(key).or_default().push(*cell);
+        }
+
+        let abscissa = match &claim.against {
+            Some(name) => Some(CellName::find(self.grid, name).ok_or_else(|| {
+                let hint = CellName::suggest(self.grid, name, &[]);
+                claim.error_at(
+                    "against",
+                    format!("cells have no axis or field '{name}', {hint}"),
+                )
+            })?),
+            None => None,
+        };
+        let mut effects = Vec::new();
+        for cells in groups.into_values() {
+            let effect = self.join_group(claim, cells, abscissa.as_ref())?;
+            effects.push(effect);
+        }
+        Ok(effects)
+    }
+
+    fn join_group(
+        &self,
+        claim: &Claim,
+        cells: Vec<CellIndex>,
+        abscissa: Option<&CellName>,
+    ) -> Result<ClaimEffect, SpecError> {
+        let x =
+            |cell: &CellIndex| abscissa.map(|name| CellValues::new(self.grid, *cell).number(name));
+        let abscissas: Vec<f64> = cells.iter().filter_map(x).collect();
+        if cells.len() < 2 {
+            let message = format!(
+                "{} stands alone: a {} needs two cells at least",
+                describe_values(self.grid, cells[0]),
+                claim.form.name()
+            );
+            return Err(claim.error_at("where", message));
+        }
+
+        let is_usable = |x: &f64| x.is_finite() && (!claim.log.0 || *x > 0.0);
+        if abscissa.is_some()
+            && !(abscissas.iter().all(is_usable) && abscissas.iter().any(|x| *x != abscissas[0]))
+        {
+            let message = "expected different numbers, above 0 if their logarithms are taken (log = \"y\" or \"none\" takes none)";
+            return Err(claim.error_at("against", message));
+        }
+        Ok(ClaimEffect {
+            abscissas,
+            cells,
+            reference: None,
+            has_too_few_steps: false,
+        })
+    }
+
+    /// The axes at whose equal values cells are joined.
+    fn joining_axes(&self, claim: &Claim) -> Result<Vec<usize>, SpecError> {
+        let axes = self.grid.axes();
+        let find = |key: &str, name: &String| match CellName::find(self.grid, name) {
+            Some(CellName::Axis(at)) => Ok(at),
+            _ => {
+                let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
+                Err(claim.error_at(key, format!("the sweep has no axis '{name}', {hint}")))
+            }
+        };
+        if claim.over.is_empty() {
+            return claim.by.iter().map(|name| find("by", name)).collect();
+        }
+
+        let over: Vec<usize> = claim
+            .over
+            .iter()
+            .map(|name| find("over", name))
+            .collect::<Result<_, _>>()?;
+        Ok((0..axes.len())
+            .filter(|axis| !over.contains(axis))
+            .collect())
+    }
+
+    fn check_windows(
+        &self,
+        claim: &Claim,
+        roots: &[NodeIndex],
+        effects: &[ClaimEffect],
+    ) -> Result<(), SpecError> {
+        let program = self.compiler.program();
+        let cells = effects.iter().flat_map(ClaimEffect::all_cells);
+        for cell in cells.take(CHECKED_CELLS) {
+            let Some(inputs) = program.cell_inputs(self.grid, cell) else {
+                continue;
+            };
+            for root in roots {
+                program
+                    .check_windows(*root, &inputs)
+                    .map_err(|why| claim.error_at("of", why))?;
+            }
+        }
+
+        Ok(())
+    }
+
+    fn mark_needs(&self, claim: &Claim, effects: &mut [ClaimEffect]) -> Result<(), SpecError> {
+        let Some(text) = &claim.needs else {
+            return Ok(());
+        };
+        let needs =
+            NamedCondition::parse(self.grid, text).map_err(|why| claim.error_at("needs", why))?;
+        for effect in effects {
+            let fails = |cell| !needs.is_met_by(&CellValues::new(self.grid, cell));
+            let has_too_few_steps = effect.all_cells().any(fails);
+            effect.has_too_few_steps = has_too_few_steps;
+        }
+        Ok(())
+    }
+}
+
+impl ClaimEffect {
+    fn of_cell(cell: CellIndex) -> Self {
+        Self {
+            cells: vec![cell],
+            reference: None,
+            abscissas: Vec::new(),
+            has_too_few_steps: false,
+        }
+    }
+
+    /// The cells, and the reference after them.
+    pub fn all_cells(&self) -> impl Iterator<Item = CellIndex> + '_ {
+        self.cells.iter().copied().chain(self.reference)
+    }
+}
+
+/// The combinations of values that some cells have on some axes.
+fn distinct_values(grid: &Grid, cells: &[CellIndex], axes: &[usize]) -> Vec<Vec<(usize, u64)>> {
+    let values = |cell: &CellIndex| {
+        let indices = grid.value_indices(*cell);
+        axes.iter().map(|axis| (*axis, indices[*axis])).collect()
+    };
+    let mut all: Vec<Vec<(usize, u64)>> = cells.iter().map(values).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn describe_values(grid: &Grid, cell: CellIndex) -> String {
+    let values = grid.axis_values(cell);
+    let axes = grid.axes().iter().zip(&values);
+    let named: Vec<String> = axes
+        .map(|(axis, value)| format!("{}={}", axis.name, axis.format_value(value)))
+        .collect();
+    named.join(", ")
+}

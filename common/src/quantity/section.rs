@@ -1,0 +1,165 @@
+//! Reads `[quantity]` and `[[claim]]`, from a sweep file or from a file of claims alone.
+
+use std::collections::BTreeMap;
+
+use crate::metric::Metric;
+use crate::quantity::claim::Claim;
+use crate::quantity::compile::BUILT_IN_NAMES;
+use crate::quantity::reduce::Reducer;
+use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
+use crate::spec_file::node::{self, SpecValue};
+use crate::spec_file::reader::{TableReader, quote_value};
+
+/// Maximum number of claims, and of quantities, of a file.
+pub const MAX_CLAIMS: usize = 1_000;
+
+/// The quantities and claims of a file.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClaimSection {
+    /// The quantities, in the order of the file.
+    pub quantities: Vec<NamedQuantity>,
+    /// The claims, in the order of the file.
+    pub claims: Vec<Claim>,
+}
+
+/// A quantity with a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedQuantity {
+    /// The name by which others use it.
+    pub name: String,
+    /// The text as written.
+    pub text: String,
+    /// Its place.
+    pub origin: Origin,
+}
+
+impl ClaimSection {
+    /// The keys of both tables.
+    pub const KEYS: [&str; 2] = ["quantity", "claim"];
+
+    /// Reads both tables of a document.
+    ///
+    /// # Errors
+    /// Something is missing, unknown or wrong by itself, whatever the sweep is.
+    pub fn read(document: &TableReader<'_>) -> Result<Self, SpecError> {
+        // Both keys are known, whatever is wrong with one of them.
+        let [_, claims] = ["quantity", "claim"].map(|key| document.read_node(key));
+        let quantities = read_quantities(document)?;
+        let items = match claims.map(|node| &node.value) {
+            None => &[][..],
+            Some(SpecValue::List(items)) => items,
+            Some(_) => {
+                let message = "claims stand in a list of tables: write [[claim]] above each";
+                return Err(document.error_at("claim", message));
+            }
+        };
+        if quantities.len().max(items.len()) > MAX_CLAIMS {
+            let message = format!("at most {MAX_CLAIMS} quantities and claims are possible");
+            return Err(document.error_at("claim", message));
+        }
+
+        let mut found: Vec<Claim> = Vec::with_capacity(items.len());
+        for item in items {
+            let SpecValue::Table(table) = &item.value else {
+                let message = "claims stand in a list of tables: write [[claim]] above each";
+                return Err(document.error_at("claim", message));
+            };
+            let reading = document.reading_mode();
+            let r = TableReader::from_list_element(table, &item.origin, "claim".into(), reading);
+            let claim = Claim::read(&r, item)?;
+            if found.iter().any(|other| other.name == claim.name) {
+                return Err(
+                    claim.error_at("name", "another claim has this name: choose another one")
+                );
+            }
+            found.push(claim);
+        }
+
+        Ok(Self {
+            quantities,
+            claims: found,
+        })
+    }
+
+    /// Reads a file that has these two tables alone.
+    ///
+    /// # Errors
+    /// The text is not TOML, has other tables or no claim, or as for [`Self::read`].
+    pub fn read_file(text: &str, file: &str) -> Result<Self, SpecError> {
+        Self::read_text(text).map_err(|error| error.with_file(file))
+    }
+
+    fn read_text(text: &str) -> Result<Self, SpecError> {
+        let document = node::parse_document(text)?;
+        let r = TableReader::from_document(&document, ReadingMode::for_new(GRAMMAR));
+        let section = Self::read(&r)?;
+        r.refuse_unknown_keys()?;
+        if section.claims.is_empty() {
+            let message = "there is no claim in this file: write [[claim]], name, of and a region";
+            return Err(SpecError::new(Origin::Default, "", message));
+        }
+
+        Ok(section)
+    }
+
+    /// These claims with the quantities of a sweep that they may use, too. A quantity of this file comes before one of the same
+    /// name.
+    #[must_use]
+    pub fn with_quantities_of(mut self, sweep: &Self) -> Self {
+        for quantity in &sweep.quantities {
+            if !self.quantities.iter().any(|own| own.name == quantity.name) {
+                self.quantities.push(quantity.clone());
+            }
+        }
+        self
+    }
+
+    /// The texts of the quantities by name.
+    pub(super) fn quantity_texts(&self) -> BTreeMap<&str, &str> {
+        let all = self.quantities.iter();
+        all.map(|quantity| (quantity.name.as_str(), quantity.text.as_str()))
+            .collect()
+    }
+}
+
+fn read_quantities(document: &TableReader<'_>) -> Result<Vec<NamedQuantity>, SpecError> {
+    let mut quantities = Vec::new();
+    for (name, node) in document.read_table_entries("quantity")? {
+        let error = |message: String| {
+            SpecError::new(node.origin.clone(), format!("quantity.{name}"), message)
+        };
+        let SpecValue::Str(text) = &node.value else {
+            return Err(error(format!(
+                "expected an expression like \"1/effective_lr\", found {}",
+                quote_value(&node.value)
+            )));
+        };
+        check_quantity_name(name).map_err(error)?;
+        quantities.push(NamedQuantity {
+            name: name.clone(),
+            text: text.clone(),
+            origin: node.origin.clone(),
+        });
+    }
+
+    Ok(quantities)
+}
+
+/// Refuses a name that expressions read as something else.
+fn check_quantity_name(name: &str) -> Result<(), String> {
+    let is_plain = name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if !is_plain {
+        return Err("expected a name of letters, digits and '_', the first no digit".to_owned());
+    }
+
+    let owner = if Metric::from_name(name).is_some() {
+        "a metric has"
+    } else if BUILT_IN_NAMES.contains(&name) || Reducer::from_name(name).is_some() {
+        "every quantity can use"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{owner} this name: choose another one"))
+}

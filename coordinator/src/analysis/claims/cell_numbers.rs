@@ -1,0 +1,252 @@
+//! The numbers of one cell that a claim needs, in place of its curves.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::quantity::evaluate::AveragedSeries;
+use ergodic_common::quantity::{CellInputs, EventRounding};
+
+use super::design::{RepeatDesign, RepeatDraws};
+use super::jobs::{ClaimJob, ClaimJobs, JobKind, TrialValue, TrialValues};
+
+/// The number of a cell, with all that its uncertainty takes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct CellNumber {
+    /// The number over all repeats; NaN if it is undefined.
+    pub(super) full: f64,
+    /// The number with each event at the sample before it, and after it.
+    pub(super) rounded: [f64; 2],
+    /// The number without each group of repeats, for each stream.
+    pub(super) without: Vec<BTreeMap<usize, f64>>,
+    /// The number in each resample.
+    pub(super) draws: Vec<f64>,
+    /// Whether the number of a mean curve is undefined without resamples.
+    pub(super) is_resampled: bool,
+    /// Whether trials differ at all.
+    pub(super) trials_differ: bool,
+    /// The numbers of trials by repeat.
+    pub(super) trials: Vec<(u32, f64)>,
+    /// Fingerprints of trials by repeat.
+    pub(super) bits: BTreeMap<u32, u64>,
+    /// Number of repeats with a number.
+    pub(super) n: u64,
+    /// Number of completed trials without one.
+    pub(super) missing: u64,
+}
+
+/// What a cell's numbers are computed with.
+#[derive(Clone, Copy)]
+pub(super) struct NumberContext<'a> {
+    pub(super) jobs: &'a ClaimJobs<'a>,
+    pub(super) design: &'a RepeatDesign,
+    pub(super) draws: &'a RepeatDraws,
+}
+
+impl NumberContext<'_> {
+    /// The number of a cell for the claim at `place` among those about the cell.
+    pub(super) fn summarize(
+        self,
+        job: &ClaimJob,
+        cell: &CellInputs,
+        trials: &[TrialValues],
+        place: usize,
+    ) -> CellNumber {
+        let values = || {
+            trials
+                .iter()
+                .map(|trial| (trial.repeat, &trial.values[place]))
+        };
+        match &job.kind {
+            JobKind::Numbers => {
+                let numbers = values().filter_map(|(repeat, value)| match value {
+                    TrialValue::Numbers(numbers) => Some((repeat, *numbers)),
+                    _ => None,
+                });
+                self.average_numbers(&numbers.collect::<Vec<_>>())
+            }
+            JobKind::MeanCurves {
+                series,
+                is_resampled,
+            } => {
+                let curves = MeanCurves::new(series, values());
+                let missing = trials.len() - curves.repeats.len();
+                let found = self.reduce_mean_curves(job, cell, &curves, *is_resampled);
+                CellNumber {
+                    missing: missing as u64,
+                    ..found
+                }
+            }
+            JobKind::Bits => {
+                let bits = values().filter_map(|(repeat, value)| match value {
+                    TrialValue::Bits(bits) => Some((repeat, *bits)),
+                    _ => None,
+                });
+                let bits: BTreeMap<u32, u64> = bits.collect();
+                CellNumber {
+                    n: bits.len() as u64,
+                    bits,
+                    ..CellNumber::default()
+                }
+            }
+        }
+    }
+
+    /// The mean over trials.
+    fn average_numbers(self, all: &[(u32, [f64; 3])]) -> CellNumber {
+        let is_defined = |numbers: &[f64; 3]| numbers.iter().all(|x| x.is_finite());
+        let defined = all.iter().filter(|(_, numbers)| is_defined(numbers));
+        let defined: Vec<(u32, [f64; 3])> = defined.copied().collect();
+        let n = defined.len() as f64;
+        let mean = |of: usize| defined.iter().map(|(_, x)| x[of]).sum::<f64>() / n;
+
+        let full = mean(0);
+        let without = (0..self.design.stream_count()).map(|stream| {
+            let mut groups: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+            for (repeat, numbers) in &defined {
+                let group = groups
+                    .entry(self.design.group_of(stream, *repeat))
+                    .or_default();
+                group.0 += numbers[0] - full;
+                group.1 += 1.0;
+            }
+            // Sums of differences from the mean lose no digits where numbers are nearly equal.
+            let without = |(apart, count): (f64, f64)| full - apart / (n - count);
+            groups
+                .into_iter()
+                .map(|(at, group)| (at, without(group)))
+                .collect()
+        });
+
+        CellNumber {
+            full,
+            rounded: [mean(1), mean(2)],
+            without: without.collect(),
+            trials_differ: defined.iter().any(|(_, x)| x[0] != defined[0].1[0]),
+            n: defined.len() as u64,
+            missing: (all.len() - defined.len()) as u64,
+            trials: defined.iter().map(|(repeat, x)| (*repeat, x[0])).collect(),
+            ..CellNumber::default()
+        }
+    }
+
+    fn reduce_mean_curves(
+        self,
+        job: &ClaimJob,
+        cell: &CellInputs,
+        curves: &MeanCurves<'_>,
+        is_resampled: bool,
+    ) -> CellNumber {
+        if curves.repeats.is_empty() {
+            return CellNumber {
+                full: f64::NAN,
+                ..CellNumber::default()
+            };
+        }
+
+        let reduce = |weights: &dyn Fn(u32) -> f64, rounding| {
+            let means = curves.weighted_means(weights);
+            let mean = |of: AveragedSeries| curves.find(&means, of);
+            self.jobs
+                .program
+                .evaluate_mean(job.roots[0], cell, curves.steps, &mean, rounding)
+        };
+        let between = EventRounding::Between;
+        let without = (0..self.design.stream_count()).map(|stream| {
+            let group_of = |repeat: u32| self.design.group_of(stream, repeat);
+            let groups = curves.repeats.iter().map(|repeat| group_of(*repeat));
+            let groups: BTreeMap<usize, ()> = groups.map(|group| (group, ())).collect();
+            let deleted = |group: usize| {
+                let weights = |repeat: u32| f64::from(u8::from(group_of(repeat) != group));
+                (group, reduce(&weights, between))
+            };
+            groups.into_keys().map(deleted).collect()
+        });
+        let without: Vec<BTreeMap<usize, f64>> = without.collect();
+
+        let resamples = self.draws.resamples().filter(|_| is_resampled);
+        let draws = resamples.map(|times| {
+            let weights = |repeat: u32| times.get(repeat as usize).map_or(0.0, |n| f64::from(*n));
+            reduce(&weights, between)
+        });
+        CellNumber {
+            full: reduce(&|_| 1.0, between),
+            rounded: [EventRounding::Before, EventRounding::After]
+                .map(|rounding| reduce(&|_| 1.0, rounding)),
+            draws: draws.collect(),
+            without,
+            is_resampled,
+            trials_differ: curves.differ(),
+            n: curves.repeats.len() as u64,
+            ..CellNumber::default()
+        }
+    }
+}
+
+/// The series of a cell's trials, all sampled at the same steps.
+struct MeanCurves<'a> {
+    kinds: &'a [AveragedSeries],
+    steps: &'a [f64],
+    repeats: Vec<u32>,
+    /// The series of each trial.
+    trials: Vec<&'a [Vec<f64>]>,
+}
+
+impl<'a> MeanCurves<'a> {
+    /// Takes the trials that were sampled as the first one.
+    fn new(
+        kinds: &'a [AveragedSeries],
+        values: impl Iterator<Item = (u32, &'a TrialValue)>,
+    ) -> Self {
+        let mut curves = Self {
+            kinds,
+            steps: &[],
+            repeats: Vec::new(),
+            trials: Vec::new(),
+        };
+        for (repeat, value) in values {
+            let TrialValue::Series { steps, series } = value else {
+                continue;
+            };
+            if curves.repeats.is_empty() {
+                curves.steps = steps;
+            }
+            if curves.steps == steps {
+                curves.repeats.push(repeat);
+                curves.trials.push(series);
+            }
+        }
+        curves
+    }
+
+    /// The means of all series over trials with these weights.
+    fn weighted_means(&self, weight: &dyn Fn(u32) -> f64) -> Vec<Vec<f64>> {
+        let weights: Vec<f64> = self.repeats.iter().map(|repeat| weight(*repeat)).collect();
+        let total: f64 = weights.iter().sum();
+        let mut means = vec![vec![0.0; self.steps.len()]; self.kinds.len()];
+
+        for (trial, weight) in self.trials.iter().zip(&weights).filter(|(_, w)| **w > 0.0) {
+            for (mean, series) in means.iter_mut().zip(*trial) {
+                for (sum, x) in mean.iter_mut().zip(series) {
+                    *sum += weight * x;
+                }
+            }
+        }
+        means.iter_mut().flatten().for_each(|sum| *sum /= total);
+
+        means
+    }
+
+    fn find<'b>(&self, means: &'b [Vec<f64>], of: AveragedSeries) -> &'b [f64] {
+        let at = self.kinds.iter().position(|kind| *kind == of);
+        at.map_or(&[], |at| &means[at])
+    }
+
+    /// Whether any trial differs from the first one.
+    fn differ(&self) -> bool {
+        let bits = |trial: &[Vec<f64>]| -> Vec<u64> {
+            trial.iter().flatten().map(|x| x.to_bits()).collect()
+        };
+        self.trials
+            .iter()
+            .any(|trial| bits(trial) != bits(self.trials[0]))
+    }
+}

@@ -1,0 +1,71 @@
+//! Which repeats are independent of each other, and how they are resampled.
+
+use ergodic_common::Spec;
+use ergodic_common::random_streams::RandomStream;
+
+use crate::estimators::crossed_layout::CrossedLayout;
+
+/// Number of resamples of whole repeats.
+pub(super) const CLAIM_RESAMPLES: usize = 2_000;
+/// Number of repeats above which mean curves are not resampled, which would take too much memory.
+const MAX_RESAMPLED_REPEATS: u32 = 5_000;
+
+/// The design of a sweep's repeats.
+#[derive(Debug, Clone)]
+pub(super) struct RepeatDesign {
+    crossed: Option<CrossedLayout>,
+}
+
+/// Resamples of whole repeats, the same for all cells: how often each repeat was drawn.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RepeatDraws(Vec<Vec<u16>>);
+
+impl RepeatDesign {
+    pub(super) fn from_spec(spec: &Spec) -> Self {
+        let is_crossed = !spec.seeds.crossed.is_empty();
+        Self {
+            crossed: is_crossed.then(|| CrossedLayout::from_spec(spec)),
+        }
+    }
+
+    pub(super) fn is_crossed(&self) -> bool {
+        self.crossed.is_some()
+    }
+
+    /// Number of random streams whose levels are deleted in turn; without crossed ones, repeats are the levels of one.
+    pub(super) fn stream_count(&self) -> usize {
+        self.crossed.as_ref().map_or(1, |layout| layout.sizes.len())
+    }
+
+    /// The level of a stream in a repeat.
+    pub(super) fn group_of(&self, stream: usize, repeat: u32) -> usize {
+        let repeat = repeat as usize;
+        self.crossed
+            .as_ref()
+            .map_or(repeat, |layout| layout.level_of_repeat(stream, repeat))
+    }
+}
+
+impl RepeatDraws {
+    /// Draws resamples of `repeats` repeats; none if there are too many.
+    pub(super) fn draw(repeats: u32, stream: &mut RandomStream) -> Self {
+        if repeats > MAX_RESAMPLED_REPEATS {
+            return Self::default();
+        }
+
+        let resamples = (0..CLAIM_RESAMPLES).map(|_| {
+            let mut times = vec![0_u16; repeats as usize];
+            for _ in 0..repeats {
+                let drawn = &mut times[stream.next_below(repeats) as usize];
+                *drawn = drawn.saturating_add(1);
+            }
+            times
+        });
+        Self(resamples.collect())
+    }
+
+    /// How often a repeat was drawn, for each resample.
+    pub(super) fn resamples(&self) -> impl Iterator<Item = &[u16]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+}

@@ -1,0 +1,234 @@
+//! The effect of a claim, with its uncertainty, from the numbers of its cells.
+
+use ergodic_common::quantity::reduce::least_squares_slope;
+use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm};
+
+use super::cell_numbers::CellNumber;
+use super::design::RepeatDesign;
+use crate::estimators::Sample;
+use crate::estimators::bootstrap::bca_interval_of_number;
+use crate::estimators::decision::{EffectEstimate, EffectLaw};
+use crate::estimators::jackknife::jackknife_uncertainty;
+use crate::estimators::special::student_t_quantile;
+
+/// Smallest share of resamples in which a number must be defined.
+const MIN_DEFINED_DRAWS: f64 = 0.95;
+
+/// The numbers of the cells of an effect.
+#[derive(Clone, Copy)]
+pub(super) struct EffectNumbers<'a> {
+    pub(super) claim: &'a Claim,
+    pub(super) effect: &'a ClaimEffect,
+    /// In the order of [`ClaimEffect::all_cells`].
+    pub(super) cells: &'a [&'a CellNumber],
+    pub(super) design: &'a RepeatDesign,
+}
+
+/// A function of the numbers of cells.
+type CellFunction<'a> = dyn Fn(&[f64]) -> f64 + 'a;
+
+impl EffectNumbers<'_> {
+    /// Estimates the effect: a logarithm for a ratio, whose intervals are right on that scale.
+    ///
+    /// # Errors
+    /// Says why there is no estimate.
+    pub(super) fn estimate(self) -> Result<EffectEstimate, String> {
+        let form = self.claim.form;
+        let xs: Vec<f64> = self.effect.abscissas.clone();
+        let (log_x, log_y) = self.claim.log;
+        let logarithm = |x: f64, is_taken: bool| if is_taken { libm::log(x) } else { x };
+
+        match form {
+            ClaimForm::Ratio => self.estimate_function(&|y| libm::log(y[0] / y[1])),
+            ClaimForm::Difference => self.estimate_function(&|y| y[0] - y[1]),
+            ClaimForm::Slope => self.estimate_function(&|y| {
+                let points = xs.iter().zip(y);
+                let points: Vec<(f64, f64)> = points
+                    .map(|(x, y)| (logarithm(*x, log_x), logarithm(*y, log_y)))
+                    .collect();
+                least_squares_slope(&points)
+            }),
+            _ => self.estimate_function(&|y| y[0]),
+        }
+    }
+
+    /// Estimates the logarithm of the ratio of each pair of cells.
+    ///
+    /// # Errors
+    /// Says why there is no estimate.
+    pub(super) fn estimate_pairs(self) -> Result<Vec<EffectEstimate>, String> {
+        let cells = self.cells.len();
+        let pairs = (0..cells).flat_map(|a| (a + 1..cells).map(move |b| (a, b)));
+        pairs
+            .map(|(a, b)| self.estimate_function(&|y| libm::log(y[a] / y[b])))
+            .collect()
+    }
+
+    /// The smallest number of repeats of a cell.
+    pub(super) fn repeats(self) -> u64 {
+        self.cells.iter().map(|cell| cell.n).min().unwrap_or(0)
+    }
+
+    fn estimate_function(self, function: &CellFunction<'_>) -> Result<EffectEstimate, String> {
+        let full: Vec<f64> = self.cells.iter().map(|cell| cell.full).collect();
+        let effect = function(&full);
+        if !effect.is_finite() {
+            return Err(describe_undefined(self.claim.form, &full));
+        }
+
+        let without = self.deleted_numbers(function);
+        let is_resampled = self.cells.iter().any(|cell| cell.is_resampled);
+        let spread = if is_resampled {
+            self.resampled_spread(function, effect, &without)?
+        } else {
+            self.jackknife_spread(&without)?
+        };
+        let level = 1.0 - self.claim.alpha;
+        let half = student_t_quantile(level, spread.degrees) * spread.standard_error;
+        let (mut low, mut high) = (effect - half, effect + half);
+        let further = spread.interval.map(|(low, high)| [low, high]);
+        let ends = further
+            .into_iter()
+            .flatten()
+            .chain(self.rounded_numbers(function));
+        for end in ends.filter(|end| end.is_finite()) {
+            low = low.min(end);
+            high = high.max(end);
+        }
+
+        Ok(EffectEstimate {
+            effect,
+            low,
+            high,
+            law: EffectLaw::Student {
+                standard_error: spread.standard_error,
+                degrees: spread.degrees,
+            },
+        })
+    }
+
+    /// The effect without each group of repeats, for each stream. A group that a cell lacks changes the others only.
+    fn deleted_numbers(self, function: &CellFunction<'_>) -> Vec<Vec<f64>> {
+        let streams = (0..self.design.stream_count()).map(|stream| {
+            let of_cell = |cell: &&CellNumber| cell.without.get(stream).cloned();
+            let cells: Vec<_> = self.cells.iter().map(of_cell).collect();
+            let mut groups: Vec<usize> = cells
+                .iter()
+                .flatten()
+                .flat_map(|without| without.keys().copied())
+                .collect();
+            groups.sort_unstable();
+            groups.dedup();
+
+            let without = groups.into_iter().map(|group| {
+                let numbers = self.cells.iter().zip(&cells).map(|(cell, without)| {
+                    let number = without.as_ref().and_then(|without| without.get(&group));
+                    number.copied().unwrap_or(cell.full)
+                });
+                function(&numbers.collect::<Vec<_>>())
+            });
+            without.collect()
+        });
+        streams.collect()
+    }
+
+    /// The effect with events before and after where they are, of all cells and of the first one alone.
+    fn rounded_numbers(self, function: &CellFunction<'_>) -> Vec<f64> {
+        let sides = [(0, 0), (1, 1), (0, 1), (1, 0)];
+        let numbers = |(first, others): (usize, usize)| {
+            let cells = self.cells.iter().enumerate();
+            let rounded =
+                cells.map(|(at, cell)| cell.rounded[if at == 0 { first } else { others }]);
+            function(&rounded.collect::<Vec<_>>())
+        };
+        sides.into_iter().map(numbers).collect()
+    }
+
+    fn jackknife_spread(self, without: &[Vec<f64>]) -> Result<EffectSpread, String> {
+        let found = jackknife_uncertainty(without)
+            .ok_or("without one of its repeats, the effect is undefined, or there are too few")?;
+        // Cells with fewer repeats than others know less than the number of all repeats says.
+        let most = if self.design.is_crossed() {
+            f64::INFINITY
+        } else {
+            self.repeats() as f64 - 1.0
+        };
+
+        Ok(EffectSpread {
+            standard_error: found.variance.sqrt(),
+            degrees: found.degrees.min(most).max(1.0),
+            interval: None,
+        })
+    }
+
+    fn resampled_spread(
+        self,
+        function: &CellFunction<'_>,
+        effect: f64,
+        without: &[Vec<f64>],
+    ) -> Result<EffectSpread, String> {
+        if self.design.is_crossed() {
+            return Err(
+                "repeats share crossed streams, so that events of mean curves have no interval: use per = \"trial\"".into(),
+            );
+        }
+        let resamples = self
+            .cells
+            .iter()
+            .map(|cell| cell.draws.len())
+            .min()
+            .unwrap_or(0);
+        if resamples == 0 {
+            return Err(
+                "there are too many repeats to resample mean curves: use per = \"trial\"".into(),
+            );
+        }
+
+        let draws = (0..resamples).map(|at| {
+            let numbers: Vec<f64> = self.cells.iter().map(|cell| cell.draws[at]).collect();
+            function(&numbers)
+        });
+        let draws: Vec<f64> = draws.filter(|x| x.is_finite()).collect();
+        if (draws.len() as f64) < MIN_DEFINED_DRAWS * resamples as f64 {
+            let share = 100.0 * (1.0 - draws.len() as f64 / resamples as f64);
+            return Err(format!(
+                "in {share:.0} % of the resamples, the effect is undefined"
+            ));
+        }
+
+        let n = self.repeats() as f64;
+        let sd = Sample::new(draws.clone()).std().unwrap_or(0.0);
+        if sd == 0.0 && self.cells.iter().any(|cell| cell.trials_differ) {
+            return Err("trials differ, but all resamples give the same number: sample more often, by measure.every".into());
+        }
+
+        let level = 1.0 - 2.0 * self.claim.alpha;
+        let jackknifed = without.first().map_or(&[][..], Vec::as_slice);
+        Ok(EffectSpread {
+            // A resample has the spread of n, not of n − 1, repeats.
+            standard_error: sd * (n / (n - 1.0).max(1.0)).sqrt(),
+            degrees: (n - 1.0).max(1.0),
+            interval: bca_interval_of_number(effect, &draws, jackknifed, level),
+        })
+    }
+}
+
+struct EffectSpread {
+    standard_error: f64,
+    degrees: f64,
+    /// The interval of resamples, which the effect's contains.
+    interval: Option<(f64, f64)>,
+}
+
+fn describe_undefined(form: ClaimForm, numbers: &[f64]) -> String {
+    let is_positive = |x: &f64| *x > 0.0;
+    match form {
+        ClaimForm::Ratio | ClaimForm::Spread | ClaimForm::Collapse | ClaimForm::Slope
+            if !numbers.iter().all(is_positive) && numbers.iter().all(|x| x.is_finite()) =>
+        {
+            "a number is not above 0, so that there is no ratio: use form = \"difference\""
+                .to_owned()
+        }
+        _ => "the number is undefined".to_owned(),
+    }
+}

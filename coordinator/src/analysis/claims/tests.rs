@@ -1,0 +1,367 @@
+//! Verdicts on numbers of trials, against NumPy and SciPy, and in simulated experiments at the margin.
+//!
+//! `tests/oracles/claims.py` makes the fixture and says how both sides draw the numbers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
+use ergodic_common::quantity::ExpandedClaims;
+use ergodic_common::random_streams::{RandomStream, fixed_stream};
+use ergodic_common::spec::SpecSource;
+use serde_json::Value;
+
+use super::cell_numbers::{CellNumber, NumberContext};
+use super::design::{RepeatDesign, RepeatDraws};
+use super::jobs::{ClaimJobs, TrialValue, TrialValues};
+use super::judge::{ClaimVerdict, EffectJudge, JudgedEffect, decide_effects};
+use super::read::{CellSummary, TrialCounts};
+use crate::estimators::binomial::{clopper_pearson, lower_tail, upper_tail};
+
+/// An experiment: a sweep with three cells, c = 1, 2, 4, and claims about it.
+struct Experiment {
+    spec: Spec,
+    expanded: ExpandedClaims,
+}
+
+impl Experiment {
+    fn new(seeds: &str, claims: &str) -> Self {
+        let text = format!(
+            "name = \"t\"\nrepeats = 12\n{seeds}\n[data]\ndataset = \"glyphs\"\ntrain = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
+             [train]\nsteps = 100\nbatch_size = 10\n[grid]\nc = [1, 2, 4]\n[derive]\nlr = \"0.1*c\"\n\
+             [measure]\nevery = \"10 steps\"\nmetrics = [\"train_loss\"]\n{claims}"
+        );
+        let source = SpecSource {
+            text,
+            ..SpecSource::default()
+        };
+        let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
+        let claims = spec.claims.clone().unwrap_or_else(|e| panic!("{e}"));
+        let expanded = spec
+            .expand_claims(&claims)
+            .unwrap_or_else(|e| panic!("{e}"));
+        Self { spec, expanded }
+    }
+
+    /// Judges trials with these values, by cell and repeat.
+    fn judge(&self, trials: &[Vec<TrialValue>], counts: TrialCounts) -> Vec<JudgedEffect> {
+        let jobs = ClaimJobs::new(&self.spec, &self.expanded);
+        let design = RepeatDesign::from_spec(&self.spec);
+        let draws = RepeatDraws::draw(12, &mut fixed_stream("claims", 0));
+        let context = NumberContext {
+            jobs: &jobs,
+            design: &design,
+            draws: &draws,
+        };
+        let mut cells = BTreeMap::new();
+        for (cell, values) in (0..).map(CellIndex).zip(trials) {
+            let about = jobs.about_cell(cell);
+            let inputs = self.expanded.program.cell_inputs(&self.spec.grid, cell);
+            let inputs = inputs.expect("the sweep has the cell");
+            let trials: Vec<TrialValues> = (0..)
+                .zip(values)
+                .map(|(repeat, value)| TrialValues {
+                    repeat,
+                    values: vec![value.clone(); about.len()],
+                })
+                .collect();
+            let numbers: HashMap<usize, CellNumber> = about
+                .iter()
+                .enumerate()
+                .map(|(place, claim)| {
+                    let number = context.summarize(&jobs.jobs[*claim], &inputs, &trials, place);
+                    (*claim, number)
+                })
+                .collect();
+            let counts = TrialCounts {
+                completed: values.len() as u64,
+                ..counts
+            };
+            cells.insert(cell, CellSummary { counts, numbers });
+        }
+
+        let judge = EffectJudge {
+            cells: &cells,
+            design: &design,
+            fixed_streams: String::new(),
+        };
+        let claims = self.expanded.claims.iter().enumerate();
+        let evidence = claims.flat_map(|(place, claim)| judge.weigh_claim(place, claim));
+        decide_effects(evidence.collect())
+    }
+
+    fn judge_numbers(&self, numbers: &[Vec<f64>]) -> Vec<JudgedEffect> {
+        self.judge(
+            &numbers
+                .iter()
+                .map(|cell| as_trials(cell))
+                .collect::<Vec<_>>(),
+            TrialCounts::default(),
+        )
+    }
+}
+
+fn as_trials(numbers: &[f64]) -> Vec<TrialValue> {
+    numbers
+        .iter()
+        .map(|x| TrialValue::Numbers([*x; 3]))
+        .collect()
+}
+
+fn claim(keys: &str) -> String {
+    format!("[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'\n{keys}\n")
+}
+
+fn oracle() -> Value {
+    serde_json::from_str(include_str!("../../../../tests/oracles/claims.json"))
+        .expect("the fixture is JSON")
+}
+
+/// The numbers of the fixture.
+fn drawn(cells: u32, repeats: u32) -> Vec<Vec<f64>> {
+    let number = |cell: u32, repeat: u32| {
+        let u = f64::from(1 + cell) * 2.0_f64.sqrt() + f64::from(1 + repeat) * 3.0_f64.sqrt();
+        1.0 + f64::from(cell) + (u.fract() * 1_048_576.0).round() / 1_048_576.0
+    };
+    (0..cells)
+        .map(|cell| (0..repeats).map(|repeat| number(cell, repeat)).collect())
+        .collect()
+}
+
+fn assert_near(found: &JudgedEffect, wanted: &Value, what: &str) {
+    let (low, high) = found.interval.expect("there is an interval");
+    let found = [found.effect.expect("there is an effect"), low, high];
+    for (at, x) in found.into_iter().enumerate() {
+        let wanted = wanted[at].as_f64().expect("a number");
+        assert!(
+            (x / wanted - 1.0).abs() < 1e-9,
+            "{what} {at}: {x} for {wanted}"
+        );
+    }
+}
+
+#[test]
+fn binomial_intervals_and_tails_are_those_of_scipy() {
+    let oracle = oracle();
+    let alpha = oracle["alpha"].as_f64().expect("a number");
+    for case in oracle["binomial"].as_array().expect("a list") {
+        let [k, n] = ["k", "n"].map(|key| case[key].as_u64().expect("a count"));
+        let number = |key: &str| case[key].as_f64().expect("a number");
+        let (low, high) = clopper_pearson(k, n, alpha);
+        let p = number("p");
+        for (found, key) in [
+            (low, "low"),
+            (high, "high"),
+            (upper_tail(k, n, p), "above"),
+            (lower_tail(k, n, p), "below"),
+        ] {
+            let wanted = number(key);
+            assert!(
+                (found - wanted).abs() <= 1e-9 * wanted.abs().max(1e-6),
+                "{case} {key}: {found}"
+            );
+        }
+    }
+}
+
+#[test]
+fn effects_and_intervals_are_those_of_numpy() {
+    let oracle = oracle();
+    for case in oracle["forms"].as_array().expect("a list") {
+        let n = case["n"].as_u64().expect("a count") as u32;
+        for (form, keys) in [
+            ("value", "where = 'c == 1'\nabove = 0"),
+            (
+                "difference",
+                "form = 'difference'\nto = 'c == 1'\nwhere = 'c == 2'\nabove = 0",
+            ),
+            (
+                "ratio",
+                "form = 'ratio'\nto = 'c == 1'\nwhere = 'c == 2'\nabove = 0",
+            ),
+            ("slope", "form = 'slope'\nagainst = 'c'\nabove = 0"),
+        ] {
+            let found = Experiment::new("", &claim(keys)).judge_numbers(&drawn(3, n));
+            assert_near(&found[0], &case[form], &format!("{form} of {n}"));
+        }
+    }
+
+    let crossed = Experiment::new(
+        "seeds = { crossed = { init = 3, order = 4 } }",
+        &claim("where = 'c == 1'\nabove = 0"),
+    );
+    assert_near(
+        &crossed.judge_numbers(&drawn(1, 12))[0],
+        &oracle["crossed"]["value"],
+        "crossed",
+    );
+}
+
+#[test]
+fn each_form_agrees_disagrees_and_leaves_open() {
+    use ClaimVerdict::{Agrees, Disagrees, NotEnough};
+    // Cells of about 1, 2 and 4, all of which a repeat moves alike.
+    let noise = [0.97, 1.01, 0.99, 1.03, 1.0, 1.02];
+    let numbers: Vec<Vec<f64>> = [1.0, 2.0, 4.0]
+        .map(|level| noise.map(|x| level * x).to_vec())
+        .to_vec();
+    let uneven = [
+        [0.2, 3.0, 0.5, 1.1, 0.9, 2.2].to_vec(),
+        noise.to_vec(),
+        noise.to_vec(),
+    ];
+
+    for (keys, verdict) in [
+        ("where = 'c == 1'\nwithin = [0.9, 1.1]", Agrees),
+        (
+            "where = 'c == 1'\nwithin = [0.9, 1.1]\ncontrol = true",
+            Disagrees,
+        ),
+        ("where = 'c == 1'\noutside = [0.9, 1.1]", Disagrees),
+        ("where = 'c == 1'\nabove = 1.2", Disagrees),
+        ("where = 'c == 1'\nabove = 1.2\ncontrol = true", Agrees),
+        ("where = 'c == 1'\nabove = 1.003", NotEnough),
+        (
+            "form = 'ratio'\nto = 'c == 1'\nwhere = 'c == 4'\nwithin = [3.9, 4.1]",
+            Agrees,
+        ),
+        (
+            "form = 'ratio'\nto = 'c == 1'\nwhere = 'c == 4'\nbelow = 3",
+            Disagrees,
+        ),
+        (
+            "form = 'difference'\nto = 'c == 1'\nwhere = 'c == 2'\nabove = 0.5",
+            Agrees,
+        ),
+        ("form = 'slope'\nagainst = 'c'\nwithin = [0.9, 1.1]", Agrees),
+        ("form = 'slope'\nagainst = 'lr'\nbelow = 0.5", Disagrees),
+        ("form = 'spread'\nbelow = 5", Agrees),
+        ("form = 'spread'\nbelow = 3", Disagrees),
+        ("form = 'spread'\nabove = 3", Agrees),
+        ("form = 'collapse'\nover = 'c'\nabove = 5", Disagrees),
+        (
+            "where = 'c == 1'\nabove = 0.5\nneeds = 'lr*steps > 15'",
+            NotEnough,
+        ),
+        ("where = 'c == 1'\nabove = 0.5\nmin = 7", NotEnough),
+        (
+            "form = 'extreme'\nwhere = 'c == 1'\nbelow = 2\nchance = 0.5",
+            Agrees,
+        ),
+        (
+            "form = 'extreme'\nwhere = 'c == 1'\nbelow = 2\nchance = 0.05",
+            NotEnough,
+        ),
+        (
+            "form = 'extreme'\nwhere = 'c == 1'\nbelow = 0.5\nchance = 0.05",
+            Disagrees,
+        ),
+    ] {
+        let found = Experiment::new("", &claim(keys)).judge_numbers(&numbers);
+        assert_eq!(found.len(), 1, "{keys}");
+        assert_eq!(found[0].verdict, verdict, "{keys}: {found:?}");
+    }
+
+    let open =
+        Experiment::new("", &claim("where = 'c == 1'\nwithin = [0.9, 1.1]")).judge_numbers(&uneven);
+    assert_eq!(open[0].verdict, NotEnough);
+    assert!(open[0].needed.is_some_and(|n| n > 6), "{open:?}");
+}
+
+#[test]
+fn bits_are_equal_in_every_repeat_or_in_none() {
+    use ClaimVerdict::{Agrees, Disagrees, NotEnough};
+    let bits = |bits: &[u64]| {
+        bits.iter()
+            .map(|x| TrialValue::Bits(*x))
+            .collect::<Vec<_>>()
+    };
+    let judge = |keys: &str, other: &[u64]| {
+        let keys = format!("form = 'bits'\nto = 'c == 1'\nwhere = 'c == 2'\n{keys}");
+        let trials = [bits(&[1, 2, 3]), bits(other)];
+        Experiment::new("", &claim(&keys)).judge(&trials, TrialCounts::default())[0].verdict
+    };
+    assert_eq!(judge("", &[1, 2, 3]), Agrees);
+    assert_eq!(judge("", &[1, 2, 4]), Disagrees);
+    assert_eq!(judge("", &[1, 2]), NotEnough);
+    assert_eq!(judge("control = true", &[5, 6, 7]), Agrees);
+    assert_eq!(judge("control = true", &[5, 2, 7]), Disagrees);
+}
+
+#[test]
+fn trials_that_diverged_or_failed_decide_nothing() {
+    let counts = TrialCounts {
+        completed: 0,
+        diverged: 3,
+        failed: 1,
+    };
+    let found = Experiment::new("", &claim("where = 'c == 1'\nabove = 0")).judge(&[vec![]], counts);
+    assert_eq!(found[0].verdict, ClaimVerdict::NotEnough);
+    assert_eq!(
+        found[0].notes,
+        ["no trial of a cell completed: 3 diverged, 1 failed"]
+    );
+}
+
+#[test]
+fn events_of_mean_curves_are_resampled_and_no_finer_than_samples() {
+    let text =
+        "per = 'mean'\nwhere = 'c == 1'\nof = 'first(train_loss < 0.5)'\nwithin = [45, 75]\n";
+    let text = format!("[[claim]]\nname = 'c'\n{text}");
+    let experiment = Experiment::new("", &text);
+    let steps: Vec<f64> = (1..=10).map(|i| f64::from(i) * 10.0).collect();
+    let curve = |shift: f64| TrialValue::Series {
+        steps: steps.clone(),
+        series: vec![
+            steps
+                .iter()
+                .map(|step| 1.0 - step / 110.0 + shift)
+                .collect(),
+        ],
+    };
+
+    // All mean curves fall below at the same step, though trials differ.
+    let alike = [0.001, -0.001, 0.002, 0.0, -0.002].map(curve).to_vec();
+    let found = experiment.judge(&[alike], TrialCounts::default());
+    assert_eq!(found[0].verdict, ClaimVerdict::NotEnough, "{found:?}");
+    assert!(found[0].notes[0].contains("sample more often"), "{found:?}");
+
+    let apart = [0.1, -0.1, 0.06, 0.0, -0.06, 0.02, -0.02]
+        .map(curve)
+        .to_vec();
+    let found = experiment.judge(&[apart], TrialCounts::default());
+    let (low, high) = found[0].interval.expect("there is an interval");
+    assert!(
+        found[0].effect == Some(60.0) && low <= 50.0 && high >= 60.0,
+        "{found:?}"
+    );
+}
+
+/// How often a claim agrees in experiments whose true effect is on the edge of its region.
+fn share_of_wrong_agreement(n: usize, draw: fn(&mut RandomStream) -> f64) -> f64 {
+    const EXPERIMENTS: u32 = 2_000;
+    let experiment = Experiment::new("", &claim("where = 'c == 1'\nwithin = [-100, 1]"));
+    let mut stream = fixed_stream("claims at the margin", n as u64);
+    let agreed = (0..EXPERIMENTS).filter(|_| {
+        let numbers: Vec<f64> = (0..n).map(|_| draw(&mut stream)).collect();
+        experiment.judge_numbers(&[numbers])[0].verdict == ClaimVerdict::Agrees
+    });
+    agreed.count() as f64 / f64::from(EXPERIMENTS)
+}
+
+#[test]
+fn at_the_margin_few_claims_agree() {
+    // Three standard errors of a share of 5 % among 2000.
+    let three_errors = 3.0 * (0.05 * 0.95 / 2_000.0_f64).sqrt();
+    for n in [5, 10, 30] {
+        let wrong = share_of_wrong_agreement(n, |stream| 1.0 + stream.next_normal());
+        assert!(wrong <= 0.05 + three_errors, "{n}: {wrong}");
+    }
+
+    // Of exponential values, whose mean is 1, at most twice as many from the documented number on.
+    let exponential = |stream: &mut RandomStream| -libm::log1p(-stream.next_uniform());
+    let wrong = share_of_wrong_agreement(super::judge::SMALL_REPEATS as usize, exponential);
+    assert!(wrong <= 0.1 + three_errors, "{wrong}");
+    let few = share_of_wrong_agreement(6, exponential);
+    assert!(few > 0.1, "{few}");
+}

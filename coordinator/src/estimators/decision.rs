@@ -1,0 +1,220 @@
+//! The decision rule of claims: whether an effect is shown to lie in a region, shown to lie outside, or neither.
+
+use super::binomial::{lower_tail, upper_tail};
+use super::special::student_t_cdf;
+
+/// The set in which an effect is claimed to lie.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum EffectRegion {
+    /// The interval between two bounds; either may be infinite.
+    Inside(f64, f64),
+    /// Everything outside of the interval between two bounds.
+    Outside(f64, f64),
+}
+
+/// An estimated effect.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EffectEstimate {
+    /// The effect.
+    pub effect: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end of its interval.
+    pub high: f64,
+    /// What the probabilities of other estimates follow.
+    pub law: EffectLaw,
+}
+
+/// The distribution by which an effect is tested.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum EffectLaw {
+    /// Student's t, with this standard error and degrees of freedom.
+    Student {
+        /// Standard error of the effect.
+        standard_error: f64,
+        /// Degrees of freedom.
+        degrees: f64,
+    },
+    /// The binomial distribution, with this many successes among this many trials.
+    Binomial {
+        /// Number of successes.
+        hits: u64,
+        /// Number of trials.
+        trials: u64,
+    },
+}
+
+/// What is shown of an effect and its region.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RegionTest {
+    /// p of the hypothesis that the effect lies outside: small if it is shown to lie inside.
+    pub inside: f64,
+    /// p of the hypothesis that the effect lies inside: small if it is shown to lie outside.
+    pub outside: f64,
+    /// Whether the interval lies inside.
+    pub interval_inside: bool,
+    /// Whether the interval lies outside.
+    pub interval_outside: bool,
+}
+
+impl EffectRegion {
+    /// Everything that does not lie in the region.
+    #[must_use]
+    pub fn complement(self) -> Self {
+        match self {
+            Self::Inside(low, high) => Self::Outside(low, high),
+            Self::Outside(low, high) => Self::Inside(low, high),
+        }
+    }
+
+    /// Whether a number lies in the region.
+    pub fn contains(self, x: f64) -> bool {
+        match self {
+            Self::Inside(low, high) => low <= x && x <= high,
+            Self::Outside(low, high) => x < low || x > high,
+        }
+    }
+
+    /// Distance of a number from the nearest finite bound.
+    pub fn distance_from_bound(self, x: f64) -> f64 {
+        let (Self::Inside(low, high) | Self::Outside(low, high)) = self;
+        (x - low).abs().min((x - high).abs())
+    }
+
+    fn contains_interval(self, from: f64, to: f64) -> bool {
+        match self {
+            Self::Inside(low, high) => low <= from && to <= high,
+            Self::Outside(low, high) => to < low || from > high,
+        }
+    }
+
+    /// p of the hypothesis that the effect lies outside of the region. Both bounds must be passed for an interval (two one-sided
+    /// tests), one of them for its outside.
+    fn test_inside(self, estimate: &EffectEstimate) -> f64 {
+        let (Self::Inside(low, high) | Self::Outside(low, high)) = self;
+        match self {
+            Self::Inside(..) => estimate.test_above(low).max(estimate.test_below(high)),
+            Self::Outside(..) => estimate.test_below(low).min(estimate.test_above(high)),
+        }
+    }
+}
+
+impl EffectEstimate {
+    /// Tests the effect against a region.
+    pub fn test(&self, region: EffectRegion) -> RegionTest {
+        let other = region.complement();
+        RegionTest {
+            inside: region.test_inside(self),
+            outside: other.test_inside(self),
+            interval_inside: region.contains_interval(self.low, self.high),
+            interval_outside: other.contains_interval(self.low, self.high),
+        }
+    }
+
+    /// p of the hypothesis that the effect is at most `bound`.
+    fn test_above(&self, bound: f64) -> f64 {
+        if bound == f64::NEG_INFINITY {
+            return 0.0;
+        }
+        match self.law {
+            EffectLaw::Student { .. } => 1.0 - self.student_share_below(bound),
+            EffectLaw::Binomial { hits, trials } => upper_tail(hits, trials, bound),
+        }
+    }
+
+    /// p of the hypothesis that the effect is at least `bound`.
+    fn test_below(&self, bound: f64) -> f64 {
+        if bound == f64::INFINITY {
+            return 0.0;
+        }
+        match self.law {
+            EffectLaw::Student { .. } => self.student_share_below(bound),
+            EffectLaw::Binomial { hits, trials } => lower_tail(hits, trials, bound),
+        }
+    }
+
+    /// Probability of an effect up to this one if the true effect is `bound`.
+    fn student_share_below(&self, bound: f64) -> f64 {
+        let EffectLaw::Student {
+            standard_error,
+            degrees,
+        } = self.law
+        else {
+            return f64::NAN;
+        };
+        let apart = self.effect - bound;
+        if standard_error == 0.0 {
+            return match apart.total_cmp(&0.0) {
+                std::cmp::Ordering::Less => 0.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Greater => 1.0,
+            };
+        }
+        student_t_cdf(apart / standard_error, degrees)
+    }
+
+    /// The number of repeats that would decide, if `repeats` gave this interval and the effect stays: intervals narrow with the
+    /// root of the number. `None` for an effect on a bound.
+    pub fn required_repeats(&self, region: EffectRegion, repeats: u64) -> Option<u64> {
+        let half = 0.5 * (self.high - self.low);
+        let apart = region.distance_from_bound(self.effect);
+        let needed = (repeats as f64 * (half / apart) * (half / apart)).ceil();
+        (needed.is_finite() && needed < 1e9).then(|| (needed as u64).max(repeats + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimate(effect: f64, standard_error: f64) -> EffectEstimate {
+        EffectEstimate {
+            effect,
+            low: effect - 2.0 * standard_error,
+            high: effect + 2.0 * standard_error,
+            law: EffectLaw::Student {
+                standard_error,
+                degrees: 9.0,
+            },
+        }
+    }
+
+    #[test]
+    fn an_effect_is_inside_outside_or_neither() {
+        let region = EffectRegion::Inside(0.9, 1.1);
+        for (effect, inside, outside) in
+            [(1.0, true, false), (1.1, false, false), (1.3, false, true)]
+        {
+            let test = estimate(effect, 0.02).test(region);
+            assert_eq!(
+                (test.interval_inside, test.inside < 0.05),
+                (inside, inside),
+                "{effect}"
+            );
+            assert_eq!(
+                (test.interval_outside, test.outside < 0.05),
+                (outside, outside),
+                "{effect}"
+            );
+
+            let other = estimate(effect, 0.02).test(region.complement());
+            assert_eq!((other.inside, other.outside), (test.outside, test.inside));
+        }
+    }
+
+    #[test]
+    fn without_spread_the_effect_alone_decides() {
+        let half_line = EffectRegion::Inside(0.0, f64::INFINITY);
+        assert_eq!(estimate(1.0, 0.0).test(half_line).inside, 0.0);
+        assert_eq!(estimate(-1.0, 0.0).test(half_line).outside, 0.0);
+        assert_eq!(estimate(0.0, 0.0).test(half_line).inside, 0.5);
+    }
+
+    #[test]
+    fn four_times_the_repeats_halve_the_interval() {
+        let half_line = EffectRegion::Inside(0.0, f64::INFINITY);
+        let found = estimate(1.0, 1.0).required_repeats(half_line, 10);
+        assert_eq!(found, Some(40));
+        assert_eq!(estimate(0.0, 1.0).required_repeats(half_line, 10), None);
+    }
+}

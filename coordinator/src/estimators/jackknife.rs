@@ -1,0 +1,62 @@
+//! The uncertainty of a smooth function of several samples, by the jackknife: it is computed again without each repeat in turn.
+//!
+//! Whole repeats are deleted, from all samples at once, so that what repeats have in common cancels where the function cancels
+//! it. Where repeats cross random streams, whole levels of each stream are deleted, and the squared standard errors are summed.
+
+use super::cluster::MeanUncertainty;
+
+/// Numbers that a function has without each group of repeats, for each random stream that repeats cross. Without crossed streams
+/// there is one list, and each repeat is a group.
+pub type DeletedNumbers = [Vec<f64>];
+
+/// The squared standard error, with its degrees of freedom (Satterthwaite 1946). `None` if a stream has fewer than two groups, or
+/// a number is undefined.
+pub fn jackknife_uncertainty(streams: &DeletedNumbers) -> Option<MeanUncertainty> {
+    let parts = streams.iter().map(|without| {
+        let groups = without.len() as f64;
+        let mean = without.iter().sum::<f64>() / groups;
+        let squares: f64 = without.iter().map(|x| (x - mean) * (x - mean)).sum();
+        let variance = squares * (groups - 1.0) / groups;
+        (groups >= 2.0 && variance.is_finite()).then_some((variance, groups - 1.0))
+    });
+    let parts: Vec<(f64, f64)> = parts.collect::<Option<_>>()?;
+
+    let fewest = parts.iter().map(|(_, degrees)| *degrees);
+    let fewest = fewest.fold(f64::INFINITY, f64::min);
+    let variance: f64 = parts.iter().map(|(variance, _)| variance).sum();
+    let squares: f64 = parts.iter().map(|(v, degrees)| v * v / degrees).sum();
+    let degrees = if squares > 0.0 {
+        variance * variance / squares
+    } else {
+        fewest
+    };
+    fewest
+        .is_finite()
+        .then_some(MeanUncertainty { variance, degrees })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_mean_it_is_the_standard_error() {
+        let values = [1.0, 4.0, 2.0, 9.0];
+        let sum: f64 = values.iter().sum();
+        let without = values.iter().map(|x| (sum - x) / 3.0).collect();
+
+        let spread = jackknife_uncertainty(&[without]).expect("four values have a spread");
+        let mean = sum / 4.0;
+        let variance: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 3.0;
+        assert!((spread.variance - variance / 4.0).abs() < 1e-12);
+        assert!((spread.degrees - 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_group_and_undefined_numbers_have_none() {
+        assert!(jackknife_uncertainty(&[vec![1.0]]).is_none());
+        assert!(jackknife_uncertainty(&[vec![1.0, f64::NAN]]).is_none());
+        assert!(jackknife_uncertainty(&[]).is_none());
+        assert!(jackknife_uncertainty(&[vec![1.0, 2.0], vec![1.0]]).is_none());
+    }
+}

@@ -1,0 +1,80 @@
+//! `Verdict`: what the rows of a sweep say about its claims.
+
+use ergodic_common::ErrorCode;
+use ergodic_common::spec::MAX_TEXT_BYTES;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use tonic::Status;
+
+use crate::analysis::claims::{ClaimQuery, ClaimVerdict, ClaimVerdicts};
+use crate::server::services::access::SweepApi;
+
+impl SweepApi {
+    /// The body of `Verdict`.
+    pub(crate) async fn answer_verdict(
+        &self,
+        request: v1::VerdictRequest,
+    ) -> Result<v1::VerdictResponse, Status> {
+        if request.claims.len() > MAX_TEXT_BYTES {
+            let message = format!(
+                "claims: the file has {} bytes; at most {MAX_TEXT_BYTES} are possible",
+                request.claims.len()
+            );
+            return Err(UserError::new(ErrorCode::BadInput, message).into());
+        }
+
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        let _permit = self.acquire_for_cells(&snapshot, 0).await?;
+        let verdicts = self
+            .read_rows(&snapshot, move |rows| {
+                // Without a file, the claims are those of the sweep.
+                let is_file = !(request.file.is_empty() && request.claims.is_empty());
+                let file = is_file.then_some((request.file.as_str(), request.claims.as_str()));
+                ClaimQuery::new(rows.spec, file)?.judge(rows)
+            })
+            .await?;
+
+        Ok(v1::VerdictResponse {
+            sweep: snapshot.id,
+            name: snapshot.spec.name.clone(),
+            rows: verdicts.into_iter().map(to_claim_row).collect(),
+            done: snapshot.done,
+            trials: snapshot.trials,
+            data: snapshot.data_provenance,
+            numerics: snapshot.spec.numerics.clone(),
+        })
+    }
+}
+
+fn to_claim_row(found: ClaimVerdicts) -> v1::ClaimRow {
+    let ClaimVerdicts {
+        claim,
+        cells,
+        region,
+        is_post_hoc,
+        judged,
+    } = found;
+    let verdict = match judged.verdict {
+        ClaimVerdict::Agrees => v1::Verdict::Agrees,
+        ClaimVerdict::Disagrees => v1::Verdict::Disagrees,
+        ClaimVerdict::NotEnough => v1::Verdict::NotEnough,
+    };
+    v1::ClaimRow {
+        form: claim.form.name().to_owned(),
+        level: 1.0 - 2.0 * claim.alpha,
+        control: claim.is_control,
+        claim: claim.name,
+        what: claim.what,
+        of: claim.of,
+        cells,
+        verdict: verdict.into(),
+        effect: judged.effect,
+        low: judged.interval.map(|ends| ends.0),
+        high: judged.interval.map(|ends| ends.1),
+        region,
+        n: judged.n,
+        needed: judged.needed,
+        post_hoc: is_post_hoc,
+        note: judged.notes.join("; "),
+    }
+}

@@ -1,0 +1,54 @@
+"""Claims by NumPy and SciPy as an oracle. Regenerate: `python tests/oracles/claims.py` (needs both); writes claims.json beside it.
+
+Value (cell, repeat) is 1 + cell + u, with u = frac((1 + cell)*sqrt(2) + (1 + repeat)*sqrt(3)), rounded to 2^-20, so that both
+sides have the same bits."""
+import json, os
+import numpy as np
+from scipy import stats
+
+ALPHA = 0.05
+
+def values(cells, repeats):
+    c, r = np.meshgrid(np.arange(cells), np.arange(repeats), indexing="ij")
+    u = np.modf((1 + c) * np.sqrt(2) + (1 + r) * np.sqrt(3))[0]
+    return 1 + c + np.round(u * 2**20) / 2**20
+
+def student(theta, without, degrees):
+    """Effect and interval by the jackknife over the streams' groups, with Satterthwaite's degrees of freedom."""
+    parts = [(len(w) - 1) / len(w) * np.sum((w - np.mean(w)) ** 2) for w in without]
+    variance = sum(parts)
+    if degrees is None:
+        degrees = variance**2 / sum(p * p / (len(w) - 1) for p, w in zip(parts, without))
+    half = stats.t.ppf(1 - ALPHA, degrees) * np.sqrt(variance)
+    return [float(theta), float(theta - half), float(theta + half)]
+
+def jackknifed(function, x):
+    n = x.shape[1]
+    means = lambda keep: x[:, keep].mean(axis=1)
+    everything = np.arange(n)
+    without = np.array([function(means(everything != r)) for r in everything])
+    return student(function(means(everything >= 0)), [without], n - 1)
+
+def crossed(x, sizes):
+    """The mean of one cell whose repeats cross two streams, the last of which changes fastest."""
+    n = x.shape[1]
+    repeats = np.arange(n)
+    groups = [repeats // sizes[1] % sizes[0], repeats % sizes[1]]
+    without = [np.array([x[0, g != l].mean() for l in range(max(g) + 1)]) for g in groups]
+    return student(x[0].mean(), without, None)
+
+out = {"alpha": ALPHA, "binomial": [], "forms": []}
+for k, n in [(0, 59), (0, 1), (1, 10), (5, 10), (10, 10), (37, 400), (3, 100000), (999, 1000)]:
+    ci = stats.binomtest(k, n).proportion_ci(confidence_level=1 - 2 * ALPHA, method="exact")
+    p = 0.03
+    out["binomial"].append({"k": k, "n": n, "low": float(ci.low), "high": float(ci.high), "p": p,
+                            "above": float(stats.binom.sf(k - 1, n, p)), "below": float(stats.binom.cdf(k, n, p))})
+for n in [3, 5, 12]:
+    x = values(3, n)
+    slope = lambda m: np.polyfit(np.log([1, 2, 4]), np.log(m), 1)[0]
+    out["forms"].append({"n": n, "value": jackknifed(lambda m: m[0], x), "difference": jackknifed(lambda m: m[1] - m[0], x),
+                         "ratio": [float(v) for v in np.exp(jackknifed(lambda m: np.log(m[1] / m[0]), x))],
+                         "slope": jackknifed(slope, x)})
+out["crossed"] = {"sizes": [3, 4], "value": crossed(values(1, 12), [3, 4])}
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "claims.json"), "w") as f:
+    json.dump(out, f, indent=1); f.write("\n")
