@@ -1,10 +1,10 @@
 //! `ergodic compare`: compares cells with a baseline, repeat by repeat.
 
 use clap::Args;
-use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_rounded;
+use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -138,9 +138,62 @@ async fn query_comparison(
     client: &mut Client,
     request: v1::CompareRequest,
 ) -> Result<v1::CompareResponse, UserError> {
+    let is_of_two = !request.baseline_sweep.is_empty();
+    match send_comparison(client, request.clone()).await {
+        Err(refusal) if is_of_two && refusal.code == ErrorCode::BadInput => {
+            Err(explain_refusal(client, request, refusal).await)
+        }
+        answered => answered,
+    }
+}
+
+async fn send_comparison(
+    client: &mut Client,
+    request: v1::CompareRequest,
+) -> Result<v1::CompareResponse, UserError> {
     client
         .call(async |client| client.sweeps.compare(request).await)
         .await
+}
+
+/// A word that means no sweep.
+const NO_SWEEP: &str = "?";
+
+/// Explains why a comparison of two sweeps was refused, also by a coordinator of a version that knows none: it misses a baseline,
+/// whatever the other sweep is, and even if there is no such sweep.
+async fn explain_refusal(
+    client: &mut Client,
+    request: v1::CompareRequest,
+    refusal: UserError,
+) -> UserError {
+    let of_no_sweep = v1::CompareRequest {
+        baseline_sweep: NO_SWEEP.to_owned(),
+        ..request
+    };
+    let is_outdated = send_comparison(client, of_no_sweep)
+        .await
+        .is_err_and(|same| same == refusal);
+    if !is_outdated {
+        return refusal;
+    }
+
+    let info = client
+        .call(async |client| client.sweeps.info(v1::InfoRequest {}).await)
+        .await;
+    outdated_error(info.map(|info| info.build).unwrap_or_default().as_str())
+}
+
+/// The error for a coordinator of a version that compares no sweeps with each other.
+fn outdated_error(build: &str) -> UserError {
+    let build = match build {
+        "" => String::new(),
+        build => format!(", ergodic {},", escape_line(build)),
+    };
+    let message = format!(
+        "the coordinator's version{build} is too old to compare two sweeps: update the coordinator to this version, {BUILD}, or compare \
+         cells of one sweep with --baseline"
+    );
+    UserError::new(ErrorCode::Version, message)
 }
 
 /// The fields of a comparison of two sweeps; empty for one within a sweep.
