@@ -83,6 +83,10 @@ fn sweeps_are_shown_together_and_compared_where_their_cells_match() {
     let plain = cluster.launch(&sweep("plain", 7, 0.0, "lr = [0.05, 0.2]"));
     let heavy = cluster.launch(&sweep("heavy", 7, 0.9, "lr = [0.2, 0.05, 0.4]\nwd = [0.0]"));
     let again = cluster.launch(&sweep("plain", 8, 0.0, "lr = [0.2, 0.05]"));
+    let [whole, whole_again] = [7, 8].map(|seed| {
+        let text = sweep("whole", seed, 0.0, "lr = [0.2, 0.05]");
+        cluster.launch(&text.replace("train   = 300\ntest    = 200\n", ""))
+    });
     let other = |name: &str, line: &str| {
         let text = sweep(name, 9, 0.0, "lr = [0.05, 0.2]")
             .replace("seed    =", &format!("{line}\nseed    ="));
@@ -93,13 +97,22 @@ fn sweeps_are_shown_together_and_compared_where_their_cells_match() {
         &sweep("squared", 7, 0.0, "lr = [0.05, 0.2]")
             .replace("steps      =", "loss = { kind = \"mse\" }\nsteps      ="),
     );
-    for id in [&plain, &heavy, &again, &fixed, &squared] {
+    for id in [
+        &plain,
+        &heavy,
+        &again,
+        &whole,
+        &whole_again,
+        &fixed,
+        &squared,
+    ] {
         cluster.wait_for_end(id);
     }
 
     check_table(&cluster, &plain, &heavy, &again);
     check_paired(&cluster, &plain, &heavy);
-    check_unpaired(&cluster, &plain, &again);
+    check_unpaired(&cluster, &whole, &whole_again);
+    check_own_images(&cluster, &plain, &again);
     check_dependent(&cluster, &plain, &fixed, &squared);
     check_pictures(&cluster, &plain, &heavy);
     check_refusals(&cluster, &plain, &heavy);
@@ -160,6 +173,13 @@ fn check_table(cluster: &Cluster, plain: &str, heavy: &str, again: &str) {
         "csv",
     ]);
     assert_eq!(one.lines().count(), 3, "{one}");
+    // The second sweep alone has the axis wd, whose values stay numbers.
+    let all = json(&cluster.ask(&["table", plain, heavy, "--format", "json"]));
+    let rows = all["rows"].as_array().expect("rows");
+    assert_eq!(
+        (&rows[0]["wd"], &rows[2]["wd"]),
+        (&Value::Null, &Value::from(0))
+    );
 }
 
 /// Both have the same seed, so that trials of one repeat share their streams.
@@ -199,12 +219,12 @@ fn check_paired(cluster: &Cluster, plain: &str, heavy: &str) {
     }
 }
 
-/// Cells resolve to the same, but the seeds differ.
-fn check_unpaired(cluster: &Cluster, plain: &str, again: &str) {
+/// Cells resolve to the same, but the seeds differ. All images of the dataset are used.
+fn check_unpaired(cluster: &Cluster, whole: &str, whole_again: &str) {
     let compared = json(&cluster.ask(&[
         "compare",
-        again,
-        plain,
+        whole_again,
+        whole,
         "--metric",
         "test_loss",
         "--format",
@@ -212,8 +232,8 @@ fn check_unpaired(cluster: &Cluster, plain: &str, again: &str) {
     ]));
     assert_eq!(compared["unpaired_reason"], "the seeds differ: 8 and 7");
 
-    let here = losses(cluster, again);
-    let there = losses(cluster, plain);
+    let here = losses(cluster, whole_again);
+    let there = losses(cluster, whole);
     for (row, rate) in compared["rows"]
         .as_array()
         .expect("rows")
@@ -229,11 +249,30 @@ fn check_unpaired(cluster: &Cluster, plain: &str, again: &str) {
         );
     }
 
-    let text = cluster.ask(&["compare", again, plain]);
+    let text = cluster.ask(&["compare", whole_again, whole]);
     assert!(
         text.contains("not paired, because the seeds differ"),
         "{text}"
     );
+}
+
+/// Each seed chooses images of its own, so that the values of a sweep are shifted together.
+fn check_own_images(cluster: &Cluster, plain: &str, again: &str) {
+    let args = ["compare", again, plain, "--metric", "test_loss"];
+    let compared = json(&cluster.ask(&[&args[..], &["--format", "json"]].concat()));
+    let here = losses(cluster, again);
+    let there = losses(cluster, plain);
+    let rows = compared["rows"].as_array().expect("rows");
+    for (row, rate) in rows.iter().zip(["0.2", "0.05"]) {
+        let expected = mean(here[rate].iter().copied()) - mean(there[rate].iter().copied());
+        assert_close(&row["difference"], expected);
+        assert!(row["ci_low"].is_null() && row["welch_p"].is_null(), "{row}");
+        let note = row["note"].as_str().expect("a note");
+        assert!(
+            note.contains("share the chosen images: no interval"),
+            "{note}"
+        );
+    }
 }
 
 /// Repeats that share a fixed stream are no independent sample, and losses may be other quantities.
@@ -292,6 +331,14 @@ fn check_pictures(cluster: &Cluster, plain: &str, heavy: &str) {
         "sweep",
     ];
     assert!(cluster.ask(&pooled).contains("Pooled over lr"));
+    for kind in ["distribution", "curves"] {
+        let condition = "sweep == \"plain\"";
+        let args = [
+            "plot", plain, heavy, "--kind", kind, "--by", "lr", "--where", condition,
+        ];
+        let of_one = cluster.ask(&args);
+        assert!(!of_one.contains("heavy ·"), "{kind}");
+    }
 
     let dir = cluster.path("together");
     let dir = dir.to_str().expect("a path in UTF-8");
@@ -331,6 +378,30 @@ fn check_refusals(cluster: &Cluster, plain: &str, heavy: &str) {
             "--facet sweep",
         ),
         (vec!["compare", heavy], BAD_INPUT, "--baseline lr=0.1"),
+        (vec!["compare", heavy, heavy], BAD_INPUT, "--baseline"),
+        (
+            vec!["compare", heavy, plain, "--match", "lr", "--at", "15 steps"],
+            NOT_FOUND,
+            "heavy (",
+        ),
+        (
+            vec!["table", plain, heavy, "--rows", "sweep", "--cols", "sweep"],
+            BAD_INPUT,
+            "'sweep' is named twice",
+        ),
+        (
+            vec![
+                "table",
+                plain,
+                heavy,
+                "--by",
+                "sweep",
+                "--where",
+                "sweep == \"plain\" && lr < 0.1",
+            ],
+            BAD_INPUT,
+            "--having",
+        ),
         (vec!["table", plain, plain], BAD_INPUT, "named twice"),
         (
             vec!["table", plain, "no-such-sweep"],

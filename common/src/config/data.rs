@@ -126,6 +126,12 @@ impl DataConfig {
         Ok(config)
     }
 
+    /// Whether the sweep's seed decides which images are used, out of `read` training images and all test images.
+    pub fn chooses_images(&self, read: u32) -> bool {
+        let (_, test) = self.dataset.split_sizes();
+        self.validation > 0 || self.train < read || self.test < test
+    }
+
     /// Returns why the images cannot be augmented as `augment` says, such as images without sides
     /// to mirror or shift along.
     pub fn augment_problem(&self) -> Option<String> {

@@ -8,6 +8,9 @@ use super::glyphs::generate_glyphs;
 use super::{DataError, Dataset, Images, formats};
 use crate::dataset::name::DatasetName;
 
+/// Number of images in a training file of CIFAR-10.
+const CIFAR10_BATCH: u32 = 10_000;
+
 /// Loads `name` from below `dir`. Reads only as many training files as hold `train` images.
 ///
 /// # Errors
@@ -29,7 +32,7 @@ pub fn load_dataset(
             &["fashion-mnist", "FashionMNIST/raw", "FashionMNIST"],
         ),
         DatasetName::Cifar10 => {
-            let batches = (1..=train.div_ceil(10_000).max(1))
+            let batches = (1..=count_cifar10_batches(train))
                 .map(|i| format!("data_batch_{i}.bin"))
                 .collect();
             load_cifar(
@@ -49,6 +52,20 @@ pub fn load_dataset(
             vec!["train.bin".into()],
             "test.bin",
         ),
+    }
+}
+
+/// Number of training files of CIFAR-10 that hold so many images.
+fn count_cifar10_batches(train: u32) -> u32 {
+    train.div_ceil(CIFAR10_BATCH).max(1)
+}
+
+/// Number of training images that are read if a sweep trains and validates on at most `needed` together.
+pub fn count_read_images(name: DatasetName, needed: u32) -> u32 {
+    let (all, _) = name.split_sizes();
+    match name {
+        DatasetName::Cifar10 => all.min(count_cifar10_batches(needed) * CIFAR10_BATCH),
+        _ => all,
     }
 }
 

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use ergodic_common::Spec;
 use ergodic_common::ids::{CellHash, CellIndex};
 use ergodic_common::metric::Metric;
-use ergodic_common::random_streams::SeedPlan;
 use ergodic_common::spec::misleading::describe_loss_quantity;
 use ergodic_common::spec_file::node::SpecValue;
 
@@ -15,6 +14,7 @@ use super::error::AnalysisError;
 use super::query::{TableParams, TableQuery};
 use super::repeat_pairing::{RepeatPairing, describe_missing_values, describe_too_few_repeats};
 use super::row_source::RowSource;
+use super::shared_draws::SharedDraws;
 use super::trial_values::{CellTrials, read_cell_trials};
 use crate::estimators::paired::{PairedDifferences, holm_correction};
 use crate::estimators::unpaired::UnpairedDifference;
@@ -43,10 +43,10 @@ pub struct SweepCompareQuery {
     unpaired_reason: Option<String>,
     /// Caveats of the design, known without rows.
     caveats: Vec<String>,
-    /// Why repeats of a sweep are not independent of each other; `None` if they are.
-    dependence: Option<String>,
-    /// Cells whose trials are those of the matching cell, bit by bit.
-    same_trials: BTreeSet<CellIndex>,
+    /// Why there is no test of cells whose repeats are not paired.
+    obstacles: BTreeMap<CellIndex, String>,
+    /// The labels of both sweeps.
+    labels: [String; 2],
 }
 
 /// The values of a sweep's trials.
@@ -95,13 +95,16 @@ impl SweepCompareQuery {
         let matching = CellMatching::find(sweep, baseline, params.match_axes)?;
         refuse_mixed_losses(sweep, baseline, &matching, cell_query.metric())?;
         let pairing = RepeatPairing::new(sweep.spec, params.level)?;
+        let unpaired_reason = find_unpaired_reason(sweep, baseline, &matching);
+        let obstacles = match unpaired_reason {
+            Some(_) => find_obstacles(sweep, baseline, &matching),
+            None => BTreeMap::new(),
+        };
 
         Ok(Self {
-            unpaired_reason: find_unpaired_reason(sweep, baseline, &matching),
-            dependence: [sweep, baseline]
-                .iter()
-                .find_map(|sweep| describe_dependence(&sweep.spec.seeds)),
-            same_trials: find_same_trials(sweep, baseline, &matching),
+            unpaired_reason,
+            obstacles,
+            labels: [sweep, baseline].map(|side| side.label.to_owned()),
             caveats: describe_design(sweep, baseline, &matching),
             cell_query,
             baseline_query,
@@ -125,7 +128,9 @@ impl SweepCompareQuery {
     /// # Errors
     /// The store failed, or no curve has a sample at the moment.
     pub fn read_values(&self, rows: RowSource<'_>) -> Result<SweepValues, AnalysisError> {
-        read_cell_trials(&self.cell_query, rows).map(SweepValues)
+        read_cell_trials(&self.cell_query, rows)
+            .map(SweepValues)
+            .map_err(|error| error.in_sweep(&self.labels[0]))
     }
 
     /// Reads the values of the baseline.
@@ -133,7 +138,9 @@ impl SweepCompareQuery {
     /// # Errors
     /// As for [`Self::read_values`].
     pub fn read_baseline_values(&self, rows: RowSource<'_>) -> Result<SweepValues, AnalysisError> {
-        read_cell_trials(&self.baseline_query, rows).map(SweepValues)
+        read_cell_trials(&self.baseline_query, rows)
+            .map(SweepValues)
+            .map_err(|error| error.in_sweep(&self.labels[1]))
     }
 
     /// Compares the matched cells, in the order of the first sweep's grid.
@@ -183,7 +190,7 @@ impl SweepCompareQuery {
                 (MeanDifference::Paired(paired), note)
             }
             Some(_) => {
-                let obstacle = self.find_obstacle(cell);
+                let obstacle = self.obstacles.get(&cell).map(String::as_str);
                 let unpaired = self.compare_independent_values(here, there, obstacle.is_some());
                 let note = describe_unpaired(&unpaired, obstacle, here, there);
                 (MeanDifference::Unpaired(unpaired), note)
@@ -198,14 +205,6 @@ impl SweepCompareQuery {
             welch_holm: None,
             note,
         }
-    }
-
-    /// Why there is no test of a cell whose repeats are not paired; `None` if there is one.
-    fn find_obstacle(&self, cell: CellIndex) -> Option<&str> {
-        if self.same_trials.contains(&cell) {
-            return Some("the same trials in both sweeps");
-        }
-        self.dependence.as_deref()
     }
 
     fn compare_independent_values(
@@ -256,23 +255,6 @@ fn describe_unpaired(
 
     notes.extend(describe_missing_values(here, there));
     notes.join("; ")
-}
-
-/// Why the repeats of a sweep are no independent sample of what another seed would give; `None` if they are. A stream that is fixed
-/// is drawn once per sweep, so that it shifts all values together.
-fn describe_dependence(seeds: &SeedPlan) -> Option<String> {
-    if !seeds.crossed.is_empty() {
-        return Some("repeats share crossed streams".to_owned());
-    }
-    if seeds.fixed.is_empty() {
-        return None;
-    }
-
-    let names: Vec<&str> = seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
-    Some(format!(
-        "all repeats of a sweep share the fixed {}",
-        names.join(", ")
-    ))
 }
 
 impl MeanDifference {
@@ -327,6 +309,26 @@ fn find_unpaired_reason(
         "streams that differ per cell: {}",
         names.join(", ")
     ))
+}
+
+/// Why there is no test of a cell whose repeats are not paired; cells without an obstacle have no entry.
+fn find_obstacles(
+    sweep: ComparedSweep<'_>,
+    baseline: ComparedSweep<'_>,
+    matching: &CellMatching,
+) -> BTreeMap<CellIndex, String> {
+    let same_trials = find_same_trials(sweep, baseline, matching);
+    let shared = SharedDraws::of_sweeps(sweep.spec, baseline.spec);
+    let pairs = matching.pairs.iter();
+    pairs
+        .filter_map(|(cell, other)| {
+            let obstacle = match same_trials.contains(cell) {
+                true => Some("the same trials in both sweeps".to_owned()),
+                false => shared.describe(*cell, *other),
+            };
+            Some((*cell, obstacle?))
+        })
+        .collect()
 }
 
 /// The cells whose trials are those of their match: equal in all that a result depends on.

@@ -21,6 +21,7 @@ pub mod ranking;
 mod repeat_pairing;
 mod row_source;
 pub mod sample_size;
+mod shared_draws;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ergodic_common::Spec;
 use ergodic_common::ids::DatasetHash;
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
 
@@ -41,6 +42,14 @@ impl SweepSide {
     }
 }
 
+fn self_comparison_error(snapshot: &SweepSnapshot) -> UserError {
+    let message = format!(
+        "both sweeps are {} ({}), whose cells do not differ from themselves: name another sweep, or cells of this one with --baseline",
+        snapshot.spec.name, snapshot.id
+    );
+    UserError::new(ErrorCode::BadInput, message)
+}
+
 impl SweepApi {
     /// Compares the cells of a sweep with those of another one.
     pub(crate) async fn compare_sweeps(
@@ -49,6 +58,9 @@ impl SweepApi {
         request: v1::CompareRequest,
     ) -> Result<v1::CompareResponse, Status> {
         let baseline = self.find_snapshot(&request.baseline_sweep).await?;
+        if snapshot.id == baseline.id {
+            return Err(self_comparison_error(&snapshot).into());
+        }
         let _permit = self
             .acquire_for_cells(&snapshot, baseline.answer_bytes())
             .await?;
