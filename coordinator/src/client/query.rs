@@ -62,6 +62,7 @@ pub async fn query_table(
 ) -> Result<v1::TableResponse, UserError> {
     let stats = request.stats.clone();
     let cells = request.cell_condition.clone();
+    let pools_all = request.pool_all;
     let pages = client.sweeps.table_pages(request.clone()).await;
     let collected = collect_pages(client, pages, "TableResponse", |table, page| {
         table.rows.extend(page.rows)
@@ -76,6 +77,7 @@ pub async fn query_table(
     };
     check_stats_supported(&stats, &table.columns)?;
     check_condition_supported(&cells, &table.cell_condition)?;
+    check_pooling_supported(pools_all, &table.axes)?;
 
     Ok(table)
 }
@@ -90,6 +92,7 @@ pub async fn query_curves(
 ) -> Result<v1::CurvesResponse, UserError> {
     let stats = request.stats.clone();
     let cells = request.cell_condition.clone();
+    let pools_all = request.pool_all;
     let pages = client.sweeps.curve_pages(request.clone()).await;
     let collected = collect_pages(client, pages, "CurvesResponse", |curves, page| {
         curves.points.extend(page.points)
@@ -104,6 +107,7 @@ pub async fn query_curves(
     };
     check_stats_supported(&stats, &curves.columns)?;
     check_condition_supported(&cells, &curves.cell_condition)?;
+    check_pooling_supported(pools_all, &curves.axes)?;
 
     Ok(curves)
 }
@@ -268,6 +272,16 @@ fn check_condition_supported(asked: &str, applied: &str) -> Result<(), UserError
     }
     let message = "the coordinator's version is too old to select cells before pooling: name the axes of --where in --by, \
                    too, or update the coordinator";
+    Err(UserError::new(ErrorCode::Version, message))
+}
+
+/// Refuses a response by all axes where none was asked for, from a coordinator of an older version, which does not pool all cells.
+fn check_pooling_supported(pools_all: bool, axes: &[String]) -> Result<(), UserError> {
+    if !pools_all || axes.is_empty() {
+        return Ok(());
+    }
+    let message = "the coordinator's version is too old to pool all cells of a sweep: name an axis beside `sweep` in --by, or update the \
+                   coordinator";
     Err(UserError::new(ErrorCode::Version, message))
 }
 

@@ -1,16 +1,20 @@
 //! Several sweeps that a command shows together: their rows in one table, told apart by an axis named `sweep`.
 
 mod join;
+mod loss_kinds;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::ids::SweepId;
+use ergodic_common::expr::WordExpr;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use join::{join_curves, join_tables, join_trials};
+use loss_kinds::{describe_loss, describe_mixture, find_loss};
 
 use super::Client;
 use super::latest::resolve_sweep_id;
-use super::query::{query_curves, query_status, query_table, query_trials};
+use super::query::{query_curves, query_status, query_sweep_file, query_table, query_trials};
+use super::render::{RowSelection, SplitSelection};
 
 /// The axis that tells the sweeps apart.
 pub const SWEEP_AXIS: &str = "sweep";
@@ -109,6 +113,35 @@ impl SweepSet {
         std::iter::once(&self.first).chain(&self.others)
     }
 
+    /// Decides what `--where` selects, as [`RowSelection::split_by_axes`] does for rows with the axes `by`. Rows of several sweeps have
+    /// the axis `sweep`, too.
+    ///
+    /// # Errors
+    /// As for [`RowSelection::split_by_axes`], or the condition names both an axis that is pooled and the axis `sweep`, which tells rows
+    /// apart.
+    pub fn split_selection(
+        &self,
+        selection: &RowSelection,
+        by: &[String],
+        stats: &[String],
+    ) -> Result<SplitSelection, UserError> {
+        if !self.is_several() || by.is_empty() {
+            return selection.split_by_axes(by, stats);
+        }
+        let mut axes = by.to_vec();
+        if !axes.iter().any(|axis| axis == SWEEP_AXIS) {
+            axes.push(SWEEP_AXIS.to_owned());
+        }
+
+        let split = selection.split_by_axes(&axes, stats)?;
+        if names_sweep_axis(&split.cells) {
+            let message = "--where: it names `sweep`, which tells rows apart, and an axis that rows pool over: give them apart, as in \
+                           --where \"lr < 0.1\" --having 'sweep == \"A\"'";
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+        Ok(split)
+    }
+
     /// Queries statistics per cell of every sweep. Rows of several sweeps are never pooled and have no ranks.
     ///
     /// # Errors
@@ -123,7 +156,7 @@ impl SweepSet {
             return query_table(client, request).await;
         }
 
-        let place = SweepAxisPlace::take_from(&mut request.by);
+        let place = SweepAxisPlace::take_from(&mut request.by)?;
         request.pool_all = place.pools_all;
         let mut tables = Vec::new();
         for sweep in self.iter() {
@@ -136,7 +169,29 @@ impl SweepSet {
             tables.push((sweep.label.clone(), table));
         }
 
-        join_tables(tables, place.position)
+        let mut joined = join_tables(tables, place.position)?;
+        if let Some(mixed) = self.describe_mixed_losses(client, &joined.metric).await? {
+            joined.unranked = format!("{}; {mixed}", joined.unranked);
+        }
+        Ok(joined)
+    }
+
+    /// Says that a loss is not the same quantity in all sweeps; `None` if it is, and of any other metric.
+    async fn describe_mixed_losses(
+        &self,
+        client: &mut Client,
+        metric: &str,
+    ) -> Result<Option<String>, UserError> {
+        let Some(loss) = find_loss(metric) else {
+            return Ok(None);
+        };
+        let mut kinds = Vec::new();
+        for sweep in self.iter() {
+            let file = query_sweep_file(client, &sweep.id).await?;
+            kinds.push((sweep.label.as_str(), describe_loss(&file.source, &loss)));
+        }
+
+        Ok(describe_mixture(metric, &kinds))
     }
 
     /// Queries statistics per cell and step of every sweep.
@@ -153,7 +208,7 @@ impl SweepSet {
             return query_curves(client, request).await;
         }
 
-        let place = SweepAxisPlace::take_from(&mut request.by);
+        let place = SweepAxisPlace::take_from(&mut request.by)?;
         request.pool_all = place.pools_all;
         let mut curves = Vec::new();
         for sweep in self.iter() {
@@ -215,6 +270,11 @@ fn label_sweeps(sweeps: &[v1::SweepStatus]) -> Vec<SweepInSet> {
         .collect()
 }
 
+/// Whether a condition, which may be empty, names the axis that tells the sweeps apart.
+fn names_sweep_axis(condition: &str) -> bool {
+    WordExpr::parse(condition).is_ok_and(|parsed| parsed.expr.names().contains(&SWEEP_AXIS))
+}
+
 /// Where the axis `sweep` stands among the axes to group by.
 struct SweepAxisPlace {
     /// The position of the axis: the first, unless the user names another one.
@@ -225,12 +285,78 @@ struct SweepAxisPlace {
 
 impl SweepAxisPlace {
     /// Takes the axis out of those that a coordinator is asked for.
-    fn take_from(by: &mut Vec<String>) -> Self {
+    ///
+    /// # Errors
+    /// It is named twice.
+    fn take_from(by: &mut Vec<String>) -> Result<Self, UserError> {
         let named = by.iter().position(|axis| axis == SWEEP_AXIS);
+        if by.iter().filter(|axis| *axis == SWEEP_AXIS).count() > 1 {
+            let message = format!("by: the axis '{SWEEP_AXIS}' is named twice");
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+
         by.retain(|axis| axis != SWEEP_AXIS);
-        Self {
+        Ok(Self {
             position: named.unwrap_or(0),
             pools_all: named.is_some() && by.is_empty(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::sweep_set::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// The condition on cells of two sweeps, by these axes.
+    fn split(condition: &str, by: &[&str]) -> Result<String, String> {
+        let [first, other] = ["a", "b"].map(|label| SweepInSet {
+            id: label.to_owned(),
+            label: label.to_owned(),
+        });
+        let sweeps = SweepSet {
+            first,
+            others: vec![other],
+        };
+        let selection = RowSelection {
+            condition: Some(condition.to_owned()),
+            ..RowSelection::default()
+        };
+        sweeps
+            .split_selection(&selection, &names(by), &[])
+            .map(|split| split.cells)
+            .map_err(|error| error.message)
+    }
+
+    #[test]
+    fn a_condition_on_the_axis_sweep_selects_rows() {
+        let rows = Ok(String::new());
+        for by in [&[][..], &["lr"], &["sweep"], &["lr", "sweep"]] {
+            assert_eq!(split("sweep == \"a\"", by), rows, "{by:?}");
         }
+        assert_eq!(split("sweep == \"a\" && lr < 0.1", &["lr"]), rows);
+        assert_eq!(split("wd > 0", &["lr"]), Ok("wd > 0".to_owned()));
+
+        let refused = split("sweep == \"a\" && wd > 0", &["lr"]);
+        assert!(
+            refused.as_ref().is_err_and(|e| e.contains("--having")),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn the_axis_sweep_is_named_once() {
+        let take = |axes: &[&str]| {
+            let mut by = names(axes);
+            let place = SweepAxisPlace::take_from(&mut by).map_err(|error| error.message)?;
+            Ok::<_, String>((by, place.position, place.pools_all))
+        };
+        assert_eq!(take(&[]), Ok((vec![], 0, false)));
+        assert_eq!(take(&["sweep"]), Ok((vec![], 0, true)));
+        assert_eq!(take(&["lr", "sweep"]), Ok((names(&["lr"]), 1, false)));
+        assert!(take(&["sweep", "sweep"]).is_err_and(|e| e.contains("named twice")));
     }
 }

@@ -237,12 +237,10 @@ async fn query_tables(
     query: &TableQueryArgs,
 ) -> Result<(Vec<v1::TableResponse>, RowSelection), UserError> {
     let by = grouping_axes(query)?;
-    let mut shown_axes = by.clone();
-    if sweeps.is_several() && !by.is_empty() && !by.iter().any(|axis| axis == SWEEP_AXIS) {
+    if sweeps.is_several() && !by.iter().any(|axis| axis == SWEEP_AXIS) {
         refuse_grid_without_sweeps(query)?;
-        shown_axes.push(SWEEP_AXIS.to_owned());
     }
-    let selection = query.selection.split_by_axes(&shown_axes, &query.stat)?;
+    let selection = sweeps.split_selection(&query.selection, &by, &query.stat)?;
     let main = [String::new()];
     let metrics = if query.metric.is_empty() {
         &main[..]

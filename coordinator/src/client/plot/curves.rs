@@ -26,7 +26,7 @@ pub(super) async fn draw_curves(
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     let by = figure.grouping_axes();
-    let selection = figure.split_selection(&by)?;
+    let selection = figure.split_selection(sweeps, &by)?;
     let cells = selection.cells.as_str();
     let request = figure.build_table_request(by.clone(), Vec::new(), cells);
     let mut table = sweeps.query_table(client, request).await?;

@@ -26,7 +26,7 @@ pub(super) async fn draw_map(
                 .to_owned(),
         ));
     }
-    let selection = figure.split_selection(&by)?;
+    let selection = figure.split_selection(sweeps, &by)?;
 
     let stat = match figure.kind {
         PlotKind::Phase => "p_diverged",

@@ -5,6 +5,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use crate::client::render::{RowSelection, SplitSelection};
+use crate::client::sweep_set::SweepSet;
 use crate::plot::{self, AxisLimits, COLOUR_MAPS, ColourMap, PlotStyle};
 
 /// `--kind`
@@ -252,9 +253,13 @@ impl FigureArgs {
     }
 
     /// The selection of cells, and that of rows, which have the axes `by`.
-    pub(super) fn split_selection(&self, by: &[String]) -> Result<SplitSelection, UserError> {
+    pub(super) fn split_selection(
+        &self,
+        sweeps: &SweepSet,
+        by: &[String],
+    ) -> Result<SplitSelection, UserError> {
         let stats: Vec<String> = self.stat.iter().cloned().collect();
-        self.selection.split_by_axes(by, &stats)
+        sweeps.split_selection(&self.selection, by, &stats)
     }
 
     /// Refuses options that would have no effect.

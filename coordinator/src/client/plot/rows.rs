@@ -28,7 +28,7 @@ pub(super) async fn draw_distribution(
     sweeps: &SweepSet,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
-    let selection = figure.split_selection(&figure.by)?;
+    let selection = figure.split_selection(sweeps, &figure.by)?;
     let request = figure.build_table_request(figure.by.clone(), Vec::new(), &selection.cells);
     let mut table = sweeps.query_table(client, request).await?;
     check_cells_found(&selection.cells, &table)?;

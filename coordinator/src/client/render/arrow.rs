@@ -23,7 +23,9 @@ pub fn infer_axis_types<'a>(
     for axis in 0..axes {
         let values = rows.clone().filter_map(|row| row.get(axis));
         let common = values
-            .map(|value| infer_type(&json_value(value)))
+            .map(json_value)
+            .filter(|value| !value.is_null())
+            .map(|value| infer_type(&value))
             .reduce(common_type);
         types.push(common.unwrap_or(DataType::Utf8));
     }
@@ -84,11 +86,13 @@ impl TableData {
     fn build_field(&self, at: usize, axes: &[DataType]) -> Field {
         let name = &self.columns[at];
         let others = self.columns.get(axes.len()..).unwrap_or_default();
+        // Of several sweeps, one may lack an axis.
+        let has_null = || self.rows.iter().any(|row| row[at].is_null());
         match axes.get(at) {
             Some(kind) if others.contains(name) => {
-                Field::new(format!("axis.{name}"), kind.clone(), false)
+                Field::new(format!("axis.{name}"), kind.clone(), has_null())
             }
-            Some(kind) => Field::new(name, kind.clone(), false),
+            Some(kind) => Field::new(name, kind.clone(), has_null()),
             None => Field::new(name, column_type(name), true),
         }
     }
@@ -190,5 +194,23 @@ mod tests {
                 .collect::<Vec<_>>(),
             [0, 0, 0, 1, 1]
         );
+    }
+
+    #[test]
+    fn an_axis_that_some_rows_lack_keeps_its_type() {
+        let value = |kind| v1::AxisValue { kind };
+        let number = v1::axis_value::Kind::Number;
+        let rows = [vec![value(None)], vec![value(Some(number(0.5)))]];
+        let axes = infer_axis_types(1, rows.iter().map(Vec::as_slice));
+        assert_eq!(axes, [DataType::Float64]);
+
+        let records = TableData {
+            columns: vec!["wd".to_owned()],
+            rows: rows.iter().map(|row| vec![json_value(&row[0])]).collect(),
+            key_columns: 1,
+        };
+        let batch = records.to_record_batch(&axes).expect("one column");
+        assert_eq!(batch.column(0).null_count(), 1);
+        assert_eq!(records.to_csv(), "wd\n\"\"\n0.5\n");
     }
 }

@@ -81,8 +81,11 @@ pub fn non_empty(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Converts an axis value to JSON.
+/// Converts an axis value to JSON; an absent one becomes null.
 pub fn json_value(value: &v1::AxisValue) -> serde_json::Value {
+    if value.kind.is_none() {
+        return serde_json::Value::Null;
+    }
     match SpecValue::from(value) {
         SpecValue::Bool(b) => json!(b),
         SpecValue::Str(s) => json!(s),

@@ -47,8 +47,8 @@ pub(super) fn join_tables(
             .unwrap_or_default(),
     };
 
-    for (label, table) in tables {
-        let arrangement = axes.arrange(&label, &table.axes);
+    for (number, (label, table)) in tables.into_iter().enumerate() {
+        let arrangement = axes.arrange(number, &label);
         all.rows
             .extend(table.rows.into_iter().map(|row| v1::TableRow {
                 values: arrangement.place_values(&row.values),
@@ -93,8 +93,8 @@ pub(super) fn join_curves(
             .unwrap_or_default(),
     };
 
-    for (label, curves) in curves {
-        let arrangement = axes.arrange(&label, &curves.axes);
+    for (number, (label, curves)) in curves.into_iter().enumerate() {
+        let arrangement = axes.arrange(number, &label);
         all.points
             .extend(curves.points.into_iter().map(|point| v1::CurvePoint {
                 values: arrangement.place_values(&point.values),
@@ -128,11 +128,11 @@ pub(super) fn join_trials(
         metrics: metrics.clone(),
         rows: Vec::new(),
     };
-    for (label, pages) in sweeps {
+    for (number, (label, pages)) in sweeps.into_iter().enumerate() {
         let first = pages
             .first()
             .ok_or_else(|| incomplete_response(&format!("TrialsResponse for {label}")))?;
-        let arrangement = axes.arrange(&label, &first.axes);
+        let arrangement = axes.arrange(number, &label);
         let columns = find_columns(&metrics, &first.metrics);
         let rows = pages.into_iter().flat_map(|page| page.rows);
         all.rows.extend(rows.map(|row| v1::TrialRow {
@@ -145,11 +145,14 @@ pub(super) fn join_trials(
     Ok(all)
 }
 
-/// The axes of several sweeps: those of the first, then those that only others have, and `sweep` among them.
+/// The axes of several sweeps: those of the first, then those that only others have, and `sweep` among them. An axis has the name that
+/// it has in the first sweep that has it: `lr` in one sweep file may be `train.lr` in another.
 struct JoinedAxes {
     names: Vec<String>,
     /// Position of the axis `sweep`.
     sweep: usize,
+    /// For each sweep, the positions of its axes among the joined ones.
+    columns: Vec<Vec<usize>>,
 }
 
 impl JoinedAxes {
@@ -158,32 +161,71 @@ impl JoinedAxes {
         position: usize,
     ) -> Result<Self, UserError> {
         let mut names: Vec<String> = Vec::new();
-        for axis in sweeps.flatten() {
-            if axis == SWEEP_AXIS {
+        let mut columns = Vec::new();
+        for axes in sweeps {
+            if axes.iter().any(|axis| axis == SWEEP_AXIS) {
                 return Err(UserError::new(
                     ErrorCode::BadInput,
                     "a sweep with an axis named 'sweep' cannot be shown beside others, because that axis tells sweeps apart: \
                      show it alone",
                 ));
             }
-            if !names.contains(axis) {
-                names.push(axis.clone());
-            }
+            columns.push(add_axes(&mut names, axes));
         }
 
         let sweep = position.min(names.len());
         names.insert(sweep, SWEEP_AXIS.to_owned());
-        Ok(Self { names, sweep })
+        let behind = columns.iter_mut().flatten();
+        behind
+            .filter(|column| **column >= sweep)
+            .for_each(|column| *column += 1);
+        Ok(Self {
+            names,
+            sweep,
+            columns,
+        })
     }
 
-    /// Says how to arrange the values of a sweep's rows.
-    fn arrange(&self, label: &str, axes: &[String]) -> RowArrangement {
+    /// Says how to arrange the values of a sweep's rows, the sweep given by its number.
+    fn arrange(&self, number: usize, label: &str) -> RowArrangement {
+        let columns = &self.columns[number];
         RowArrangement {
             label: label.to_owned(),
             sweep: self.sweep,
-            positions: find_columns(&self.names, axes),
+            positions: (0..self.names.len())
+                .map(|joined| columns.iter().position(|column| *column == joined))
+                .collect(),
         }
     }
+}
+
+/// Adds the axes of a sweep that are not among the names yet; returns the position of each.
+fn add_axes(names: &mut Vec<String>, axes: &[String]) -> Vec<usize> {
+    let known = names.clone();
+    let mut columns = Vec::with_capacity(axes.len());
+    for axis in axes {
+        let same = known.iter().position(|name| name == axis);
+        let found = same.or_else(|| {
+            find_only_alike(axis, &known).filter(|at| find_only_alike(&known[*at], axes).is_some())
+        });
+        columns.push(found.unwrap_or(names.len()));
+        if found.is_none() {
+            names.push(axis.clone());
+        }
+    }
+
+    columns
+}
+
+/// The position of the only name that is `name`, or the last part of it as `lr` is of `train.lr`, or whose last part it is.
+fn find_only_alike(name: &str, among: &[String]) -> Option<usize> {
+    let is_last_part = |name: &str, path: &str| {
+        path.strip_suffix(name)
+            .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    let mut alike = (0..among.len())
+        .filter(|at| is_last_part(name, &among[*at]) || is_last_part(&among[*at], name));
+    alike.next().filter(|_| alike.next().is_none())
 }
 
 /// How the values of a sweep's rows stand on the joined axes.
@@ -196,14 +238,14 @@ struct RowArrangement {
 }
 
 impl RowArrangement {
-    /// The values of a row on the joined axes; empty on axes that its sweep does not have.
+    /// The values of a row on the joined axes; none on axes that its sweep does not have.
     fn place_values(&self, values: &[v1::AxisValue]) -> Vec<v1::AxisValue> {
         let positions = self.positions.iter().enumerate();
         positions
             .map(|(axis, at)| match at.and_then(|at| values.get(at)) {
                 Some(value) => value.clone(),
                 None if axis == self.sweep => text_value(&self.label),
-                None => text_value(""),
+                None => v1::AxisValue { kind: None },
             })
             .collect()
     }
@@ -315,6 +357,52 @@ mod tests {
                 vec![text("b"), SpecValue::Float(0.1), SpecValue::Float(0.5)],
             ]
         );
+        // The column of an axis that a sweep lacks is still one of numbers.
+        assert_eq!(joined.rows[0].values[2].kind, None);
+    }
+
+    #[test]
+    fn an_axis_written_in_two_ways_is_one_axis() {
+        let tables = |first: &[&str], second: &[&str]| {
+            let values = [0.1, 0.2];
+            let joined = join_tables(
+                vec![
+                    table("a", first, &[&values[..first.len()]]),
+                    table("b", second, &[&values[..second.len()]]),
+                ],
+                0,
+            )
+            .expect("they fit");
+            let rows: Vec<Vec<SpecValue>> = joined
+                .rows
+                .iter()
+                .map(|row| row.values[1..].iter().map(SpecValue::from).collect())
+                .collect();
+            (joined.axes, rows)
+        };
+        let number = SpecValue::Float;
+
+        let (axes, rows) = tables(&["lr", "wd"], &["train.wd", "train.lr"]);
+        assert_eq!(axes, ["sweep", "lr", "wd"]);
+        assert_eq!(rows[1], [number(0.2), number(0.1)]);
+
+        // A name that may be either is neither.
+        let (axes, _) = tables(&["scale"], &["init.scale", "head.scale"]);
+        assert_eq!(axes, ["sweep", "scale", "init.scale", "head.scale"]);
+        let (axes, _) = tables(&["init.scale", "head.scale"], &["scale"]);
+        assert_eq!(axes, ["sweep", "init.scale", "head.scale", "scale"]);
+        let (axes, rows) = tables(&["lr", "head.lr"], &["lr"]);
+        assert_eq!(axes, ["sweep", "lr", "head.lr"]);
+        assert_eq!(rows[1][0], number(0.1));
+        let (axes, _) = tables(&["lr"], &["blr"]);
+        assert_eq!(axes, ["sweep", "lr", "blr"]);
+
+        // A third sweep takes nothing from the second.
+        let three =
+            [&["init.scale"], &["scale"], &["head.scale"]].map(|axes| table("x", axes, &[&[0.1]]));
+        let joined = join_tables(three.to_vec(), 0).expect("they fit");
+        assert_eq!(joined.axes, ["sweep", "init.scale", "head.scale"]);
+        assert_eq!(SpecValue::from(&joined.rows[1].values[1]), number(0.1));
     }
 
     #[test]

@@ -1,0 +1,68 @@
+//! Which quantity a loss is in each of several sweeps: a cross-entropy in one may be a squared error in another.
+
+use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
+use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::misleading::{describe_loss_quantity, find_mixed_losses};
+
+/// The metric of this name, if it is a loss.
+pub(super) fn find_loss(name: &str) -> Option<Metric> {
+    Metric::from_name(name).filter(Metric::is_loss)
+}
+
+/// The quantity that a loss is in all cells of a sweep; `None` if it differs among them, or if this program cannot read the sweep file.
+pub(super) fn describe_loss(source: &SpecSource, loss: &Metric) -> Option<String> {
+    let spec = Spec::read_stored(source).ok()?;
+    if find_mixed_losses(&spec, loss).is_some() {
+        return None;
+    }
+    let cell = spec.grid.iter().next()?;
+    describe_loss_quantity(&spec, loss, cell)
+}
+
+/// Says what a loss is in the first sweep, and in the first other one in which it is another quantity; `None` if there is none. Each
+/// sweep comes with its label.
+pub(super) fn describe_mixture(loss: &str, kinds: &[(&str, Option<String>)]) -> Option<String> {
+    let mut known = kinds
+        .iter()
+        .filter_map(|(label, kind)| Some((*label, kind.as_deref()?)));
+    let (first, kind) = known.next()?;
+    let (other, another) = known.find(|(_, another)| *another != kind)?;
+    Some(format!(
+        "{loss} is another quantity in each sweep: {kind} in {first}, {another} in {other}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::sweep_set::loss_kinds::*;
+
+    fn kind(text: &str, metric: &str) -> Option<String> {
+        let source = SpecSource {
+            text: format!("name = \"x\"\n{text}"),
+            ..SpecSource::default()
+        };
+        describe_loss(&source, &find_loss(metric)?)
+    }
+
+    #[test]
+    fn losses_that_are_other_quantities_are_told() {
+        let plain = kind("[train]\nsteps = 10\n", "test_loss");
+        let squared = kind("[train]\nsteps = 10\nloss = \"mse\"\n", "test_loss");
+        let both = "[train]\nsteps = 10\n[grid]\nloss = [\"mse\", \"cross-entropy\"]\n";
+        let mixed = kind(both, "test_loss");
+        assert_eq!(mixed, None);
+        assert_eq!(kind("[train]\nsteps = 10\n", "test_acc"), None);
+
+        let all = [("a", plain.clone()), ("b", mixed), ("c", squared)];
+        assert_eq!(
+            describe_mixture("test_loss", &all).as_deref(),
+            Some("test_loss is another quantity in each sweep: cross-entropy in a, mse in c")
+        );
+        assert_eq!(describe_mixture("test_loss", &all[..2]), None);
+        assert_eq!(
+            describe_mixture("test_loss", &[("a", plain.clone()), ("b", plain)]),
+            None
+        );
+    }
+}
