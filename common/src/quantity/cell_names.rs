@@ -12,8 +12,8 @@ use crate::spec_file::suggest::suggest_nearest;
 pub(super) enum CellName {
     /// The value of an axis.
     Axis(usize),
-    /// A value that `[derive]` computes, by its position.
-    Derived(usize),
+    /// A field that `[derive]` computes.
+    Derived(String),
     /// A field of the resolved config, by its full path.
     Field(&'static str),
 }
@@ -26,8 +26,8 @@ impl CellName {
         if let Some(at) = axes.iter().position(|axis| axis.name == name) {
             return Some(Self::Axis(at));
         }
-        if let Some(at) = grid.derived_fields().position(|field| field == name) {
-            return Some(Self::Derived(at));
+        if grid.has_derived_field(name) {
+            return Some(Self::Derived(name.to_owned()));
         }
 
         let path = find_field(name);
@@ -95,9 +95,10 @@ impl<'a> CellValues<'a> {
     pub(super) fn value(&self, name: &CellName) -> Option<SpecValue> {
         match name {
             CellName::Axis(at) => Some(self.grid.axes()[*at].value_at(self.indices[*at])),
-            CellName::Derived(at) => {
+            CellName::Derived(name) => {
                 let values = self.grid.derived_values_in(self.cell);
-                values.get(*at).map(|(_, x)| SpecValue::Float(*x))
+                let found = values.into_iter().find(|(field, _)| field == name);
+                found.map(|(_, x)| SpecValue::Float(x))
             }
             CellName::Field(path) => self.field_value(path),
         }

@@ -4,8 +4,8 @@ mod join;
 mod loss_kinds;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::ids::SweepId;
 use ergodic_common::expr::WordExpr;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use join::{join_curves, join_tables, join_trials};
@@ -314,7 +314,7 @@ mod tests {
     /// The condition on cells of two sweeps, by these axes.
     fn split(condition: &str, by: &[&str]) -> Result<String, String> {
         let [first, other] = ["a", "b"].map(|label| SweepInSet {
-            id: label.to_owned(),
+            id: SweepId::from(label.to_owned()),
             label: label.to_owned(),
         });
         let sweeps = SweepSet {

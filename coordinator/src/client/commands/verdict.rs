@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepTarget;
 use crate::client::render::{
-    TableData, TextFormat, format_estimate, non_empty, render_human_rows, render_table_data,
+    TableData, TextFormat, format_estimate, format_provenance, format_trial_count, non_empty,
+    render_human_rows, render_table_data,
 };
-use crate::client::status_text::format_provenance;
 
 /// `ergodic verdict`
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub async fn run_verdict(args: VerdictArgs) -> Result<CommandOutcome, UserError>
     };
     let (mut client, id) = args.sweep.connect().await?;
     let request = v1::VerdictRequest {
-        sweep: id,
+        sweep: id.to_string(),
         file: args.claims.unwrap_or_default(),
         claims,
     };
@@ -164,7 +164,11 @@ fn render_human_verdicts(found: &v1::VerdictResponse) -> String {
         found.sweep,
         render_human_rows(&header.map(str::to_owned), &rows),
         describe_levels(&found.rows),
-        format_provenance(found.done, found.trials, &found.data, &found.numerics)
+        format_provenance(
+            &format_trial_count(found.done, found.trials),
+            &found.data,
+            &found.numerics
+        )
     )
 }
 

@@ -35,7 +35,7 @@ impl SweepApi {
             .await?;
 
         Ok(v1::VerdictResponse {
-            sweep: snapshot.id,
+            sweep: snapshot.id.into(),
             name: snapshot.spec.name.clone(),
             rows: verdicts.into_iter().map(to_claim_row).collect(),
             done: snapshot.done,
