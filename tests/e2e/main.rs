@@ -7,6 +7,7 @@ mod backup;
 mod book;
 mod bounds;
 mod checkpoints;
+mod claims;
 mod clock;
 mod commands;
 mod compatibility;

@@ -132,11 +132,11 @@ impl EffectJudge<'_> {
                     .unwrap_or_default()
             })
             .collect();
-        let found = if claim.form.counts_trials() {
-            self.weigh_shares(numbers, counts[0])
-        } else if effect.has_too_few_steps {
+        let found = if effect.has_too_few_steps {
             let needs = claim.needs.as_deref().unwrap_or_default();
             Err(format!("not enough steps: it needs {needs}"))
+        } else if claim.form.counts_trials() {
+            self.weigh_shares(numbers, counts[0])
         } else if let Some(reason) = describe_no_trials(&counts) {
             Err(reason)
         } else if numbers.repeats() < u64::from(claim.min_repeats) {
