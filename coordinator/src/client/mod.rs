@@ -4,6 +4,7 @@
 //! Imports the vocabulary and the wire, and never the server.
 
 pub mod args;
+pub(crate) mod axis_choices;
 mod call;
 pub mod commands;
 mod connect;

@@ -287,11 +287,11 @@ impl SweepAxisPlace {
     /// Takes the axis out of those that a coordinator is asked for.
     ///
     /// # Errors
-    /// It is named twice.
+    /// The axis is named twice.
     fn take_from(by: &mut Vec<String>) -> Result<Self, UserError> {
         let named = by.iter().position(|axis| axis == SWEEP_AXIS);
         if by.iter().filter(|axis| *axis == SWEEP_AXIS).count() > 1 {
-            let message = format!("by: the axis '{SWEEP_AXIS}' is named twice");
+            let message = format!("--by: the axis '{SWEEP_AXIS}' is named twice: name it once");
             return Err(UserError::new(ErrorCode::BadInput, message));
         }
 

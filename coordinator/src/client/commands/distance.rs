@@ -9,9 +9,9 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::compare::parse_axis_choices;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepTarget;
+use crate::client::axis_choices::parse_axis_choices;
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, format_provenance, format_short_number, format_trial_count,
     json_value, non_empty, render_human_rows, render_table_data,

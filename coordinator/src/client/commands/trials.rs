@@ -4,9 +4,9 @@ use clap::Args;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::compare::parse_axis_choices;
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
+use crate::client::axis_choices::parse_axis_choices;
 use crate::client::render::{
     OutputArgs, RowSelection, TableData, TableLayout, TextFormat, TrialRows, ViewArgs,
     build_trial_data, choose_batch_columns, column_error, find_cell_rows, infer_axis_types,

@@ -13,7 +13,8 @@ use super::{
     Client, FigureArgs, bad_input_error, format_axis_names, format_row_name, format_subtitle,
     query_pooled_axes, varying_axes,
 };
-use crate::client::commands::compare::{parse_axis_choices, query_contrasts};
+use crate::client::axis_choices::parse_axis_choices;
+use crate::client::commands::compare::query_contrasts;
 use crate::client::render::{
     AxisFormats, TrialCondition, check_cells_found, exact_value, format_short_number,
 };
