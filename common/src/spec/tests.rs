@@ -1072,7 +1072,7 @@ fn models_norms_and_schedules_say_what_they_need() {
             "unknown",
         ),
         (
-            "schedule = [{ epoch = 1, lr = \"x0.1\" }]",
+            "schedule = [{ epoch = 2, lr = \"x0.1\" }]",
             "train.schedule",
             "a trial has only 7500",
         ),
