@@ -45,6 +45,12 @@ pub const SHORT_NAMES: [(&str, &str); 4] = [
     ("momentum", "train.optimizer.momentum"),
 ];
 
+/// Expands a short name: `--set lr=0.1` means the same as `--set train.lr=0.1`.
+pub(crate) fn expand_short_name(path: &str) -> String {
+    let short = SHORT_NAMES.iter().find(|(short, _)| *short == path);
+    short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
+}
+
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
 pub const NUMERIC_FIELDS: [(&str, NumberRange); 24] = [
     ("data.train", NumberRange::whole_numbers(1, 10_000_000)),

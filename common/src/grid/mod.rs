@@ -20,11 +20,11 @@ mod ranked_bitmap;
 mod read;
 mod varieties;
 
-pub(crate) use fields::resolve_field_name;
+pub(crate) use fields::{flatten_fields, resolve_field_name};
 use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
 use read::{checked_product, read_axes, read_factors, section_table};
-pub(crate) use read::{find_axis_for_field, is_axis_form};
+pub(crate) use read::{find_axis_for_field, flatten_axes, is_axis_form};
 
 use cases::{CASE_AXIS, CaseNumber, Cases};
 use formula::{CellNumbers, DerivedField, Formula, FormulaOwner};
@@ -88,19 +88,7 @@ impl Grid {
         files: &[FilePin],
         (reading, wanted): (ReadingMode, StillWanted<'_>),
     ) -> Result<Self, SpecError> {
-        let mut base = SpecTable::default();
-        for key in ["data", "model", "train"] {
-            if let Some(node) = document.get(key) {
-                base.0.push((key.to_owned(), node.clone()));
-            }
-        }
-
-        if let Some(node) = document.get("measure")
-            && !find_expressions("measure", node).is_empty()
-        {
-            base.0.push(("measure".to_owned(), node.clone()));
-        }
-
+        let base = tables_of_cells(document);
         let grid = section_table(document, "grid")?;
         let mut axes = read_axes(grid, sweep_seed, reading)?;
         let cases = Cases::from_document(document, &base, reading)?.map(|(cases, axis)| {
@@ -134,23 +122,29 @@ impl Grid {
             section_table(document, "derive")?,
             section_table(document, "where")?,
         )?;
-        this.check_names_used()?;
-        this.order_by_shape()
-            .and_then(|()| this.check_cost())
-            .map_err(SpecError::of_combination)?;
-        let witnesses = this.pass_over_cells(wanted)?;
-        this.check_axis_values(&witnesses, wanted)?;
+        this.check_all_cells(wanted)?;
+        Ok(this)
+    }
 
-        this.check_classes(wanted)?;
-        this.check_spellings(wanted)?;
-        this.check_written_numbers(wanted)?;
-        if reading.grammar >= MOMENTS_GRAMMAR && this.has_phase_without_steps() {
-            this.min_grammar = this.min_grammar.max(MOMENTS_GRAMMAR);
+    /// Orders the cells, and checks every one.
+    fn check_all_cells(&mut self, wanted: StillWanted<'_>) -> Result<(), SpecError> {
+        self.check_names_used()?;
+        self.order_by_shape()
+            .and_then(|()| self.check_cost())
+            .map_err(SpecError::of_combination)?;
+        let witnesses = self.pass_over_cells(wanted)?;
+        self.check_axis_values(&witnesses, wanted)?;
+
+        self.check_classes(wanted)?;
+        self.check_spellings(wanted)?;
+        self.check_written_numbers(wanted)?;
+        if self.reading_mode.grammar >= MOMENTS_GRAMMAR && self.has_phase_without_steps() {
+            self.min_grammar = self.min_grammar.max(MOMENTS_GRAMMAR);
         }
         // The checks for new sweeps are done. Reading a cell later must not refuse what was
         // accepted here.
-        this.reading_mode.is_new = false;
-        Ok(this)
+        self.reading_mode.is_new = false;
+        Ok(())
     }
 
     /// The earliest version of the grammar in which the file means the same.
@@ -456,6 +450,20 @@ impl Grid {
     pub(crate) fn describe_case_owner(&self, field: &str) -> Option<String> {
         self.cases.as_ref()?.describe_owner(field)
     }
+}
+
+/// The tables that cells have values in: `[measure]` only if it has expressions.
+fn tables_of_cells(document: &SpecTable) -> SpecTable {
+    let mut tables = SpecTable::default();
+    for key in ["data", "model", "train", "measure"] {
+        let node = document
+            .get(key)
+            .filter(|node| key != "measure" || !find_expressions(key, node).is_empty());
+        tables
+            .0
+            .extend(node.map(|node| (key.to_owned(), node.clone())));
+    }
+    tables
 }
 
 /// The numbers of the cell with these digits.

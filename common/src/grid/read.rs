@@ -111,7 +111,7 @@ pub(super) fn read_axes(
     reading: ReadingMode,
 ) -> Result<Vec<Axis>, SpecError> {
     let mut axes: Vec<Axis> = Vec::new();
-    let entries = flatten_entries(grid);
+    let entries = flatten_axes(grid);
     if entries.len() > MAX_AXES {
         let message = format!(
             "{} axes are too many; at most {MAX_AXES} are possible",
@@ -168,7 +168,7 @@ fn is_column_name(name: &str) -> bool {
 }
 
 /// The entries of `[grid]` except `zip`. An unquoted `model.width = …` is the dotted path that it looks like.
-fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
+pub(crate) fn flatten_axes(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
     fn flatten_into<'a>(prefix: &str, table: &'a SpecTable, out: &mut Vec<(String, &'a SpecNode)>) {
         for (key, node) in &table.0 {
             let name = if prefix.is_empty() {
@@ -197,7 +197,7 @@ fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
 
 /// The name of the axis of `[grid]` that sets a field.
 pub(crate) fn find_axis_for_field(grid: &SpecTable, field: &str) -> Option<String> {
-    flatten_entries(grid)
+    flatten_axes(grid)
         .into_iter()
         .map(|(name, _)| name)
         .find(|name| resolve_field_name(name).as_deref() == Some(field))

@@ -1,11 +1,13 @@
 //! Settings from `--set` that mean an axis of the file under another name.
 
+use crate::config::expand_short_name;
 use crate::config::numeric_field_range;
 use crate::grid::{find_axis_for_field, resolve_field_name};
 use crate::spec::Spec;
-use crate::spec::source::{SpecSource, expand_short_name};
+use crate::spec::scale::{apply_setting, fields_of_scale};
+use crate::spec::source::SpecSource;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::{self, SpecTable, SpecValue};
+use crate::spec_file::node::{self, SpecNode, SpecTable, SpecValue};
 
 impl SpecSource {
     /// Directs settings of a field that is an axis to the axis: with an axis `lr`, `lr=0.1` becomes `grid.lr=[0.1]`. So does a
@@ -24,11 +26,8 @@ impl SpecSource {
                 *setting = directed;
             }
 
-            // A later setting may be of an axis that this one makes.
-            let Ok((path, node)) = node::parse_setting(setting) else {
-                continue;
-            };
-            let _ = document.set_at_path(&expand_short_name(&path), node);
+            // A later setting may be of an axis that this one makes, or the scale that it chooses.
+            let _ = apply_setting(&mut document, setting, self.grammar);
         }
 
         self
@@ -36,37 +35,46 @@ impl SpecSource {
 }
 
 impl Spec {
-    /// Refuses a `--set` that an axis or `[derive]` would override, because it would have no effect.
+    /// Refuses a `--set`, or a field of the chosen scale, that an axis, a case or `[derive]` would override, because it would
+    /// have no effect.
     pub(super) fn check_settings(&self, source: &SpecSource) -> Result<(), SpecError> {
         for setting in &source.settings {
             let (path, node) = node::parse_setting(setting)?;
             let field = expand_short_name(&path);
-            let axis = self
-                .grid
-                .axes()
-                .iter()
-                .find(|axis| axis.field.as_ref() == Some(&field));
-            let owner = axis.map(|axis| format!("grid.{}", axis.name));
-            let owner = owner.or_else(|| {
-                self.grid
-                    .has_derived_field(&field)
-                    .then(|| format!("derive.{path}"))
-            });
-
-            if let Some(owner) = owner {
-                let message =
-                    format!("{owner} decides this field in every cell: set {owner} instead");
-                return Err(SpecError::new(node.origin, path, message));
+            let mut axes = self.grid.axes().iter();
+            if let Some(axis) = axes.find(|axis| axis.field.as_ref() == Some(&field)) {
+                return Err(override_error(&format!("grid.{}", axis.name), path, node));
             }
-
-            if let Some(owner) = self.grid.describe_case_owner(&field) {
-                let message = format!("{owner} decides this field in its cells: set that instead");
-                return Err(SpecError::new(node.origin, path, message));
-            }
+            self.check_overridden(&field, path, node)?;
         }
 
+        // A field of a scale that is an axis has become the axis' value.
+        let chosen = self.scales.chosen.as_deref();
+        let of_scale = chosen.map(|scale| fields_of_scale(&source.text, scale));
+        for (field, node) in of_scale.into_iter().flatten() {
+            self.check_overridden(&field, field.clone(), node)?;
+        }
         Ok(())
     }
+
+    /// Checks that neither `[derive]` nor a case decides a field that is set at `path`.
+    fn check_overridden(&self, field: &str, path: String, node: SpecNode) -> Result<(), SpecError> {
+        if self.grid.has_derived_field(field) {
+            return Err(override_error(&format!("derive.{path}"), path, node));
+        }
+        match self.grid.describe_case_owner(field) {
+            Some(owner) => {
+                let message = format!("{owner} decides this field in its cells: set that instead");
+                Err(SpecError::new(node.origin, path, message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn override_error(owner: &str, path: String, node: SpecNode) -> SpecError {
+    let message = format!("{owner} decides this field in every cell: set {owner} instead");
+    SpecError::new(node.origin, path, message)
 }
 
 /// The setting of the axis that `setting` means; `None` if it means none, or already does.

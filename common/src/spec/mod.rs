@@ -8,6 +8,7 @@ mod claims;
 mod expression_tests;
 pub(crate) mod meaning_hash;
 pub mod measure;
+mod measure_checks;
 pub mod misleading;
 pub mod mistakes;
 #[cfg(test)]
@@ -16,6 +17,9 @@ pub mod moments;
 mod name;
 mod numerics;
 pub mod result_reuse;
+pub mod scale;
+#[cfg(test)]
+mod scale_tests;
 pub mod scheduling;
 pub(crate) mod seeds;
 pub mod source;
@@ -29,30 +33,26 @@ pub use crate::spec::source::{MAX_TEXT_BYTES, SpecSource};
 
 use std::borrow::Cow;
 
-use crate::config::{ModelKind, TrialConfig};
+use crate::config::TrialConfig;
 use crate::grid::{Grid, StillWanted, find_expressions};
 use crate::ids::{CellHash, CellIndex, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
-use crate::metric::Metric;
-use crate::net::Net;
 use crate::quantity::ClaimSection;
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::name::read_name;
 use crate::spec::numerics::read_numerics;
+use crate::spec::scale::{Scales, find_scales};
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
-use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
+use crate::spec_file::grammar::{GRAMMAR, ReadingMode, SCALES_GRAMMAR};
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
-use crate::spec_file::suggest::suggest_nearest;
 use crate::trial::TrialKey;
 
 /// Maximum number of trials of a sweep.
 pub const MAX_TRIALS: u64 = 1_000_000_000;
-/// Maximum number of values in a trial's curve: samples of all metrics, and their steps.
-const MAX_CURVE_NUMBERS: u64 = 200_000;
 /// Maximum number of cells that are resolved for [`Spec::compute_cells_fingerprint`].
 const FINGERPRINTED_CELLS: u64 = 256;
 
@@ -75,6 +75,8 @@ pub struct Spec {
     pub measure: Measure,
     /// Time limit, share of workers and audits of the trials.
     pub scheduling: Scheduling,
+    /// The scales of the file.
+    pub scales: Scales,
     /// All cells.
     pub grid: Grid,
     /// Quantities and claims. A stored sweep may have some that this program refuses.
@@ -200,6 +202,7 @@ impl Spec {
             numerics,
             measure,
             scheduling,
+            scales: find_scales(&source.text, &source.settings),
             grid,
             claims,
         })
@@ -220,22 +223,6 @@ impl Spec {
         Ok(())
     }
 
-    /// Checks that everything measured and kept is possible in every cell. One cell of each shape class shows it.
-    fn check_cells(&self) -> Result<(), SpecError> {
-        for class in self.grid.kept_classes() {
-            let config = self
-                .grid
-                .resolve_config(self.grid.class_cell_at(class, 0))?;
-            self.check_curve_size(&config, class)?;
-            self.check_toy_metrics(&config)?;
-            self.check_validation_images(&config)?;
-
-            self.check_probe_and_weights(&config)?;
-        }
-
-        Ok(())
-    }
-
     /// Checks that every crossed stream meets every other one equally often.
     fn check_crossed_streams(&self) -> Result<(), SpecError> {
         let combinations = self.seeds.combination_count();
@@ -249,138 +236,6 @@ impl Spec {
             self.repeats
         );
         Err(SpecError::new(Origin::Default, "repeats", message))
-    }
-
-    /// Checks that a trial's curve fits into a message.
-    fn check_curve_size(&self, config: &TrialConfig, class: ShapeClass) -> Result<(), SpecError> {
-        let every = &self.measure_of_class(class)?.every;
-        if let Some(problem) = every.find_problem(config) {
-            return Err(SpecError::new(Origin::Default, "measure.every", problem));
-        }
-        let rows = every.steps_in_trial(config).count();
-        let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
-        if numbers > MAX_CURVE_NUMBERS {
-            let message = format!(
-                "{rows} samples of {} metrics per trial are too many: sample less often",
-                self.measure.metrics.len()
-            );
-            return Err(SpecError::new(Origin::Default, "measure.every", message));
-        }
-
-        Ok(())
-    }
-
-    /// Checks that the toy loss has the requested metrics.
-    fn check_toy_metrics(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let undefined = self
-            .measure
-            .metrics
-            .iter()
-            .find(|metric| metric.is_undefined_for_toy());
-        let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) else {
-            return Ok(());
-        };
-        let message = format!(
-            "the toy loss has no {}: name metrics that it has, such as [\"train_loss\", \"weight_norm_sq\"]",
-            metric.name()
-        );
-
-        Err(SpecError::new(Origin::Default, "measure.metrics", message))
-    }
-
-    /// Checks that there are validation images if a metric needs them.
-    fn check_validation_images(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let undefined = self
-            .measure
-            .metrics
-            .iter()
-            .find(|metric| metric.needs_validation());
-        let (true, 0, Some(metric)) = (
-            config.model.kind.needs_images(),
-            config.data.validation,
-            undefined,
-        ) else {
-            return Ok(());
-        };
-        let message = format!(
-            "{} needs validation images: set data.validation = {}, which keeps that many training images aside",
-            metric.name(),
-            (config.data.dataset.split_sizes().0 / 10).max(1)
-        );
-
-        Err(SpecError::new(Origin::Default, "measure.metrics", message))
-    }
-
-    /// Checks that a layer whose weights are measured exists in some cell.
-    fn check_layer_metrics(&self) -> Result<(), SpecError> {
-        for metric in &self.measure.metrics {
-            let Metric::LayerNormSq(layer) = metric else {
-                continue;
-            };
-            let mut names = Vec::new();
-
-            for class in self.grid.kept_classes() {
-                let net = Net::from_config(
-                    &self
-                        .grid
-                        .resolve_config(self.grid.class_cell_at(class, 0))?,
-                );
-                names.extend(net.into_iter().flat_map(|net| net.layers).map(|l| l.name));
-            }
-
-            if !names.contains(layer) {
-                let hint = suggest_nearest(layer, names.iter().map(String::as_str));
-                let message = format!(
-                    "{}: no model of the sweep has a layer '{layer}', {hint}",
-                    metric.name()
-                );
-                return Err(SpecError::new(Origin::Default, "measure.metrics", message));
-            }
-        }
-
-        Ok(())
-    }
-
-    /// Checks that the probe set fits into the test set, and its moments into the trial.
-    fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
-        {
-            let message = "a model that is not a network has neither predictions nor weights: remove probe and save";
-            return Err(SpecError::new(Origin::Default, "measure", message));
-        }
-
-        let Some(probe) = &self.measure.probe else {
-            return Ok(());
-        };
-        let (_, images) = config.data.dataset.split_sizes();
-        if probe.points > images {
-            let word = config.data.dataset.as_str();
-            let message = format!(
-                "{word} has {images} test images, which are fewer than {}",
-                probe.points
-            );
-            return Err(SpecError::new(
-                Origin::Default,
-                "measure.probe.points",
-                message,
-            ));
-        }
-
-        let problem = probe
-            .at
-            .iter()
-            .find_map(|moment| moment.find_problem(config));
-        let kept = u64::from(probe.points) * probe.steps_in_trial(config).len() as u64;
-        let too_many = (kept > MAX_PREDICTIONS).then(|| {
-            format!(
-                "{kept} predictions of a trial are too many: at most {MAX_PREDICTIONS} are kept; name fewer moments"
-            )
-        });
-        if let Some(message) = problem.or(too_many) {
-            return Err(SpecError::new(Origin::Default, "measure.probe.at", message));
-        }
-
-        Ok(())
     }
 
     /// What is measured in a cell: `measure`, with the numbers of this cell where it has expressions.
@@ -452,7 +307,13 @@ impl Spec {
     /// The earliest version of the grammar in which the file means the same. Programs from that version on can work
     /// on the sweep.
     pub fn min_grammar(&self) -> u32 {
-        self.grid.min_grammar().max(self.measure.min_grammar())
+        let of_scales = if self.scales.names.is_empty() {
+            1
+        } else {
+            SCALES_GRAMMAR
+        };
+        let of_measure = self.measure.min_grammar();
+        self.grid.min_grammar().max(of_measure).max(of_scales)
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

@@ -1,12 +1,12 @@
 //! The source of a sweep: its file as the user gave it.
 
-use crate::config::SHORT_NAMES;
 use crate::ids::CellsFingerprint;
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
 use crate::spec::Spec;
+use crate::spec::scale::{apply_setting, take_scales};
 use crate::spec::stopping_rule::MIN_FIRST_RUNG;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::GRAMMAR;
+use crate::spec_file::grammar::{GRAMMAR, SCALES_GRAMMAR};
 use crate::spec_file::node;
 use crate::spec_file::node::{SpecTable, SpecValue};
 
@@ -98,18 +98,17 @@ impl Default for SpecSource {
 }
 
 impl SpecSource {
-    /// Parses the file and applies the settings.
+    /// Parses the file, and applies the settings and the scale that one of them chooses.
     ///
     /// # Errors
     /// The text is not TOML, or a setting cannot be applied.
     pub(crate) fn read_document(&self) -> Result<SpecTable, SpecError> {
         let mut document = node::parse_document(&self.text)?;
         for setting in &self.settings {
-            let (path, node) = node::parse_setting(setting)?;
-            let place = node.origin.clone();
-            document
-                .set_at_path(&expand_short_name(&path), node)
-                .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
+            apply_setting(&mut document, setting, self.grammar)?;
+        }
+        if self.grammar >= SCALES_GRAMMAR {
+            take_scales(&mut document)?;
         }
 
         Ok(document)
@@ -179,10 +178,4 @@ pub(crate) fn collect_file_names(value: &SpecValue, paths: &mut Vec<String>) {
             .for_each(|(_, node)| collect_file_names(&node.value, paths)),
         _ => {}
     }
-}
-
-/// Expands a short name: `--set lr=0.1` means the same as `--set train.lr=0.1`.
-pub(crate) fn expand_short_name(path: &str) -> String {
-    let short = SHORT_NAMES.iter().find(|(short, _)| *short == path);
-    short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
 }

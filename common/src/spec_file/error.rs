@@ -120,6 +120,9 @@ impl fmt::Display for SpecError {
                     .char_indices()
                     .nth(MAX_SHOWN_CHARS)
                     .map_or(setting.len(), |(at, _)| at);
+                if let Some(scale) = setting.strip_prefix("scale=") {
+                    return write!(f, "--scale {scale}: {}", self.message);
+                }
                 let rest = if cut < setting.len() { "…" } else { "" };
                 write!(f, "--set {}{rest}: ", &setting[..cut])?;
             }

@@ -106,6 +106,12 @@ impl SpecTable {
         self.0.iter().find(|(k, _)| k == key).map(|(_, node)| node)
     }
 
+    /// The value under `key`, to be changed.
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut SpecNode> {
+        let entry = self.0.iter_mut().find(|(known, _)| known == key)?;
+        Some(&mut entry.1)
+    }
+
     /// The value at a dotted path.
     pub fn get_at_path(&self, path: &str) -> Option<&SpecNode> {
         let (head, rest) = path

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
@@ -20,6 +21,9 @@ pub struct RunSourceArgs {
     /// Override a field, as in train.epochs=5; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Choose a scale of the file, one of its tables [scale.NAME]
+    #[arg(long, value_name = "NAME")]
+    pub scale: Option<String>,
 }
 
 /// The table that `ergodic run` prints at the end.
@@ -57,7 +61,8 @@ pub(super) fn read_run_source(
     table: &RunTableArgs,
     dir: Option<&Path>,
 ) -> Result<(RunSource, String), UserError> {
-    let file = match read_sweep_file(&source.what, &source.settings) {
+    let settings = settings_with_scale(&source.settings, source.scale.as_deref());
+    let file = match read_sweep_file(&source.what, &settings) {
         Err(_) if is_stored_sweep(&source.what, dir) => {
             return Ok((RunSource::Stored(source.what.clone()), String::new()));
         }

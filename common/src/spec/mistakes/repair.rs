@@ -1,8 +1,8 @@
 //! Repairs of a sweep file in memory, so that it can be read beyond a mistake.
 
+use crate::config::expand_short_name;
 use crate::config::numeric_field_range;
 use crate::grid::{find_axis_for_field, resolve_field_name};
-use crate::spec::source::expand_short_name;
 use crate::spec_file::error::{ErrorCause, Origin, SpecError, UnknownWord};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 

@@ -8,6 +8,7 @@ use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_count;
 use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
@@ -33,6 +34,9 @@ pub struct LaunchArgs {
     /// Override a field, as in train.epochs=5; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Choose a scale of the file, one of its tables [scale.NAME]
+    #[arg(long, value_name = "NAME")]
+    pub scale: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionArgs,
@@ -49,7 +53,8 @@ pub struct LaunchArgs {
 /// # Errors
 /// The sweep file cannot be used, the sweep was refused, or nobody answers.
 pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
-    let file = read_sweep_file(&args.spec, &args.settings)?;
+    let settings = settings_with_scale(&args.settings, args.scale.as_deref());
+    let file = read_sweep_file(&args.spec, &settings)?;
     let mut client = args.connection.connect().await?;
     let mode = if args.again {
         LaunchMode::All

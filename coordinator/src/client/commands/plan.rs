@@ -13,6 +13,7 @@ use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
 use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_common::spec::misleading::settle_new_sweep;
+use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_proto::status::UserError;
 pub use named_files::NamedFiles;
@@ -37,6 +38,9 @@ pub struct PlanArgs {
     /// Override a field of the file, as in train.epochs=5; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Choose a scale of the file, one of its tables [scale.NAME]
+    #[arg(long, value_name = "NAME")]
+    pub scale: Option<String>,
     /// Directory with datasets, to check the one that the sweep names
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -53,8 +57,10 @@ pub struct PlanArgs {
 /// # Errors
 /// The sweep file or its data cannot be used.
 pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
-    let file = read_sweep_file(&args.spec, &args.settings)?;
+    let settings = settings_with_scale(&args.settings, args.scale.as_deref());
+    let file = read_sweep_file(&args.spec, &settings)?;
     let mut spec = read_launch_spec(&file.source)?;
+    check_other_scales(&args, &spec)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
     let named = inspect_named_files(
@@ -65,6 +71,30 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     )?;
     let speeds = find_class_speeds(&file.source, &spec).await;
     print_output(render_plan(&spec, &named, &speeds, args.format))
+}
+
+/// Checks the file under each scale that is not chosen.
+fn check_other_scales(args: &PlanArgs, spec: &Spec) -> Result<(), UserError> {
+    for scale in spec.scales.others() {
+        let settings = settings_with_scale(&args.settings, Some(scale));
+        read_sweep_file(&args.spec, &settings)
+            .and_then(|file| read_launch_spec(&file.source))
+            .map_err(|error| {
+                let message = format!("with --scale {scale}: {}", error.message);
+                UserError::new(error.code, message)
+            })?;
+    }
+    Ok(())
+}
+
+/// Describes the scales of the file, and which one the plan is of.
+fn describe_scales(spec: &Spec) -> String {
+    let names = spec.scales.names.join(", ");
+    match &spec.scales.chosen {
+        _ if names.is_empty() => String::new(),
+        Some(chosen) => format!("  scale: {chosen}, of {names}\n"),
+        None => format!("  scale: none; --scale chooses one of {names}\n"),
+    }
 }
 
 /// Renders the plan as JSON, or as text for people.
@@ -132,6 +162,8 @@ fn render_json_plan(
         "data_looks": named.dataset.as_ref().map(|dataset| &dataset.description),
         "checked": named.checks,
         "axes": axes,
+        "scale": spec.scales.chosen,
+        "scales": spec.scales.names,
         "shape_classes": classes
             .iter()
             .map(|class| class_to_json(class, speeds.of_class(class)))
@@ -152,6 +184,7 @@ fn render_human_plan(
     speeds: &ClassSpeeds,
 ) -> String {
     let mut out = describe_size(spec);
+    out += &describe_scales(spec);
     out += &describe_axes(spec);
     out += &format_data_line(spec, named);
     out += &describe_classes(classes, speeds);

@@ -1,0 +1,162 @@
+//! Checks that what is measured and kept is possible in the cells.
+
+use crate::config::{ModelKind, TrialConfig};
+use crate::ids::ShapeClass;
+use crate::metric::Metric;
+use crate::net::Net;
+use crate::spec::{MAX_PREDICTIONS, Spec};
+use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::suggest::suggest_nearest;
+
+/// Maximum number of values in a trial's curve: samples of all metrics, and their steps.
+const MAX_CURVE_NUMBERS: u64 = 200_000;
+
+impl Spec {
+    /// Checks that everything measured and kept is possible in every cell. One cell of each shape class shows it.
+    pub(super) fn check_cells(&self) -> Result<(), SpecError> {
+        for class in self.grid.kept_classes() {
+            let config = self
+                .grid
+                .resolve_config(self.grid.class_cell_at(class, 0))?;
+            self.check_curve_size(&config, class)?;
+            self.check_toy_metrics(&config)?;
+            self.check_validation_images(&config)?;
+
+            self.check_probe_and_weights(&config)?;
+        }
+
+        Ok(())
+    }
+
+    /// Checks that a trial's curve fits into a message.
+    fn check_curve_size(&self, config: &TrialConfig, class: ShapeClass) -> Result<(), SpecError> {
+        let every = &self.measure_of_class(class)?.every;
+        if let Some(problem) = every.find_problem(config) {
+            return Err(SpecError::new(Origin::Default, "measure.every", problem));
+        }
+        let rows = every.steps_in_trial(config).count();
+        let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
+        if numbers > MAX_CURVE_NUMBERS {
+            let message = format!(
+                "{rows} samples of {} metrics per trial are too many: sample less often",
+                self.measure.metrics.len()
+            );
+            return Err(SpecError::new(Origin::Default, "measure.every", message));
+        }
+
+        Ok(())
+    }
+
+    /// Checks that the toy loss has the requested metrics.
+    fn check_toy_metrics(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let undefined = self
+            .measure
+            .metrics
+            .iter()
+            .find(|metric| metric.is_undefined_for_toy());
+        let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) else {
+            return Ok(());
+        };
+        let message = format!(
+            "the toy loss has no {}: name metrics that it has, such as [\"train_loss\", \"weight_norm_sq\"]",
+            metric.name()
+        );
+
+        Err(SpecError::new(Origin::Default, "measure.metrics", message))
+    }
+
+    /// Checks that there are validation images if a metric needs them.
+    fn check_validation_images(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let undefined = self
+            .measure
+            .metrics
+            .iter()
+            .find(|metric| metric.needs_validation());
+        let (true, 0, Some(metric)) = (
+            config.model.kind.needs_images(),
+            config.data.validation,
+            undefined,
+        ) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} needs validation images: set data.validation = {}, which keeps that many training images aside",
+            metric.name(),
+            (config.data.dataset.split_sizes().0 / 10).max(1)
+        );
+
+        Err(SpecError::new(Origin::Default, "measure.metrics", message))
+    }
+
+    /// Checks that a layer whose weights are measured exists in some cell.
+    pub(super) fn check_layer_metrics(&self) -> Result<(), SpecError> {
+        for metric in &self.measure.metrics {
+            let Metric::LayerNormSq(layer) = metric else {
+                continue;
+            };
+            let mut names = Vec::new();
+
+            for class in self.grid.kept_classes() {
+                let net = Net::from_config(
+                    &self
+                        .grid
+                        .resolve_config(self.grid.class_cell_at(class, 0))?,
+                );
+                names.extend(net.into_iter().flat_map(|net| net.layers).map(|l| l.name));
+            }
+
+            if !names.contains(layer) {
+                let hint = suggest_nearest(layer, names.iter().map(String::as_str));
+                let message = format!(
+                    "{}: no model of the sweep has a layer '{layer}', {hint}",
+                    metric.name()
+                );
+                return Err(SpecError::new(Origin::Default, "measure.metrics", message));
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Checks that the probe set fits into the test set, and its moments into the trial.
+    fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
+        {
+            let message = "a model that is not a network has neither predictions nor weights: remove probe and save";
+            return Err(SpecError::new(Origin::Default, "measure", message));
+        }
+
+        let Some(probe) = &self.measure.probe else {
+            return Ok(());
+        };
+        let (_, images) = config.data.dataset.split_sizes();
+        if probe.points > images {
+            let word = config.data.dataset.as_str();
+            let message = format!(
+                "{word} has {images} test images, which are fewer than {}",
+                probe.points
+            );
+            return Err(SpecError::new(
+                Origin::Default,
+                "measure.probe.points",
+                message,
+            ));
+        }
+
+        let problem = probe
+            .at
+            .iter()
+            .find_map(|moment| moment.find_problem(config));
+        let kept = u64::from(probe.points) * probe.steps_in_trial(config).len() as u64;
+        let too_many = (kept > MAX_PREDICTIONS).then(|| {
+            format!(
+                "{kept} predictions of a trial are too many: at most {MAX_PREDICTIONS} are kept; name fewer moments"
+            )
+        });
+        if let Some(message) = problem.or(too_many) {
+            return Err(SpecError::new(Origin::Default, "measure.probe.at", message));
+        }
+
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! `[scale.NAME]`: overlays of a sweep file. A setting `scale=NAME` chooses one.
+
+use crate::config::expand_short_name;
+use crate::grid::{
+    find_axis_for_field, flatten_axes, flatten_fields, is_axis_form, resolve_field_name,
+};
+use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::grammar::SCALES_GRAMMAR;
+use crate::spec_file::node::{self, SpecNode, SpecTable, SpecValue};
+use crate::spec_file::suggest::suggest_nearest;
+
+/// The section, and the setting that chooses one of its tables.
+const SCALE: &str = "scale";
+/// Maximum length of a scale's name, in characters.
+const MAX_NAME_CHARS: usize = 64;
+
+/// The scales of a sweep file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scales {
+    /// The names of all scales, in the order of the file.
+    pub names: Vec<String>,
+    /// The one that is chosen; without one, the file holds as it is.
+    pub chosen: Option<String>,
+}
+
+impl Scales {
+    /// The scales that are not chosen.
+    pub fn others(&self) -> impl Iterator<Item = &str> {
+        let names = self
+            .names
+            .iter()
+            .filter(|name| self.chosen.as_ref() != Some(name));
+        names.map(String::as_str)
+    }
+}
+
+/// The settings of a command line with the choice of a scale, which the others override.
+pub fn settings_with_scale(settings: &[String], scale: Option<&str>) -> Vec<String> {
+    let mut settings = settings.to_vec();
+    if let Some(scale) = scale {
+        // What is set in scales comes before the choice of one.
+        let within = settings.iter().rposition(|setting| {
+            let path = setting.trim_start();
+            path.starts_with(&format!("{SCALE}."))
+        });
+        settings.insert(within.map_or(0, |at| at + 1), format!("{SCALE}={scale}"));
+    }
+    settings
+}
+
+/// Applies a setting to a document: sets a field, or lays the chosen scale over the file.
+pub(super) fn apply_setting(
+    document: &mut SpecTable,
+    setting: &str,
+    grammar: u32,
+) -> Result<(), SpecError> {
+    let (path, node) = node::parse_setting(setting)?;
+    if path == SCALE && grammar >= SCALES_GRAMMAR {
+        return apply_scale(document, &node);
+    }
+
+    let place = node.origin.clone();
+    document
+        .set_at_path(&expand_short_name(&path), node)
+        .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
+}
+
+/// The scales in the text of a sweep file, and the one that its settings choose.
+pub(super) fn find_scales(text: &str, settings: &[String]) -> Scales {
+    let mut scales = Scales::default();
+    let Ok(document) = node::parse_document(text) else {
+        return scales;
+    };
+    if let Some(SpecValue::Table(table)) = document.get(SCALE).map(|node| &node.value) {
+        scales.names = table.0.iter().map(|(name, _)| name.clone()).collect();
+    }
+
+    let chosen = settings.iter().filter_map(|setting| {
+        let (path, node) = node::parse_setting(setting).ok()?;
+        (path == SCALE).then(|| node.value.to_string())
+    });
+    scales.chosen = chosen.last();
+    scales
+}
+
+/// The fields of trials that a scale in the text of a sweep file sets, with their places.
+pub(super) fn fields_of_scale(text: &str, scale: &str) -> Vec<(String, SpecNode)> {
+    let overlay = node::parse_document(text)
+        .ok()
+        .and_then(|document| unfold_names(find_scale(&document, scale)?).ok());
+    let Some(overlay) = overlay else {
+        return Vec::new();
+    };
+    flatten_trial_fields(&overlay)
+        .into_iter()
+        .map(|(field, node)| (field, node.clone()))
+        .collect()
+}
+
+/// Takes the scales out of a document, after one may have been laid over it.
+///
+/// # Errors
+/// A scale is no table, or has no proper name.
+pub(super) fn take_scales(document: &mut SpecTable) -> Result<(), SpecError> {
+    let Some(at) = document.0.iter().position(|(key, _)| key == SCALE) else {
+        return Ok(());
+    };
+    let (_, section) = document.0.remove(at);
+    let form = "expected tables of fields with a name each, like [scale.desk]";
+    let SpecValue::Table(scales) = section.value else {
+        return Err(SpecError::new(section.origin, SCALE, form));
+    };
+
+    for (name, node) in scales.0 {
+        let path = format!("{SCALE}.{name}");
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(is_plain) {
+            let message = "expected a name of 1 to 64 letters, digits, '-', '_' or '.'";
+            return Err(SpecError::new(node.origin, path, message));
+        }
+        if !matches!(node.value, SpecValue::Table(_)) {
+            return Err(SpecError::new(node.origin, path, form));
+        }
+    }
+    Ok(())
+}
+
+fn find_scale<'a>(document: &'a SpecTable, name: &str) -> Option<&'a SpecTable> {
+    let SpecValue::Table(scales) = &document.get(SCALE)?.value else {
+        return None;
+    };
+    match &scales.get(name)?.value {
+        SpecValue::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+fn apply_scale(document: &mut SpecTable, choice: &SpecNode) -> Result<(), SpecError> {
+    let name = choice.value.to_string();
+    let Some(overlay) = find_scale(document, &name).cloned() else {
+        return Err(unknown_scale_error(document, &name, &choice.origin));
+    };
+
+    let mut overlay = unfold_names(&overlay)?;
+    set_axes(document, &mut overlay)?;
+    drop_other_length(document, &overlay);
+    merge_tables(document, overlay, "");
+    Ok(())
+}
+
+fn unknown_scale_error(document: &SpecTable, name: &str, origin: &Origin) -> SpecError {
+    let names: Vec<&str> = match document.get(SCALE).map(|node| &node.value) {
+        Some(SpecValue::Table(scales)) => scales.0.iter().map(|(name, _)| name.as_str()).collect(),
+        _ => Vec::new(),
+    };
+    let message = match &names[..] {
+        [] => format!("the file has no scale '{name}': add a table [scale.{name}]"),
+        names => format!(
+            "the file has no scale '{name}', {}; it has: {}",
+            suggest_nearest(name, names.iter().copied()),
+            names.join(", ")
+        ),
+    };
+    SpecError::new(origin.clone(), SCALE, message)
+}
+
+/// An overlay with short and dotted names as the tables that they mean.
+fn unfold_names(overlay: &SpecTable) -> Result<SpecTable, SpecError> {
+    let mut unfolded = SpecTable::default();
+    for (key, node) in &overlay.0 {
+        let path = expand_short_name(key);
+        let mut single = SpecTable::default();
+        let origin = node.origin.clone();
+        single
+            .set_at_path(&path, node.clone())
+            .map_err(|at| SpecError::new(origin, key, format!("'{at}' is not a table")))?;
+        merge_tables(&mut unfolded, single, "");
+    }
+    Ok(unfolded)
+}
+
+/// The fields of `[data]`, `[model]` and `[train]` in a document.
+fn flatten_trial_fields(document: &SpecTable) -> Vec<(String, &SpecNode)> {
+    let mut fields = flatten_fields(document);
+    fields.retain(|(name, _)| {
+        let section = name.split('.').next();
+        matches!(section, Some("data" | "model" | "train")) && name.contains('.')
+    });
+    fields
+}
+
+/// Moves the axes of an overlay to those of the file that set the same fields; a field that is an axis gets its value
+/// alone.
+fn set_axes(document: &mut SpecTable, overlay: &mut SpecTable) -> Result<(), SpecError> {
+    let file_axes = |field: &str| match document.get("grid").map(|node| &node.value) {
+        Some(SpecValue::Table(grid)) => find_axis_for_field(grid, field),
+        _ => None,
+    };
+    let single: Vec<(String, String, SpecNode)> = flatten_trial_fields(overlay)
+        .into_iter()
+        .filter_map(|(field, node)| Some((file_axes(&field)?, field, list_of(node))))
+        .collect();
+    let axes: Vec<(String, SpecNode)> = match overlay.get("grid").map(|node| &node.value) {
+        Some(SpecValue::Table(grid)) => flatten_axes(grid)
+            .into_iter()
+            .map(|(name, node)| {
+                let known = resolve_field_name(&name).and_then(|field| file_axes(&field));
+                (known.unwrap_or(name), node.clone())
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+
+    for (_, field, _) in &single {
+        remove_at_path(overlay, field);
+    }
+    if let Some(SpecValue::Table(grid)) = overlay.get_mut("grid").map(|node| &mut node.value) {
+        grid.0.retain(|(key, _)| key == "zip");
+    }
+    let singles = single.into_iter().map(|(axis, _, node)| (axis, node));
+    for (axis, node) in singles.chain(axes) {
+        set_axis(document, &axis, node)?;
+    }
+    Ok(())
+}
+
+fn list_of(node: &SpecNode) -> SpecNode {
+    SpecNode {
+        value: SpecValue::List(vec![node.clone()]),
+        origin: node.origin.clone(),
+    }
+}
+
+/// Sets an axis by its name, whose dots are part of it unless the file writes the axis in tables.
+fn set_axis(document: &mut SpecTable, axis: &str, node: SpecNode) -> Result<(), SpecError> {
+    let origin = node.origin.clone();
+    let path = format!("grid.{axis}");
+    document
+        .set_at_path(&path, node)
+        .map_err(|at| SpecError::new(origin, path, format!("'{at}' is not a table")))
+}
+
+/// Drops the length of a trial that the overlay gives in the other unit.
+fn drop_other_length(document: &mut SpecTable, overlay: &SpecTable) {
+    for (given, other) in [("steps", "epochs"), ("epochs", "steps")] {
+        let is_given = |key: &str| overlay.get_at_path(&format!("train.{key}")).is_some();
+        if is_given(given) && !is_given(other) {
+            remove_at_path(document, &format!("train.{other}"));
+        }
+    }
+}
+
+/// Lays a table over another one, key by key. What is one value is replaced.
+fn merge_tables(into: &mut SpecTable, over: SpecTable, path: &str) {
+    for (key, node) in over.0 {
+        let here = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        let slot = into.get_mut(&key).map(|node| &mut node.value);
+        match (slot, node.value) {
+            (Some(SpecValue::Table(old)), SpecValue::Table(new)) if !is_one_value(&here, &new) => {
+                merge_tables(old, new, &here);
+            }
+            (_, value) => {
+                let node = SpecNode {
+                    value,
+                    origin: node.origin,
+                };
+                match into.get_mut(&key) {
+                    Some(slot) => *slot = node,
+                    None => into.0.push((key, node)),
+                }
+            }
+        }
+    }
+}
+
+/// Whether a table is one value: it names its kind, generates the values of an axis, or is that of a field.
+fn is_one_value(path: &str, table: &SpecTable) -> bool {
+    let generates = path.starts_with("grid.") && table.0.iter().any(|(key, _)| is_axis_form(key));
+    let is_field = ["train.schedule", "model.hidden", "model.init.layers"]
+        .iter()
+        .any(|field| path.ends_with(field));
+    generates || is_field || table.get("kind").is_some()
+}
+
+fn remove_at_path(table: &mut SpecTable, path: &str) {
+    if let Some(at) = table.0.iter().position(|(key, _)| key == path) {
+        table.0.remove(at);
+    } else if let Some((head, rest)) = path.split_once('.')
+        && let Some(SpecValue::Table(inner)) = table.get_mut(head).map(|node| &mut node.value)
+    {
+        remove_at_path(inner, rest);
+    }
+}
