@@ -2,6 +2,7 @@
 //! cell.
 
 mod data;
+mod hidden;
 mod identity;
 mod model;
 mod positions;

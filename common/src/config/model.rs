@@ -1,10 +1,10 @@
 //! The settings of `[model]`.
 
-use super::positions::{HIDDEN_DEPTHS, HIDDEN_WIDTHS};
+use super::hidden::read_hidden_widths;
 use super::{range_for_key, word_for_value};
 use crate::ids::FileHash;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::{SpecNode, SpecValue};
+use crate::spec_file::node::SpecNode;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
 /// `model.kind` with the fields that belong to it.
@@ -354,7 +354,7 @@ impl ModelConfig {
         refuse_foreign_fields(r, kind)?;
         Ok(match kind {
             ModelKindWord::Mlp => ModelKind::Mlp {
-                hidden: Self::read_hidden_widths(r)?,
+                hidden: read_hidden_widths(r)?,
             },
             ModelKindWord::Cnn4 => ModelKind::Cnn4 {
                 width: read_size(r, "width", 16)?,
@@ -434,48 +434,6 @@ impl ModelConfig {
                 format!("vgg comes with 11, 13, 16 or 19 layers, not {depth}"),
             )
         })
-    }
-
-    /// Reads `hidden = { width = 64, depth = 8 }`.
-    fn read_equal_widths(r: &TableReader<'_>) -> Result<Vec<u32>, SpecError> {
-        let numbers = [("width", HIDDEN_WIDTHS), ("depth", HIDDEN_DEPTHS)].map(|(key, range)| {
-            r.read_whole_number(key, range)?.ok_or_else(|| {
-                let message = format!("this is needed: set {}", r.path_to(key));
-                r.error_at(key, message).of_missing_value()
-            })
-        });
-        r.refuse_unknown_keys()?;
-
-        let [width, depth] = numbers;
-        Ok(vec![width? as u32; depth? as usize])
-    }
-
-    fn read_hidden_widths(r: &TableReader<'_>) -> Result<Vec<u32>, SpecError> {
-        if matches!(
-            r.read_node("hidden").map(|node| &node.value),
-            Some(SpecValue::Table(_))
-        ) {
-            return Self::read_equal_widths(&r.section("hidden")?);
-        }
-
-        let range = HIDDEN_WIDTHS;
-        let Some(items) = r.read_list("hidden")? else {
-            return Ok(vec![128]);
-        };
-        items
-            .iter()
-            .map(|item| match item.value.as_f64() {
-                Some(x) if range.contains(x) => Ok(x as u32),
-                _ => Err(r.error_at(
-                    "hidden",
-                    format!(
-                        "expected widths, each {}, found {}",
-                        range.describe(),
-                        quote_value(&item.value)
-                    ),
-                )),
-            })
-            .collect()
     }
 }
 

@@ -89,15 +89,11 @@ const POSITIONS: [(&str, NumberRange, NumberForm); 19] = [
 
 /// The place for a number at a path such as `train.schedule[0].step`, if there is one.
 pub(crate) fn find_number_position(path: &str) -> Option<NumberPosition> {
-    let plain = |range| NumberPosition {
-        range,
-        form: NumberForm::Plain,
-    };
     if let Some(range) = numeric_field_range(path) {
-        return Some(plain(range));
+        return Some(NumberPosition::plain(range));
     }
     if path.starts_with("model.init.layers.") {
-        return Some(plain(NumberRange::POSITIVE));
+        return Some(NumberPosition::plain(NumberRange::POSITIVE));
     }
 
     let pattern = replace_indices(path);
@@ -121,6 +117,13 @@ fn replace_indices(path: &str) -> String {
 }
 
 impl NumberPosition {
+    fn plain(range: NumberRange) -> Self {
+        Self {
+            range,
+            form: NumberForm::Plain,
+        }
+    }
+
     /// The expression in a text at this place, and what its value is written as. `None` if the text is no expression, such
     /// as `"x0.1"`.
     pub(crate) fn split_expression(self, text: &str) -> Option<(&str, WrittenNumber)> {

@@ -411,13 +411,16 @@ fn check_free_number(bundle: &CaseBundle, setting: &CaseSetting) -> Result<(), S
         .with_meant(&setting.name, meant.field))
 }
 
+fn is_label_char(c: char) -> bool {
+    !c.is_control() && !matches!(c, '"' | '\\')
+}
+
 /// What a label may not be, in words; `None` if it can be one.
 fn find_label_problem(label: &str) -> Option<&'static str> {
-    let is_plain = |c: char| !c.is_control() && !matches!(c, '"' | '\\');
     if label.is_empty() || label.chars().count() > MAX_LABEL_CHARS {
         return Some("1 to 64 characters");
     }
-    if label.trim() != label || !label.chars().all(is_plain) {
+    if label.trim() != label || !label.chars().all(is_label_char) {
         return Some(
             "printable characters without quotes and backslashes, and without spaces at its ends",
         );

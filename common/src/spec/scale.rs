@@ -113,8 +113,7 @@ pub(super) fn take_scales(document: &mut SpecTable) -> Result<(), SpecError> {
 
     for (name, node) in scales.0 {
         let path = format!("{SCALE}.{name}");
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(is_plain) {
+        if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(is_name_char) {
             let message = "expected a name of 1 to 64 letters, digits, '-', '_' or '.'";
             return Err(SpecError::new(node.origin, path, message));
         }
@@ -123,6 +122,10 @@ pub(super) fn take_scales(document: &mut SpecTable) -> Result<(), SpecError> {
         }
     }
     Ok(())
+}
+
+fn is_name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
 fn find_scale<'a>(document: &'a SpecTable, name: &str) -> Option<&'a SpecTable> {

@@ -88,11 +88,11 @@ fn list_all_cells(spec: &Spec) -> Result<Vec<CellIndex>, AnalysisError> {
 /// The single moments at which predictions are kept.
 fn list_moments(spec: &Spec, probe: &Probe, cell: CellIndex) -> Vec<Moment> {
     let config = spec.grid.resolve_config(cell).ok();
-    let expand = |moment: &Moment| match &config {
-        Some(config) => moment.expand(config),
-        None => vec![*moment],
-    };
-    probe.at.iter().flat_map(expand).collect()
+    let moments = probe.at.iter();
+    match config {
+        Some(config) => moments.flat_map(|moment| moment.expand(&config)).collect(),
+        None => moments.copied().collect(),
+    }
 }
 
 /// Finds the moment that a user means, among those with stored predictions.
