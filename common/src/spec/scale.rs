@@ -36,16 +36,17 @@ impl Scales {
 
 /// The settings of a command line with the choice of a scale, which the others override.
 pub fn settings_with_scale(settings: &[String], scale: Option<&str>) -> Vec<String> {
-    let mut settings = settings.to_vec();
-    if let Some(scale) = scale {
-        // What is set in scales comes before the choice of one.
-        let within = settings.iter().rposition(|setting| {
-            let path = setting.trim_start();
-            path.starts_with(&format!("{SCALE}."))
-        });
-        settings.insert(within.map_or(0, |at| at + 1), format!("{SCALE}={scale}"));
-    }
-    settings
+    let Some(scale) = scale else {
+        return settings.to_vec();
+    };
+
+    // What is set in scales comes before the choice of one.
+    let (within, others): (Vec<String>, Vec<String>) = settings
+        .iter()
+        .cloned()
+        .partition(|setting| setting.trim_start().starts_with("scale."));
+    let chosen = format!("{SCALE}={scale}");
+    within.into_iter().chain([chosen]).chain(others).collect()
 }
 
 /// Applies a setting to a document: sets a field, or lays the chosen scale over the file.
