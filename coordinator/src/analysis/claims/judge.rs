@@ -15,7 +15,7 @@ use crate::estimators::paired::holm_correction;
 
 /// Number of repeats below which intervals of skewed values are too short: with exponential ones, more than 2 α of wrong "agrees"
 /// at the margin.
-pub(super) const SMALL_REPEATS: u64 = 40;
+pub(super) const SMALL_REPEATS: u64 = 50;
 
 /// The verdict on an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
