@@ -86,9 +86,14 @@ mod tests {
 
     fn describe(seeds: [u64; 2], text: &str) -> Option<String> {
         let [here, there] = seeds.map(|seed| {
+            let model = match text.contains("model") {
+                true => "",
+                false => "model = { kind = \"mlp\" }\n",
+            };
             let source = SpecSource {
                 text: format!(
-                    "name = \"x\"\nrepeats = 4\nseed = {seed}\nmeasure = {{ metrics = [\"train_loss\"] }}\n{text}[train]\nsteps = 10\n"
+                    "name = \"x\"\nrepeats = 4\nseed = {seed}\nmeasure = {{ metrics = [\"train_loss\"] }}\n{model}{text}\
+                     [train]\nsteps = 10\nbatch_size = 8\nlr = 0.1\n"
                 ),
                 ..SpecSource::default()
             };

@@ -175,7 +175,7 @@ mod tests {
                 "In 5 of 7 cells the mean of test_loss is known to ± 0.05 (cells by repeats: 4 at 10, 1 at 20); \
                  not reached with all 200 repeats: 1; 1 continue, and by their spread so far the sweep will take about 500 trials in all.",
                 "By successive halving, the best of 5 cells is repeated 20 times (1 of 1 done).",
-                "Audit: 1 of 3 trials were run again by another worker process: 1 yielded the same bits, 0 different bits, 0 failed. \
+                "Audit: 1 of 3 trials was run again by another worker process: 1 yielded the same bits, 0 different bits, 0 failed. \
                  For 2 no other worker process was available: `ergodic retry abcdefgh` runs them once there is one.",
             ]
         );

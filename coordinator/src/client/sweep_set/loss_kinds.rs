@@ -39,7 +39,9 @@ mod tests {
 
     fn kind(text: &str, metric: &str) -> Option<String> {
         let source = SpecSource {
-            text: format!("name = \"x\"\n{text}"),
+            text: format!(
+                "name = \"x\"\nmodel = {{ kind = \"mlp\" }}\n[train]\nsteps = 10\nbatch_size = 8\nlr = 0.1\n{text}"
+            ),
             ..SpecSource::default()
         };
         describe_loss(&source, &find_loss(metric)?)
@@ -47,12 +49,12 @@ mod tests {
 
     #[test]
     fn losses_that_are_other_quantities_are_told() {
-        let plain = kind("[train]\nsteps = 10\n", "test_loss");
-        let squared = kind("[train]\nsteps = 10\nloss = \"mse\"\n", "test_loss");
-        let both = "[train]\nsteps = 10\n[grid]\nloss = [\"mse\", \"cross-entropy\"]\n";
+        let plain = kind("", "test_loss");
+        let squared = kind("loss = \"mse\"\n", "test_loss");
+        let both = "[grid]\nloss = [\"mse\", \"cross-entropy\"]\n";
         let mixed = kind(both, "test_loss");
         assert_eq!(mixed, None);
-        assert_eq!(kind("[train]\nsteps = 10\n", "test_acc"), None);
+        assert_eq!(kind("", "test_acc"), None);
 
         let all = [("a", plain.clone()), ("b", mixed), ("c", squared)];
         assert_eq!(
