@@ -3,7 +3,7 @@
 use super::Grid;
 use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, numeric_field_range};
 use crate::expr::Expr;
-use crate::grid::axis::{Axis, AxisValues};
+use crate::grid::axis::AxisValues;
 use crate::grid::cases::{CASE, CaseNumber};
 use crate::grid::fields::{is_part_of_field, resolve_field_name};
 use crate::grid::formula::{DerivedField, Formula, FormulaInput, FormulaOwner};
@@ -345,8 +345,10 @@ impl FormulaReader<'_> {
         at: Option<usize>,
     ) -> Result<FormulaInput, SpecError> {
         let field = resolve_field_name(name);
-        let means = |axis: &Axis| axis.name == name || (field.is_some() && axis.field == field);
-        if let Some(at) = self.grid.axes.iter().position(means) {
+        let mut axes = self.grid.axes.iter();
+        if let Some(at) =
+            axes.position(|axis| axis.name == name || (field.is_some() && axis.field == field))
+        {
             let axis = &self.grid.axes[at];
             return match (0..axis.len().min(1000)).find(|i| axis.number_at(*i).is_none()) {
                 None => Ok(FormulaInput::Axis(at)),

@@ -112,15 +112,19 @@ fn split_arguments(text: &str) -> Result<(Vec<&str>, usize), String> {
 
 /// The first token of a text that is not empty: a quoted word, a name in braces, a name, a number, or one character.
 fn leading_token(text: &str) -> Result<&str, String> {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
     let length = match text.chars().next() {
         Some('"') => enclosed_length(text, '"').ok_or("a quote is open")?,
         Some('{') => enclosed_length(text, '}').ok_or("a brace is open")?,
-        Some(c) if is_part(c) => text.find(|c| !is_part(c)).unwrap_or(text.len()),
+        Some(c) if is_part_of_name(c) => text.find(|c| !is_part_of_name(c)).unwrap_or(text.len()),
         Some(c) => c.len_utf8(),
         None => 0,
     };
     Ok(&text[..length])
+}
+
+/// Whether a character stands in a name or a number.
+fn is_part_of_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '.'
 }
 
 fn enclosed_length(text: &str, end: char) -> Option<usize> {

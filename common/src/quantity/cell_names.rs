@@ -53,21 +53,23 @@ impl CellName {
     }
 }
 
+/// The paths of all fields.
+fn all_fields() -> impl Iterator<Item = &'static str> {
+    let numeric = NUMERIC_FIELDS.iter().map(|(field, _)| *field);
+    numeric.chain(OTHER_FIELDS)
+}
+
 /// The path of the field that a name stands for.
 fn find_field(name: &str) -> Option<&'static str> {
-    let fields = || {
-        let numeric = NUMERIC_FIELDS.iter().map(|(field, _)| *field);
-        numeric.chain(OTHER_FIELDS)
-    };
     if let Some((_, path)) = SHORT_NAMES.iter().find(|(short, _)| *short == name) {
         return Some(path);
     }
-    if let Some(path) = fields().find(|path| *path == name) {
+    if let Some(path) = all_fields().find(|path| *path == name) {
         return Some(path);
     }
 
     let suffix = format!(".{name}");
-    let mut ending = fields().filter(|path| path.ends_with(&suffix));
+    let mut ending = all_fields().filter(|path| path.ends_with(&suffix));
     let first = ending.next()?;
     ending.next().is_none().then_some(first)
 }

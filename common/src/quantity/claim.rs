@@ -348,19 +348,22 @@ fn required_str<'a>(
 
 /// Reads one text, or a list of texts.
 fn read_texts(r: &TableReader<'_>, key: &'static str) -> Result<Vec<String>, SpecError> {
-    let text = |node: &SpecNode| match &node.value {
+    match r.read_node(key) {
+        None => Ok(Vec::new()),
+        Some(node) => match &node.value {
+            SpecValue::List(items) => items.iter().map(|item| read_text(r, key, item)).collect(),
+            _ => Ok(vec![read_text(r, key, node)?]),
+        },
+    }
+}
+
+fn read_text(r: &TableReader<'_>, key: &'static str, node: &SpecNode) -> Result<String, SpecError> {
+    match &node.value {
         SpecValue::Str(text) => Ok(text.clone()),
         other => Err(r.error_at(
             key,
             format!("expected a string, found {}", quote_value(other)),
         )),
-    };
-    match r.read_node(key) {
-        None => Ok(Vec::new()),
-        Some(node) => match &node.value {
-            SpecValue::List(items) => items.iter().map(text).collect(),
-            _ => Ok(vec![text(node)?]),
-        },
     }
 }
 

@@ -144,7 +144,6 @@ impl ClaimExpander<'_> {
     }
 
     fn compile_roots(&mut self, claim: &Claim) -> Result<Vec<NodeIndex>, SpecError> {
-        let error = |why: String| claim.error_at("of", why);
         let mut roots = Vec::with_capacity(claim.of.len());
         for text in &claim.of {
             let root = match claim.form {
@@ -152,12 +151,12 @@ impl ClaimExpander<'_> {
                 ClaimForm::Share => self.compile_condition(text),
                 _ => self.compiler.compile_number(text),
             };
-            roots.push(root.map_err(error)?);
+            roots.push(root.map_err(|why| claim.error_at("of", why))?);
         }
 
         let program = self.compiler.program();
-        let averages = |root: &NodeIndex| !program.averaged_series(*root).is_empty();
-        if claim.per == TrialPooling::MeanCurve && !roots.iter().all(averages) {
+        let mut series = roots.iter().map(|root| program.averaged_series(*root));
+        if claim.per == TrialPooling::MeanCurve && series.any(|series| series.is_empty()) {
             let message =
                 "per = \"mean\" averages the arguments of reducers, and this quantity has none";
             return Err(claim.error_at("of", message));
@@ -290,9 +289,10 @@ impl ClaimExpander<'_> {
         cells: Vec<CellIndex>,
         abscissa: Option<&CellName>,
     ) -> Result<ClaimEffect, SpecError> {
-        let x =
-            |cell: &CellIndex| abscissa.map(|name| CellValues::new(self.grid, *cell).number(name));
-        let abscissas: Vec<f64> = cells.iter().filter_map(x).collect();
+        let abscissas: Vec<f64> = cells
+            .iter()
+            .filter_map(|cell| Some(CellValues::new(self.grid, *cell).number(abscissa?)))
+            .collect();
         if cells.len() < 2 {
             let message = format!(
                 "{} stands alone: a {} needs two cells at least",
@@ -302,10 +302,10 @@ impl ClaimExpander<'_> {
             return Err(claim.error_at("where", message));
         }
 
-        let is_usable = |x: &f64| x.is_finite() && (!claim.log.0 || *x > 0.0);
-        if abscissa.is_some()
-            && !(abscissas.iter().all(is_usable) && abscissas.iter().any(|x| *x != abscissas[0]))
-        {
+        let mut numbers = abscissas.iter();
+        let are_usable = numbers.all(|x| x.is_finite() && (!claim.log.0 || *x > 0.0))
+            && abscissas.iter().any(|x| *x != abscissas[0]);
+        if abscissa.is_some() && !are_usable {
             let message = "expected different numbers, above 0 if their logarithms are taken (log = \"y\" or \"none\" takes none)";
             return Err(claim.error_at("against", message));
         }
@@ -370,8 +370,9 @@ impl ClaimExpander<'_> {
         let needs =
             NamedCondition::parse(self.grid, text).map_err(|why| claim.error_at("needs", why))?;
         for effect in effects {
-            let fails = |cell| !needs.is_met_by(&CellValues::new(self.grid, cell));
-            let has_too_few_steps = effect.all_cells().any(fails);
+            let has_too_few_steps = effect
+                .all_cells()
+                .any(|cell| !needs.is_met_by(&CellValues::new(self.grid, cell)));
             effect.has_too_few_steps = has_too_few_steps;
         }
         Ok(())
@@ -396,11 +397,10 @@ impl ClaimEffect {
 
 /// The combinations of values that some cells have on some axes.
 fn distinct_values(grid: &Grid, cells: &[CellIndex], axes: &[usize]) -> Vec<Vec<(usize, u64)>> {
-    let values = |cell: &CellIndex| {
-        let indices = grid.value_indices(*cell);
-        axes.iter().map(|axis| (*axis, indices[*axis])).collect()
-    };
-    let mut all: Vec<Vec<(usize, u64)>> = cells.iter().map(values).collect();
+    let indices = cells.iter().map(|cell| grid.value_indices(*cell));
+    let mut all: Vec<Vec<(usize, u64)>> = indices
+        .map(|indices| axes.iter().map(|axis| (*axis, indices[*axis])).collect())
+        .collect();
     all.sort_unstable();
     all.dedup();
     all

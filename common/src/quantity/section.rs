@@ -30,7 +30,7 @@ pub struct NamedQuantity {
     pub name: String,
     /// The text as written.
     pub text: String,
-    /// Its place.
+    /// The place of the quantity.
     pub origin: Origin,
 }
 
@@ -103,7 +103,7 @@ impl ClaimSection {
         Ok(section)
     }
 
-    /// These claims with the quantities of a sweep that they may use, too. A quantity of this file comes before one of the same
+    /// Adds the quantities of a sweep, which these claims may use, too. A quantity of this file comes before one of the same
     /// name.
     #[must_use]
     pub fn with_quantities_of(mut self, sweep: &Self) -> Self {

@@ -63,9 +63,13 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     (libm::exp(front) / a * beta_fraction(a, b, x)).clamp(0.0, 1.0)
 }
 
-fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
+/// Replaces a denominator that is all but 0.
+fn away_from_0(value: f64) -> f64 {
     const TINY: f64 = 1e-300;
-    let away_from_0 = |value: f64| if value.abs() < TINY { TINY } else { value };
+    if value.abs() < TINY { TINY } else { value }
+}
+
+fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
     let mut c = 1.0;
     let mut d = 1.0 / away_from_0(1.0 - (a + b) * x / (a + 1.0));
     let mut fraction = d;

@@ -92,8 +92,9 @@ impl NumberContext<'_> {
 
     /// The mean over trials.
     fn average_numbers(self, all: &[(u32, [f64; 3])]) -> CellNumber {
-        let is_defined = |numbers: &[f64; 3]| numbers.iter().all(|x| x.is_finite());
-        let defined = all.iter().filter(|(_, numbers)| is_defined(numbers));
+        let defined = all
+            .iter()
+            .filter(|(_, numbers)| numbers.iter().all(|x| x.is_finite()));
         let defined: Vec<(u32, [f64; 3])> = defined.copied().collect();
         let n = defined.len() as f64;
         let mean = |of: usize| defined.iter().map(|(_, x)| x[of]).sum::<f64>() / n;
@@ -109,10 +110,9 @@ impl NumberContext<'_> {
                 group.1 += 1.0;
             }
             // Sums of differences from the mean lose no digits where numbers are nearly equal.
-            let without = |(apart, count): (f64, f64)| full - apart / (n - count);
             groups
                 .into_iter()
-                .map(|(at, group)| (at, without(group)))
+                .map(|(at, (apart, count))| (at, full - apart / (n - count)))
                 .collect()
         });
 
@@ -242,11 +242,11 @@ impl<'a> MeanCurves<'a> {
 
     /// Whether any trial differs from the first one.
     fn differ(&self) -> bool {
-        let bits = |trial: &[Vec<f64>]| -> Vec<u64> {
-            trial.iter().flatten().map(|x| x.to_bits()).collect()
-        };
-        self.trials
-            .iter()
-            .any(|trial| bits(trial) != bits(self.trials[0]))
+        let first = collect_bits(self.trials[0]);
+        self.trials.iter().any(|trial| collect_bits(trial) != first)
     }
+}
+
+fn collect_bits(trial: &[Vec<f64>]) -> Vec<u64> {
+    trial.iter().flatten().map(|x| x.to_bits()).collect()
 }

@@ -36,15 +36,13 @@ impl EffectNumbers<'_> {
         let form = self.claim.form;
         let xs: Vec<f64> = self.effect.abscissas.clone();
         let (log_x, log_y) = self.claim.log;
-        let logarithm = |x: f64, is_taken: bool| if is_taken { libm::log(x) } else { x };
-
         match form {
             ClaimForm::Ratio => self.estimate_function(&|y| libm::log(y[0] / y[1])),
             ClaimForm::Difference => self.estimate_function(&|y| y[0] - y[1]),
             ClaimForm::Slope => self.estimate_function(&|y| {
                 let points = xs.iter().zip(y);
                 let points: Vec<(f64, f64)> = points
-                    .map(|(x, y)| (logarithm(*x, log_x), logarithm(*y, log_y)))
+                    .map(|(x, y)| (on_scale(*x, log_x), on_scale(*y, log_y)))
                     .collect();
                 least_squares_slope(&points)
             }),
@@ -110,8 +108,11 @@ impl EffectNumbers<'_> {
     /// The effect without each group of repeats, for each stream. A group that a cell lacks changes the others only.
     fn deleted_numbers(self, function: &CellFunction<'_>) -> Vec<Vec<f64>> {
         let streams = (0..self.design.stream_count()).map(|stream| {
-            let of_cell = |cell: &&CellNumber| cell.without.get(stream).cloned();
-            let cells: Vec<_> = self.cells.iter().map(of_cell).collect();
+            let cells: Vec<_> = self
+                .cells
+                .iter()
+                .map(|cell| cell.without.get(stream).cloned())
+                .collect();
             let mut groups: Vec<usize> = cells
                 .iter()
                 .flatten()
@@ -220,11 +221,15 @@ struct EffectSpread {
     interval: Option<(f64, f64)>,
 }
 
+/// A number on a linear or a logarithmic scale.
+fn on_scale(x: f64, is_logarithmic: bool) -> f64 {
+    if is_logarithmic { libm::log(x) } else { x }
+}
+
 fn describe_undefined(form: ClaimForm, numbers: &[f64]) -> String {
-    let is_positive = |x: &f64| *x > 0.0;
     match form {
         ClaimForm::Ratio | ClaimForm::Spread | ClaimForm::Collapse | ClaimForm::Slope
-            if !numbers.iter().all(is_positive) && numbers.iter().all(|x| x.is_finite()) =>
+            if !numbers.iter().all(|x| *x > 0.0) && numbers.iter().all(|x| x.is_finite()) =>
         {
             "a number is not above 0, so that there is no ratio: use form = \"difference\""
                 .to_owned()

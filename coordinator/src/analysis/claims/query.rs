@@ -37,23 +37,28 @@ pub struct ClaimVerdicts {
     pub judged: JudgedEffect,
 }
 
+fn invalid_claim_error(error: ergodic_common::SpecError) -> AnalysisError {
+    AnalysisError::Invalid(error.to_string())
+}
+
 impl ClaimQuery {
     /// Finds the cells of the claims of a sweep, or of those in `file`, which has a name and a text.
     ///
     /// # Errors
     /// There is no claim, or one names something that the sweep does not have.
     pub fn new(spec: &Spec, file: Option<(&str, &str)>) -> Result<Self, AnalysisError> {
-        let invalid = |error: ergodic_common::SpecError| AnalysisError::Invalid(error.to_string());
         let stored = spec.claims.as_ref();
         let section = match file {
             Some((name, text)) => {
-                let section = ClaimSection::read_file(text, name).map_err(invalid)?;
+                let section = ClaimSection::read_file(text, name).map_err(invalid_claim_error)?;
                 stored.map_or_else(
                     |_| section.clone(),
                     |stored| section.clone().with_quantities_of(stored),
                 )
             }
-            None => stored.map_err(|error| invalid(error.clone()))?.clone(),
+            None => stored
+                .map_err(|error| invalid_claim_error(error.clone()))?
+                .clone(),
         };
         if section.claims.is_empty() {
             return Err(AnalysisError::Unknown(
@@ -61,12 +66,12 @@ impl ClaimQuery {
             ));
         }
 
-        let named = |error: ergodic_common::SpecError| match file {
-            Some((name, _)) => invalid(error.with_file(name)),
-            None => invalid(error),
-        };
+        let claims = spec.expand_claims(&section).map_err(|error| match file {
+            Some((name, _)) => invalid_claim_error(error.with_file(name)),
+            None => invalid_claim_error(error),
+        })?;
         Ok(Self {
-            claims: spec.expand_claims(&section).map_err(named)?,
+            claims,
             is_post_hoc: file.is_some(),
         })
     }

@@ -69,14 +69,9 @@ fn read_claims(path: &str) -> Result<String, UserError> {
 
 /// One claim that is contradicted is enough to contradict all together.
 fn overall_outcome(found: &v1::VerdictResponse) -> CommandOutcome {
-    let has = |verdict: v1::Verdict| found.rows.iter().any(|row| row.verdict() == verdict);
-    if has(v1::Verdict::Disagrees) {
+    if count_verdicts(found, v1::Verdict::Disagrees) > 0 {
         CommandOutcome::ClaimsDisagree
-    } else if found
-        .rows
-        .iter()
-        .all(|row| row.verdict() == v1::Verdict::Agrees)
-    {
+    } else if count_verdicts(found, v1::Verdict::Agrees) == found.rows.len() {
         CommandOutcome::Done
     } else {
         CommandOutcome::ClaimsUndecided
@@ -139,20 +134,18 @@ fn build_verdict_row(row: &v1::ClaimRow) -> Vec<Value> {
     ]
 }
 
+fn count_verdicts(found: &v1::VerdictResponse, verdict: v1::Verdict) -> usize {
+    let rows = found.rows.iter();
+    rows.filter(|row| row.verdict() == verdict).count()
+}
+
 fn render_human_verdicts(found: &v1::VerdictResponse) -> String {
-    let count = |verdict| {
-        found
-            .rows
-            .iter()
-            .filter(|row| row.verdict() == verdict)
-            .count()
-    };
     let [agree, disagree, open] = [
         v1::Verdict::Agrees,
         v1::Verdict::Disagrees,
         v1::Verdict::NotEnough,
     ]
-    .map(count);
+    .map(|verdict| count_verdicts(found, verdict));
 
     let header = [
         "verdict", "claim", "what", "cells", "effect", "interval", "region", "n", "",
