@@ -126,16 +126,15 @@ fn cases_and_axis_values_take_expressions_of_their_own() {
 
 #[test]
 fn a_case_keeps_the_expression_of_the_file_unless_it_sets_the_field() {
-    let spec = read_with(
-        "[case]\nA = { lr = 0.3 }\nB = { momentum = 0.5 }\n[grid]\nk = [1, 2]\n",
-        &["lr=0.01*k", "wd=lr*k"],
+    let spec = read(
+        "wd = \"0.01*k\"\n[case]\nA = { wd = 0.5 }\nB = { momentum = 0.5 }\n[grid]\nk = [1, 2]\n[derive]\nlr = \"wd*k\"\n",
     );
     let rates = |cell| {
         let train = config(&spec, cell).train;
-        (train.lr, train.wd)
+        (train.wd, train.lr)
     };
     assert_eq!(rates(3), (0.02, 0.04));
-    assert_eq!(rates(1), (0.3, 0.6));
+    assert_eq!(rates(1), (0.5, 1.0));
 }
 
 #[test]

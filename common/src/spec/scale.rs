@@ -76,11 +76,11 @@ pub(super) fn find_scales(text: &str, settings: &[String]) -> Scales {
         scales.names = table.0.iter().map(|(name, _)| name.clone()).collect();
     }
 
-    let chosen = settings.iter().filter_map(|setting| {
+    let mut chosen = settings.iter().filter_map(|setting| {
         let (path, node) = node::parse_setting(setting).ok()?;
         (path == SCALE).then(|| node.value.to_string())
     });
-    scales.chosen = chosen.last();
+    scales.chosen = chosen.next_back();
     scales
 }
 

@@ -206,7 +206,7 @@ impl Repairs {
 
         self.replaced.push(path.to_owned());
         let name = at.splitn(3, '.').nth(2).filter(|_| at == path);
-        let field = name.map(|name| resolve_field_name(name));
+        let field = name.map(resolve_field_name);
         let number = field.and_then(|field| stand_in_number(field.as_deref()));
         if let Some(number) = number.filter(|_| !was_replaced)
             && let Some((parent, key)) = find_entry(document, at)
