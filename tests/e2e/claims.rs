@@ -129,7 +129,7 @@ fn claims_about_a_sweep_are_judged() {
             "{keys}: {found:?}"
         );
         assert!(
-            finished.stdout.contains("\"post_hoc\": true"),
+            finished.stdout.contains("\"post_hoc\":true"),
             "{}",
             finished.stdout
         );

@@ -299,7 +299,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("batch_size = 32", "batch_size = 0"),
     ("batch_size = 32", "batch_size = 201"),
     ("batch_size = 32", "batch_sise = 32"),
-    ("batch_size = 32", "batch_size = \"32\""),
+    ("batch_size = 32", "batch_size = \"many\""),
     ("batch_size = 32", ""),
     ("\"mlp\"", "\"mpl\""),
     ("\"glyphs\"", "\"mnits\""),

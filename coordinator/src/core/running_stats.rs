@@ -122,12 +122,13 @@ impl LiveStats {
 
 impl CellStats {
     /// The key by which cells are compared, larger being better: the mean, with diverged trials at
-    /// the `worst` mean, and then the share of trials that did not diverge.
-    fn rank_key(&self, sign: f64, worst: f64) -> (f64, f64) {
+    /// the `worst` mean, and then the share of trials that did not diverge. The last digits of a mean
+    /// depend on the order in which results arrive, so equal means are recognised in single precision.
+    fn rank_key(&self, sign: f64, worst: f64) -> (f32, f64) {
         let n = self.metric.n as f64;
         let diverged = f64::from(self.diverged);
         let score = (n * sign * self.metric.mean + diverged * worst) / (n + diverged);
-        (score, -diverged / (n + diverged))
+        (score as f32, -diverged / (n + diverged))
     }
 }
 
@@ -163,6 +164,34 @@ mod tests {
             live.best_cell(false).map(|(cell, _)| cell),
             Some(CellIndex(3))
         );
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_decide_among_equal_cells() {
+        let values = [0.41, 0.31, 0.27, 0.33, 0.37, 0.29];
+        let mean_of = |values: &[f64]| {
+            let mut running = RunningStats::default();
+            values.iter().for_each(|x| running.add(*x));
+            running.mean
+        };
+        // Orders of arrival, each the list turned to begin elsewhere.
+        let turned = (0..values.len()).map(|from| [&values[from..], &values[..from]].concat());
+        let orders: Vec<Vec<f64>> = turned.collect();
+        assert!(
+            orders
+                .iter()
+                .any(|order| mean_of(order) != mean_of(&values))
+        );
+
+        for order in &orders {
+            let mut live = LiveStats::default();
+            for (first, second) in values.iter().zip(order) {
+                live.record_trial(CellIndex(1), &Outcome::Completed, *first);
+                live.record_trial(CellIndex(2), &Outcome::Completed, *second);
+            }
+            let best = [true, false].map(|larger| live.best_cell(larger).map(|(cell, _)| cell));
+            assert_eq!(best, [Some(CellIndex(1)); 2], "{order:?}");
+        }
     }
 
     #[test]
