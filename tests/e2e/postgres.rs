@@ -160,7 +160,14 @@ fn a_coordinator_that_stands_by_answers_reads_and_takes_over_when_the_leader_is_
 
     second.wait_for_end(&id);
     assert_eq!(second.rows(&id), undisturbed(&sweep));
-    assert_eq!(database.ask("SELECT epoch FROM leader"), "2");
+    let epoch: u64 = database
+        .ask("SELECT epoch FROM leader")
+        .parse()
+        .expect("a number");
+    assert!(
+        epoch >= 2,
+        "a slow database may have cost it the lead once more: {epoch}"
+    );
     assert!(leads() && http::get(&http, "/readyz").0 == 200);
 }
 
