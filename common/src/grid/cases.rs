@@ -230,9 +230,8 @@ impl Cases {
             .bundles
             .iter()
             .map(|bundle| {
-                let node = bundle
-                    .find_setting(path)
-                    .map(|setting| setting.node.clone());
+                let own = bundle.find_setting(path).map(|setting| &setting.node);
+                let node = own.or_else(|| bundle.find_within(path)).cloned();
                 (bundle.label.clone(), node)
             })
             .collect();
@@ -368,12 +367,29 @@ impl CaseBundle {
             let message = "a case sets fields of data, model and train";
             return Err(self.error_at(&setting, message.to_owned()));
         }
-        if let Some(other) = self.find_setting(field) {
+        let mut others = self.settings.iter();
+        let overlapping = others.find(|other| {
+            let of_other = other.field.as_deref();
+            of_other.is_some_and(|of_other| do_fields_overlap(of_other, field))
+        });
+        if let Some(other) = overlapping {
             let message = format!("{} sets the same field: keep one of the two", other.name);
             return Err(self.error_at(&setting, message));
         }
         self.settings.push(setting);
         Ok(())
+    }
+
+    /// What a table of the case has at a path; the table itself if it has nothing there, because the file's value does not hold.
+    fn find_within(&self, path: &str) -> Option<&SpecNode> {
+        self.settings.iter().find_map(|setting| {
+            let rest = path.strip_prefix(setting.field.as_deref()?)?;
+            let rest = rest.strip_prefix('.')?;
+            match &setting.node.value {
+                SpecValue::Table(table) => Some(table.get_at_path(rest).unwrap_or(&setting.node)),
+                _ => None,
+            }
+        })
     }
 
     fn find_setting(&self, path: &str) -> Option<&CaseSetting> {

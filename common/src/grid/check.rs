@@ -9,6 +9,7 @@ use crate::grid::cases::{CASE, CASE_AXIS};
 use crate::grid::cell_pass::{Witnesses, check_still_wanted};
 use crate::ids::CellIndex;
 use crate::spec_file::error::{ErrorCause, Origin, SpecError};
+use crate::spec_file::grammar::MOMENTS_GRAMMAR;
 use crate::spec_file::node::{SpecTable, SpecValue};
 use crate::spec_file::reader::quote_value;
 
@@ -341,9 +342,16 @@ impl Grid {
         Ok(())
     }
 
-    /// Whether an entry of a schedule begins at the end of the trial, in one of some thousand cells.
+    /// Whether an entry of a schedule begins at the end of the trial, in one cell of each class, which all have one length, or in
+    /// one of some thousand cells.
     pub(super) fn has_phase_without_steps(&self) -> bool {
-        let mut cells = self.sample_cells(MAX_SEARCHED_CELLS).into_iter();
+        if self.min_grammar >= MOMENTS_GRAMMAR {
+            return false;
+        }
+        let firsts = self
+            .kept_classes()
+            .map(|class| self.class_cell_at(class, 0));
+        let mut cells = firsts.chain(self.sample_cells(MAX_SEARCHED_CELLS));
         cells.any(|cell| {
             self.resolve_config(cell).is_ok_and(|config| {
                 let mut entries = config.train.schedule.iter();

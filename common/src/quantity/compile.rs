@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::expr::Expr;
+use crate::expr::{Expr, MAX_EXPR_BYTES};
 use crate::grid::Grid;
 use crate::metric::Metric;
 use crate::quantity::call_text::{ReducerCall, call_number, is_window, split_reducer_calls};
@@ -91,6 +91,13 @@ impl<'a> QuantityCompiler<'a> {
     }
 
     fn compile_expression(&mut self, text: &str) -> Result<NodeIndex, String> {
+        if text.len() > MAX_EXPR_BYTES {
+            return Err(format!(
+                "it has {} bytes; at most {MAX_EXPR_BYTES} are possible",
+                text.len()
+            ));
+        }
+
         let split = split_reducer_calls(text)?;
         let expr = Expr::parse(&split.expression, GRAMMAR).map_err(|why| {
             let calls = split.calls.iter().enumerate();
@@ -319,7 +326,7 @@ impl<'a> QuantityCompiler<'a> {
             let share = share.ok_or_else(|| {
                 format!("expected a share of the trial from 0 % to 100 %, found '{text}'")
             })?;
-            return Ok(self.push_node(QuantityNode::Share(share / 100.0)));
+            return Ok(self.push_node(QuantityNode::Share(share)));
         }
 
         let (number, unit) = text.rsplit_once(' ').unwrap_or((text, ""));

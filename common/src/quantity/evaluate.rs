@@ -100,12 +100,16 @@ impl QuantityProgram {
         curve: SampledCurve<'_>,
         (earlier, rounding): (&[NodeValue], EventRounding),
     ) -> NodeValue {
-        let per_step = |factor: f64| curve.steps.iter().map(|step| step * factor).collect();
+        let steps = curve.steps.iter();
         match node {
             QuantityNode::Metric(at) => NodeValue::Series(curve.columns[*at].clone()),
             QuantityNode::Step => NodeValue::Series(curve.steps.to_vec()),
-            QuantityNode::Epoch => NodeValue::Series(per_step(1.0 / cell.steps_per_epoch)),
-            QuantityNode::ImagesSeen => NodeValue::Series(per_step(cell.batch_size)),
+            QuantityNode::Epoch => {
+                NodeValue::Series(steps.map(|step| step / cell.steps_per_epoch).collect())
+            }
+            QuantityNode::ImagesSeen => {
+                NodeValue::Series(steps.map(|step| step * cell.batch_size).collect())
+            }
             QuantityNode::Formula {
                 expr,
                 inputs,
@@ -262,7 +266,7 @@ fn cell_number(node: &QuantityNode, cell: &CellInputs, number: &dyn Fn(NodeIndex
         QuantityNode::Cell(at) => cell.numbers[*at],
         QuantityNode::Decay => cell.decay,
         QuantityNode::End => cell.end,
-        QuantityNode::Share(share) => share * cell.end,
+        QuantityNode::Share(percent) => percent * cell.end / 100.0,
         QuantityNode::Epochs(count) => count * cell.steps_per_epoch,
         QuantityNode::BeforeEnd(length) => cell.end - number(*length),
         _ => f64::NAN,

@@ -15,6 +15,8 @@ use crate::spec_file::suggest::suggest_nearest;
 
 /// Maximum number of cells of a sweep with claims, each of which is looked at.
 pub const MAX_CLAIM_CELLS: u64 = 200_000;
+/// Maximum cells of a spread or slope, whose pairs are compared.
+const MAX_JOINED_CELLS: usize = 200;
 /// Maximum number of effects of a claim.
 pub const MAX_EFFECTS: usize = 10_000;
 /// Number of cells for which the windows of a claim are checked.
@@ -134,8 +136,8 @@ impl ClaimExpander<'_> {
             return Err(claim.error_at("where", message));
         }
 
-        self.check_windows(claim, &roots, &effects)?;
         self.mark_needs(claim, &mut effects)?;
+        self.check_windows(claim, &roots, &effects)?;
         Ok(ExpandedClaim {
             claim: claim.clone(),
             roots,
@@ -213,7 +215,10 @@ impl ClaimExpander<'_> {
         let values = distinct_values(self.grid, &references, &condition.axes());
 
         let mut effects = Vec::new();
-        for cell in cells.iter().filter(|cell| !references.contains(cell)) {
+        for cell in cells
+            .iter()
+            .filter(|cell| references.binary_search(cell).is_err())
+        {
             let candidates = values.iter().filter_map(|named| {
                 let found = self.grid.cell_with_values(*cell, named)?;
                 references.binary_search(&found).is_ok().then_some(found)
@@ -293,6 +298,14 @@ impl ClaimExpander<'_> {
             .iter()
             .filter_map(|cell| Some(CellValues::new(self.grid, *cell).number(abscissa?)))
             .collect();
+        if cells.len() > MAX_JOINED_CELLS {
+            let message = format!(
+                "a {} of {} cells compares too many; at most {MAX_JOINED_CELLS} are possible: select fewer, or set by",
+                claim.form.name(),
+                cells.len()
+            );
+            return Err(claim.error_at("where", message));
+        }
         if cells.len() < 2 {
             let message = format!(
                 "{} stands alone: a {} needs two cells at least",
@@ -348,7 +361,8 @@ impl ClaimExpander<'_> {
         effects: &[ClaimEffect],
     ) -> Result<(), SpecError> {
         let program = self.compiler.program();
-        let cells = effects.iter().flat_map(ClaimEffect::all_cells);
+        let long_enough = effects.iter().filter(|effect| !effect.has_too_few_steps);
+        let cells = long_enough.flat_map(ClaimEffect::all_cells);
         for cell in cells.take(CHECKED_CELLS) {
             let Some(inputs) = program.cell_inputs(self.grid, cell) else {
                 continue;

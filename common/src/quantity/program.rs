@@ -37,7 +37,7 @@ pub(super) enum QuantityNode {
     Decay,
     /// The last step.
     End,
-    /// The step after a share of the trial.
+    /// The step after a share of the trial, in percent.
     Share(f64),
     /// The step after a number of epochs.
     Epochs(f64),

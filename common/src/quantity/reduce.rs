@@ -258,6 +258,9 @@ impl<'a> Samples<'a> {
         }
 
         let bound = tolerance * first;
+        if !bound.is_finite() {
+            return None;
+        }
         let Some(last_apart) = apart.iter().rposition(|x| *x > bound) else {
             let step = self.steps[0];
             return Some(EventStep {

@@ -41,6 +41,8 @@ pub struct Percent(u32);
 
 /// The largest percentage, in thousandths.
 const WHOLE: u32 = 100_000;
+/// Number of steps of a list above which no more are listed: a curve has fewer samples.
+const MAX_LISTED_STEPS: usize = 1_000_000;
 /// The largest number of moments that one text means: more than a trial may have samples or predictions.
 const MAX_MOMENTS: u64 = 1_000_000;
 /// The largest number of steps in a moment.
@@ -318,13 +320,16 @@ impl SampleTimes {
                 listed: None,
             },
             Self::At(moments) => {
-                let mut steps: Vec<u64> = moments
-                    .iter()
-                    .flat_map(|moments| Moment::Repeated(*moments).steps_in_trial(config))
-                    .chain([total])
-                    .collect();
-                steps.sort_unstable();
-                steps.dedup();
+                let mut steps = vec![total];
+                for moments in moments {
+                    steps.extend(Moment::Repeated(*moments).steps_in_trial(config));
+                    steps.sort_unstable();
+                    steps.dedup();
+                    // More are refused when the file is read, and equal moments cost no memory.
+                    if steps.len() > MAX_LISTED_STEPS {
+                        break;
+                    }
+                }
                 SampleSteps {
                     every: 1,
                     total,

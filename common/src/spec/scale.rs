@@ -45,7 +45,7 @@ pub fn settings_with_scale(settings: &[String], scale: Option<&str>) -> Vec<Stri
         .iter()
         .cloned()
         .partition(|setting| setting.trim_start().starts_with("scale."));
-    let chosen = format!("{SCALE}={scale}");
+    let chosen = format!("{SCALE}=\"{scale}\"");
     within.into_iter().chain([chosen]).chain(others).collect()
 }
 
@@ -69,9 +69,17 @@ pub(super) fn apply_setting(
 /// The scales in the text of a sweep file, and the one that its settings choose.
 pub(super) fn find_scales(text: &str, settings: &[String]) -> Scales {
     let mut scales = Scales::default();
-    let Ok(document) = node::parse_document(text) else {
+    let Ok(mut document) = node::parse_document(text) else {
         return scales;
     };
+    let parsed = settings.iter().map(|setting| node::parse_setting(setting));
+    for (path, node) in parsed
+        .flatten()
+        .filter(|(path, _)| path.starts_with("scale."))
+    {
+        // A setting that does not fit is refused where it is applied.
+        let _ = document.set_at_path(&path, node);
+    }
     if let Some(SpecValue::Table(table)) = document.get(SCALE).map(|node| &node.value) {
         scales.names = table.0.iter().map(|(name, _)| name.clone()).collect();
     }

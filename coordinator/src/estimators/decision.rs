@@ -94,7 +94,24 @@ impl EffectRegion {
         let (Self::Inside(low, high) | Self::Outside(low, high)) = self;
         match self {
             Self::Inside(..) => estimate.test_above(low).max(estimate.test_below(high)),
-            Self::Outside(..) => estimate.test_below(low).min(estimate.test_above(high)),
+            Self::Outside(..) => {
+                let p = estimate.test_below(low).min(estimate.test_above(high));
+                // Either of two bounds may be passed by chance.
+                let is_two_sided = low.is_finite() && high.is_finite();
+                if is_two_sided { (2.0 * p).min(1.0) } else { p }
+            }
+        }
+    }
+
+    /// The region without bounds that no share passes, such as the upper one of [0.9, 1].
+    #[must_use]
+    pub fn without_bounds_of_shares(self) -> Self {
+        match self {
+            Self::Inside(low, high) => Self::Inside(
+                if low <= 0.0 { f64::NEG_INFINITY } else { low },
+                if high >= 1.0 { f64::INFINITY } else { high },
+            ),
+            Self::Outside(..) => self,
         }
     }
 }

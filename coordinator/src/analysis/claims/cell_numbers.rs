@@ -33,6 +33,13 @@ pub(super) struct CellNumber {
     pub(super) missing: u64,
 }
 
+impl CellNumber {
+    /// Whether trials may have the same number only because events and their counts lie far apart.
+    pub(super) fn is_of_events(&self) -> bool {
+        !self.is_resampled && (self.rounded != [self.full; 2] || self.full.fract() == 0.0)
+    }
+}
+
 /// What a cell's numbers are computed with.
 #[derive(Clone, Copy)]
 pub(super) struct NumberContext<'a> {
@@ -97,7 +104,10 @@ impl NumberContext<'_> {
             .filter(|(_, numbers)| numbers.iter().all(|x| x.is_finite()));
         let defined: Vec<(u32, [f64; 3])> = defined.copied().collect();
         let n = defined.len() as f64;
-        let mean = |of: usize| defined.iter().map(|(_, x)| x[of]).sum::<f64>() / n;
+        // Sums of differences lose no digits where numbers are nearly equal, and equal numbers have themselves as their mean.
+        let first = defined.first().map_or([f64::NAN; 3], |(_, x)| *x);
+        let mean =
+            |of: usize| first[of] + defined.iter().map(|(_, x)| x[of] - first[of]).sum::<f64>() / n;
 
         let full = mean(0);
         let without = (0..self.design.stream_count()).map(|stream| {

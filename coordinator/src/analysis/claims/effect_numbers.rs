@@ -58,7 +58,14 @@ impl EffectNumbers<'_> {
         let cells = self.cells.len();
         let pairs = (0..cells).flat_map(|a| (a + 1..cells).map(move |b| (a, b)));
         pairs
-            .map(|(a, b)| self.estimate_function(&|y| libm::log(y[a] / y[b])))
+            .map(|(a, b)| {
+                let cells = [self.cells[a], self.cells[b]];
+                let pair = EffectNumbers {
+                    cells: &cells,
+                    ..self
+                };
+                pair.estimate_function(&|y| libm::log(y[0] / y[1]))
+            })
             .collect()
     }
 
@@ -81,6 +88,11 @@ impl EffectNumbers<'_> {
         } else {
             self.jackknife_spread(&without)?
         };
+        if spread.standard_error == 0.0 && self.cells.iter().any(|cell| cell.is_of_events()) {
+            return Err(
+                "all trials have the same number of steps or events, which shows nothing of its spread: use form = \"share\"".into(),
+            );
+        }
         let level = 1.0 - self.claim.alpha;
         let half = student_t_quantile(level, spread.degrees) * spread.standard_error;
         let (mut low, mut high) = (effect - half, effect + half);
@@ -133,16 +145,21 @@ impl EffectNumbers<'_> {
         streams.collect()
     }
 
-    /// The effect with events before and after where they are, of all cells and of the first one alone.
-    fn rounded_numbers(self, function: &CellFunction<'_>) -> Vec<f64> {
-        let sides = [(0, 0), (1, 1), (0, 1), (1, 0)];
-        let numbers = |(first, others): (usize, usize)| {
+    /// The least and the largest effect with the events of each cell before or after where they are.
+    fn rounded_numbers(self, function: &CellFunction<'_>) -> [f64; 2] {
+        let full: Vec<f64> = self.cells.iter().map(|cell| cell.full).collect();
+        [-1.0, 1.0].map(|sign| {
             let cells = self.cells.iter().enumerate();
-            let rounded =
-                cells.map(|(at, cell)| cell.rounded[if at == 0 { first } else { others }]);
+            let rounded = cells.map(|(at, cell)| {
+                let [before, after] = cell.rounded.map(|number| {
+                    let mut numbers = full.clone();
+                    numbers[at] = number;
+                    sign * function(&numbers)
+                });
+                cell.rounded[usize::from(after > before)]
+            });
             function(&rounded.collect::<Vec<_>>())
-        };
-        sides.into_iter().map(numbers).collect()
+        })
     }
 
     fn jackknife_spread(self, without: &[Vec<f64>]) -> Result<EffectSpread, String> {

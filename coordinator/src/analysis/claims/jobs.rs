@@ -159,9 +159,17 @@ impl ClaimJob {
                     .map(|one| one.of_trial(&nodes[0], steps.len()))
                     .collect(),
             },
+            // What a trial does not have is equal to nothing.
+            JobKind::Bits if self.roots.iter().any(|root| is_undefined(&nodes[0][*root])) => {
+                TrialValue::Numbers([f64::NAN; 3])
+            }
             JobKind::Bits => TrialValue::Bits(fingerprint_bits(&self.roots, &nodes[0], steps)),
         }
     }
+}
+
+fn is_undefined(node: &NodeValue) -> bool {
+    matches!(node, NodeValue::Number(x) if x.is_nan())
 }
 
 /// A fingerprint of the steps and of the values of some nodes, in which every bit counts.

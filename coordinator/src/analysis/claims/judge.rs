@@ -144,6 +144,11 @@ impl EffectJudge<'_> {
                 "a verdict needs {} repeats at least",
                 claim.min_repeats
             ))
+        } else if claim.form == ClaimForm::Bits
+            && !claim.is_control
+            && counts.iter().any(|counts| counts.diverged > 0)
+        {
+            Err("trials diverged, so that not every repeat can be compared".to_owned())
         } else {
             match claim.form {
                 ClaimForm::Bits => Ok(weigh_bits(claim, &cells)),
@@ -232,9 +237,15 @@ impl EffectJudge<'_> {
                 x != 0.0
             }
         };
-        let lost = if is_extreme { counts.diverged } else { 0 };
+        // No comparison with a number that a trial does not have holds, and none shows that it is within bounds.
+        let missing = numbers.cells[0].missing;
+        let lost = if is_extreme {
+            counts.diverged + missing
+        } else {
+            0
+        };
         let hits = values.filter(|x| is_hit(*x)).count() as u64 + lost;
-        let trials = numbers.cells[0].n + counts.diverged;
+        let trials = numbers.cells[0].n + missing + counts.diverged;
         if trials == 0 {
             return Err("no trial has this number".into());
         }
@@ -249,7 +260,7 @@ impl EffectJudge<'_> {
         let tested = if is_extreme {
             EffectRegion::Inside(f64::NEG_INFINITY, claim.chance)
         } else {
-            region
+            region.without_bounds_of_shares()
         };
         let mut weighed = WeighedEffect::of_estimate(&estimate, tested, trials);
         if is_extreme {
