@@ -237,7 +237,7 @@ impl EffectJudge<'_> {
                 x != 0.0
             }
         };
-        // No comparison with a number that a trial does not have holds, and none shows that it is within bounds.
+        // No condition holds for a number that a trial does not have, and it lies within no bounds.
         let missing = numbers.cells[0].missing;
         let lost = if is_extreme {
             counts.diverged + missing
@@ -268,12 +268,16 @@ impl EffectJudge<'_> {
                 .notes
                 .push(format!("{hits} of {trials} trials outside"));
             if hits == 0 {
-                let needed = (claim.alpha.ln() / (1.0 - claim.chance).ln()).ceil();
-                weighed.needed = Some(needed as u64);
+                weighed.needed = Some(count_trials_without_hit(claim));
             }
         }
         Ok(weighed)
     }
+}
+
+/// The number of trials of which none may lie outside to show the chance of a claim.
+fn count_trials_without_hit(claim: &Claim) -> u64 {
+    (claim.alpha.ln() / (1.0 - claim.chance).ln()).ceil() as u64
 }
 
 /// An effect with its test.
