@@ -45,7 +45,14 @@ pub fn settings_with_scale(settings: &[String], scale: Option<&str>) -> Vec<Stri
         .iter()
         .cloned()
         .partition(|setting| setting.trim_start().starts_with("scale."));
-    let chosen = format!("{SCALE}=\"{scale}\"");
+    let plain = format!("{SCALE}={scale}");
+    let is_word =
+        node::parse_setting(&plain).is_ok_and(|(_, node)| node.value.to_string() == scale);
+    // A name such as 1.0 would be read as a number.
+    let chosen = match is_word {
+        true => plain,
+        false => format!("{SCALE}=\"{scale}\""),
+    };
     within.into_iter().chain([chosen]).chain(others).collect()
 }
 
