@@ -1,7 +1,7 @@
 //! Verdicts on the claims of a sweep, from the curves of its trials.
 //!
-//! [`jobs`] says what is computed of each trial, [`read`] reads the curves once and keeps [`cell_numbers`] instead of them,
-//! [`effect_numbers`] makes the effect of a claim out of those, [`judge`] decides, and [`query`] does all of it for a sweep.
+//! `jobs` says what is computed of each trial, `read` reads the curves once and keeps `cell_numbers` instead of them,
+//! `effect_numbers` makes the effect of a claim out of those, `judge` decides, and `query` does all of it for a sweep.
 
 mod cell_numbers;
 mod design;

@@ -22,8 +22,12 @@ pub struct VerdictArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// File with [quantity] and [[claim]]; its claims are marked post hoc [default: the claims of the sweep]
-    #[arg(long, value_name = "FILE")]
+    /// File of claims.
+    #[arg(
+        long,
+        help = "File with [quantity] and [[claim]]; its claims are marked post hoc [default: the claims of the sweep]",
+        value_name = "FILE"
+    )]
     pub claims: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
