@@ -228,24 +228,8 @@ impl EffectJudge<'_> {
         }
 
         let region = effect_region(claim);
-        let values = numbers.cells[0].trials.iter().map(|(_, x)| *x);
         let is_extreme = claim.form == ClaimForm::Extreme;
-        let is_hit = |x: f64| {
-            if is_extreme {
-                !region.contains(x)
-            } else {
-                x != 0.0
-            }
-        };
-        // No condition holds for a number that a trial does not have, and it lies within no bounds.
-        let missing = numbers.cells[0].missing;
-        let lost = if is_extreme {
-            counts.diverged + missing
-        } else {
-            0
-        };
-        let hits = values.filter(|x| is_hit(*x)).count() as u64 + lost;
-        let trials = numbers.cells[0].n + missing + counts.diverged;
+        let (hits, trials) = count_hits(claim.form, region, numbers.cells[0], counts.diverged);
         if trials == 0 {
             return Err("no trial has this number".into());
         }
@@ -273,6 +257,25 @@ impl EffectJudge<'_> {
         }
         Ok(weighed)
     }
+}
+
+/// Counts the trials of a cell that meet a condition or, for `extreme`, lie outside of a region, and all of its trials. No condition
+/// holds for a number that a trial does not have, and it lies within no bounds.
+fn count_hits(
+    form: ClaimForm,
+    region: EffectRegion,
+    cell: &CellNumber,
+    diverged: u64,
+) -> (u64, u64) {
+    let without_number = cell.missing + diverged;
+    let values = cell.trials.iter().map(|(_, x)| *x);
+    let hits = match form {
+        ClaimForm::Extreme => {
+            values.filter(|x| !region.contains(*x)).count() as u64 + without_number
+        }
+        _ => values.filter(|x| *x != 0.0).count() as u64,
+    };
+    (hits, cell.n + without_number)
 }
 
 /// The number of trials of which none may lie outside to show the chance of a claim.
