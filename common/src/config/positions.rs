@@ -25,7 +25,7 @@ enum NumberForm {
 /// What the value of an expression is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WrittenNumber {
-    /// A number.
+    /// The number itself, in the field's own unit.
     Plain,
     /// A factor on the present value.
     Factor,

@@ -27,7 +27,7 @@ pub(super) struct Cases {
     fingerprints: Vec<u64>,
 }
 
-/// One case.
+/// The fields and free names of one case, in the order of the file.
 #[derive(Debug, Clone)]
 struct CaseBundle {
     label: String,

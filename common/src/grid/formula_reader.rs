@@ -383,6 +383,12 @@ impl FormulaReader<'_> {
         {
             return Ok(Some(FormulaInput::Constant(number)));
         }
+        if is_below {
+            if self.grid.reading_mode.grammar < EXPRESSIONS_GRAMMAR {
+                return Ok(None);
+            }
+            self.grid.min_grammar = self.grid.min_grammar.max(EXPRESSIONS_GRAMMAR);
+        }
 
         let found =
             derived.or_else(|| self.find_pending(path, |o| matches!(o, FormulaOwner::File { .. })));

@@ -36,7 +36,7 @@ use crate::ids::{CellIndex, Repeat, ShapeClass, TrialIndex};
 use crate::pinned_file::FilePin;
 use crate::random_streams;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::{CASES_GRAMMAR, MOMENTS_GRAMMAR, ReadingMode};
+use crate::spec_file::grammar::{CASES_GRAMMAR, EQUAL_WIDTHS_GRAMMAR, MOMENTS_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
 
@@ -100,7 +100,11 @@ impl Grid {
             .try_for_each(|cases| cases.check_axes(&axes[CASE_AXIS + 1..]))?;
         let factors = read_factors(grid, &axes).map_err(SpecError::of_combination)?;
         let product = checked_product(&factors).map_err(SpecError::of_combination)?;
-        let has_cases = cases.is_some();
+        let min_grammar = match cases {
+            Some(_) => CASES_GRAMMAR,
+            None if has_table_of_widths(&base, &axes) => EQUAL_WIDTHS_GRAMMAR,
+            None => 1,
+        };
         let mut this = Self {
             base,
             files: files.to_vec(),
@@ -114,7 +118,7 @@ impl Grid {
             classes: 1,
             kept_positions: None,
             reading_mode: reading,
-            min_grammar: if has_cases { CASES_GRAMMAR } else { 1 },
+            min_grammar,
             derived_fingerprint: 0,
             variety_cells: Vec::new(),
         };
@@ -450,6 +454,17 @@ impl Grid {
     pub(crate) fn describe_case_owner(&self, field: &str) -> Option<String> {
         self.cases.as_ref()?.describe_owner(field)
     }
+}
+
+/// Whether `model.hidden` is a table of a width and a depth, in the file or on an axis.
+fn has_table_of_widths(base: &SpecTable, axes: &[Axis]) -> bool {
+    let is_table = |node: &SpecNode| matches!(node.value, SpecValue::Table(_));
+    base.get_at_path("model.hidden").is_some_and(is_table)
+        || axes.iter().any(|axis| match axis.field.as_deref() {
+            Some("model.hidden") => (0..axis.len()).any(|at| is_table(&axis.node_at(at))),
+            Some(field) => field.starts_with("model.hidden."),
+            None => false,
+        })
 }
 
 /// The tables that cells have values in: `[measure]` only if it has expressions.

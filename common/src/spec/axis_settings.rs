@@ -41,10 +41,7 @@ impl Spec {
         for setting in &source.settings {
             let (path, node) = node::parse_setting(setting)?;
             let field = expand_short_name(&path);
-            let mut axes = self.grid.axes().iter();
-            if let Some(axis) = axes.find(|axis| axis.field.as_ref() == Some(&field)) {
-                return Err(override_error(&format!("grid.{}", axis.name), path, node));
-            }
+            self.check_not_an_axis(&field, &path, &node)?;
             self.check_overridden(&field, path, node)?;
         }
 
@@ -52,23 +49,62 @@ impl Spec {
         let chosen = self.scales.chosen.as_deref();
         let of_scale = chosen.map(|scale| fields_of_scale(&source.text, scale));
         for (field, node) in of_scale.into_iter().flatten() {
+            if matches!(node.value, SpecValue::Table(_)) {
+                self.check_not_an_axis(&field, &field, &node)?;
+            }
             self.check_overridden(&field, field.clone(), node)?;
         }
         Ok(())
     }
 
+    /// Checks that no axis has the field that is set at `path`, nor one that a table there names.
+    fn check_not_an_axis(&self, field: &str, path: &str, node: &SpecNode) -> Result<(), SpecError> {
+        let mut axes = self.grid.axes().iter();
+        let axis = axes.find(|axis| {
+            let of_axis = axis.field.as_deref();
+            of_axis.is_some_and(|of_axis| is_set_by(of_axis, field, node))
+        });
+        match axis {
+            Some(axis) => {
+                let owner = format!("grid.{}", axis.name);
+                Err(override_error(&owner, path.to_owned(), node.clone()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks that neither `[derive]` nor a case decides a field that is set at `path`.
     fn check_overridden(&self, field: &str, path: String, node: SpecNode) -> Result<(), SpecError> {
-        if self.grid.has_derived_field(field) {
-            return Err(override_error(&format!("derive.{path}"), path, node));
+        let mut derived = self.grid.computed_fields();
+        let found = derived.find(|derived| {
+            self.grid.has_derived_field(derived) && is_set_by(derived, field, &node)
+        });
+        if let Some(derived) = found {
+            return Err(override_error(&format!("derive.{derived}"), path, node));
         }
-        match self.grid.describe_case_owner(field) {
+
+        // A case that sets a field of a section takes nothing from the rest of it.
+        let is_section = !field.contains('.');
+        let owner = self.grid.describe_case_owner(field);
+        match owner.filter(|_| !is_section) {
             Some(owner) => {
                 let message = format!("{owner} decides this field in its cells: set that instead");
                 Err(SpecError::new(node.origin, path, message))
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Whether a setting of `field` sets the field `owned` too: the same one, or one that a table names.
+fn is_set_by(owned: &str, field: &str, node: &SpecNode) -> bool {
+    let Some(rest) = owned.strip_prefix(field) else {
+        return false;
+    };
+    match (&node.value, rest.strip_prefix('.')) {
+        _ if rest.is_empty() => true,
+        (SpecValue::Table(table), Some(within)) => table.get_at_path(within).is_some(),
+        _ => false,
     }
 }
 

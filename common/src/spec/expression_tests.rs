@@ -284,3 +284,19 @@ fn a_million_cells_with_expressions_are_read() {
     );
     assert_eq!(spec.grid.cell_count(), 1_000_000);
 }
+
+#[test]
+fn what_older_programs_refuse_is_in_a_later_grammar() {
+    let grammar = |text: &str| read(text).min_grammar();
+    assert_eq!(grammar("[derive]\nwd = \"lr/4\"\n"), 1);
+    assert_eq!(
+        grammar("[grid]\nk = [1, 2]\n[derive]\nmomentum = \"0.1*wd\"\nwd = \"k/4\"\n"),
+        3
+    );
+
+    let mlp = |hidden: &str| {
+        let model = format!("model = {{ kind = \"mlp\", hidden = {hidden} }}");
+        read_with("", &[&model]).min_grammar()
+    };
+    assert_eq!((mlp("[8, 8]"), mlp("{ width = 8, depth = 2 }")), (1, 3));
+}

@@ -203,7 +203,7 @@ fn flatten_trial_fields(document: &SpecTable) -> Vec<(String, &SpecNode)> {
     let mut fields = flatten_fields(document);
     fields.retain(|(name, _)| {
         let section = name.split('.').next();
-        matches!(section, Some("data" | "model" | "train")) && name.contains('.')
+        matches!(section, Some("data" | "model" | "train"))
     });
     fields
 }

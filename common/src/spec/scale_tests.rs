@@ -217,3 +217,29 @@ fn earlier_grammars_have_no_scales() {
         .to_string();
     assert!(error.contains("unknown key 'scale'"), "{error}");
 }
+
+#[test]
+fn a_table_that_sets_what_is_an_axis_or_derived_is_refused() {
+    for (rest, words) in [
+        (
+            "[grid]\nmodel.width = [4, 8]\n[scale.a]\nmodel = { kind = \"cnn4\", width = 4 }\n",
+            "grid.model.width decides this field",
+        ),
+        (
+            "[grid]\nmomentum = [0.5, 0.9]\n[scale.a]\ntrain.optimizer = { kind = \"sgd\", momentum = 0.5 }\n",
+            "grid.momentum decides this field",
+        ),
+        (
+            "[derive]\nmodel.width = \"2*4\"\n[scale.a]\nmodel = { kind = \"cnn4\", width = 4 }\n",
+            "derive.model.width decides this field",
+        ),
+    ] {
+        let error = refusal(rest, "a");
+        assert!(error.contains(words), "{rest}\n{error}");
+    }
+
+    // What the table does not name stays with the axis.
+    let rest = "[grid]\nmodel.width = [4, 8]\n[scale.a]\nmodel = { kind = \"cnn4\" }\n";
+    let spec = Spec::read_new(&scaled(rest, Some("a"), &[])).expect("valid");
+    assert_eq!(spec.grid.cell_count(), 2);
+}

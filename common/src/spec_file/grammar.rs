@@ -14,8 +14,9 @@ use crate::spec_file::error::{Origin, SpecError};
 /// 1. Expressions as `exmex` reads them: a sign binds tighter than a power, powers are taken from the left, and
 ///    `a < b < c` compares the truth of `a < b`, 1 or 0, with `c`.
 /// 2. Expressions as in mathematics ([`crate::expr`]).
-/// 3. `[case]`, `[scale]`, expressions in the place of numbers, and lists of moments, which earlier versions refuse; and entries of
-///    a schedule that begin at the end of the trial.
+/// 3. `[case]`, `[scale]`, expressions in the place of numbers, lists of moments, equal hidden widths, and fields of `[derive]` that
+///    are computed from those below them, which earlier versions refuse; and entries of a schedule that begin at the end of the
+///    trial.
 pub const GRAMMAR: u32 = 3;
 
 /// The first version with `[case]`.
@@ -24,7 +25,9 @@ pub(crate) const CASES_GRAMMAR: u32 = 3;
 pub(crate) const SCALES_GRAMMAR: u32 = 3;
 /// The first version with lists of moments, and with entries of a schedule at the end of the trial.
 pub(crate) const MOMENTS_GRAMMAR: u32 = 3;
-/// The first version with expressions in the place of numbers.
+/// The first version with a table of a width and a depth in the place of hidden widths.
+pub(crate) const EQUAL_WIDTHS_GRAMMAR: u32 = 3;
+/// The first version with expressions in the place of numbers, and with fields that `[derive]` computes from those below them.
 pub(crate) const EXPRESSIONS_GRAMMAR: u32 = 3;
 
 /// The mode in which a sweep file is read.
