@@ -23,7 +23,7 @@ mod varieties;
 pub(crate) use fields::{flatten_fields, resolve_field_name};
 use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
-use read::{checked_product, read_axes, read_factors, section_table};
+use read::{checked_product, has_table_of_widths, read_axes, read_factors, section_table};
 pub(crate) use read::{find_axis_for_field, flatten_axes, is_axis_form};
 
 use cases::{CASE_AXIS, CaseNumber, Cases};
@@ -36,7 +36,9 @@ use crate::ids::{CellIndex, Repeat, ShapeClass, TrialIndex};
 use crate::pinned_file::FilePin;
 use crate::random_streams;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::{CASES_GRAMMAR, EQUAL_WIDTHS_GRAMMAR, MOMENTS_GRAMMAR, ReadingMode};
+use crate::spec_file::grammar::{
+    CASES_GRAMMAR, EQUAL_WIDTHS_GRAMMAR, MOMENTS_GRAMMAR, ReadingMode,
+};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
 
@@ -454,17 +456,6 @@ impl Grid {
     pub(crate) fn describe_case_owner(&self, field: &str) -> Option<String> {
         self.cases.as_ref()?.describe_owner(field)
     }
-}
-
-/// Whether `model.hidden` is a table of a width and a depth, in the file or on an axis.
-fn has_table_of_widths(base: &SpecTable, axes: &[Axis]) -> bool {
-    let is_table = |node: &SpecNode| matches!(node.value, SpecValue::Table(_));
-    base.get_at_path("model.hidden").is_some_and(is_table)
-        || axes.iter().any(|axis| match axis.field.as_deref() {
-            Some("model.hidden") => (0..axis.len()).any(|at| is_table(&axis.node_at(at))),
-            Some(field) => field.starts_with("model.hidden."),
-            None => false,
-        })
 }
 
 /// The tables that cells have values in: `[measure]` only if it has expressions.

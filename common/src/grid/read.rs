@@ -304,3 +304,17 @@ pub(super) fn checked_product(factors: &[GridFactor]) -> Result<u64, SpecError> 
         SpecError::new(Origin::Default, "grid", message)
     })
 }
+
+/// Whether `model.hidden` is a table of a width and a depth, in the file or on an axis.
+pub(super) fn has_table_of_widths(base: &SpecTable, axes: &[Axis]) -> bool {
+    base.get_at_path("model.hidden").is_some_and(is_table)
+        || axes.iter().any(|axis| match axis.field.as_deref() {
+            Some("model.hidden") => (0..axis.len()).any(|at| is_table(&axis.node_at(at))),
+            Some(field) => field.starts_with("model.hidden."),
+            None => false,
+        })
+}
+
+fn is_table(node: &SpecNode) -> bool {
+    matches!(node.value, SpecValue::Table(_))
+}

@@ -230,7 +230,7 @@ fn a_table_that_sets_what_is_an_axis_or_derived_is_refused() {
             "grid.momentum decides this field",
         ),
         (
-            "[derive]\nmodel.width = \"2*4\"\n[scale.a]\nmodel = { kind = \"cnn4\", width = 4 }\n",
+            "[derive]\n\"model.width\" = \"2*4\"\n[scale.a]\nmodel = { kind = \"cnn4\", width = 4 }\n",
             "derive.model.width decides this field",
         ),
     ] {
