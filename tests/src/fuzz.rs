@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use ergodic::analysis::{RowSource, TableParams, TableQuery};
-use ergodic::client::commands::plan::{ClassSpeeds, NamedFiles, render_plan};
+use ergodic::client::commands::plan::{ClassCosts, NamedFiles, render_plan};
 use ergodic::client::render::TextFormat;
 use ergodic::core::{
     Admission, CommitOutcome, Core, CoreTime, Effect, MetricPositions, SessionEnd, StoredRow,
@@ -123,7 +123,7 @@ pub fn sweep(bytes: &[u8]) {
         render_plan(
             &spec,
             &NamedFiles::default(),
-            &ClassSpeeds::default(),
+            &ClassCosts::default(),
             format,
         );
     }

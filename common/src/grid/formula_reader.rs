@@ -8,6 +8,7 @@ use crate::grid::cases::{CASE, CaseNumber};
 use crate::grid::fields::{is_part_of_field, resolve_field_name};
 use crate::grid::formula::{DerivedField, Formula, FormulaInput, FormulaOwner};
 use crate::grid::inline::{FoundExpression, NumberSlot, find_expressions};
+use crate::grid::read::flatten_fields;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{EXPRESSIONS_GRAMMAR, GRAMMAR};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -78,10 +79,10 @@ impl Grid {
 
 impl FormulaReader<'_> {
     fn add_derived(&mut self, table: &SpecTable) -> Result<(), SpecError> {
-        for (name, node) in &table.0 {
+        for (name, node) in flatten_fields(table) {
             let path = format!("derive.{name}");
-            let field = resolve_field_name(name).unwrap_or_else(|| name.clone());
-            self.check_derived_field(name, &field)
+            let field = resolve_field_name(&name).unwrap_or_else(|| name.clone());
+            self.check_derived_field(&name, &field)
                 .map_err(|message| SpecError::new(node.origin.clone(), path.clone(), message))?;
             self.add(PendingFormula {
                 field,

@@ -167,32 +167,38 @@ fn is_column_name(name: &str) -> bool {
     RESERVED_COLUMNS.contains(&name) || Metric::from_name(name).is_some()
 }
 
-/// The entries of `[grid]` except `zip`. An unquoted `model.width = …` is the dotted path that it looks like.
+/// The entries of `[grid]` except `zip`.
 pub(crate) fn flatten_axes(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
-    fn flatten_into<'a>(prefix: &str, table: &'a SpecTable, out: &mut Vec<(String, &'a SpecNode)>) {
-        for (key, node) in &table.0 {
-            let name = if prefix.is_empty() {
-                key.clone()
-            } else {
-                format!("{prefix}.{key}")
-            };
+    let mut axes = flatten_fields(grid);
+    axes.retain(|(name, _)| name != "zip");
+    axes
+}
 
-            match &node.value {
-                SpecValue::Table(inner)
-                    if matches!(name.split('.').next(), Some("data" | "model" | "train"))
-                        && !inner.0.iter().any(|(k, _)| is_axis_form(k)) =>
-                {
-                    flatten_into(&name, inner, out);
-                }
-                _ => out.push((name, node)),
+/// The entries of `[grid]` or `[derive]`. An unquoted `model.width = …` is the dotted path that it looks like.
+pub(super) fn flatten_fields(table: &SpecTable) -> Vec<(String, &SpecNode)> {
+    let mut out = Vec::new();
+    flatten_into("", table, &mut out);
+    out
+}
+
+fn flatten_into<'a>(prefix: &str, table: &'a SpecTable, out: &mut Vec<(String, &'a SpecNode)>) {
+    for (key, node) in &table.0 {
+        let name = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
+
+        match &node.value {
+            SpecValue::Table(inner)
+                if matches!(name.split('.').next(), Some("data" | "model" | "train"))
+                    && !inner.0.iter().any(|(k, _)| is_axis_form(k)) =>
+            {
+                flatten_into(&name, inner, out);
             }
+            _ => out.push((name, node)),
         }
     }
-
-    let mut out = Vec::new();
-    flatten_into("", grid, &mut out);
-    out.retain(|(name, _)| name != "zip");
-    out
 }
 
 /// The name of the axis of `[grid]` that sets a field.

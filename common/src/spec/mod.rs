@@ -4,6 +4,7 @@ mod axis_settings;
 #[cfg(test)]
 mod case_tests;
 mod claims;
+mod evaluated_images;
 #[cfg(test)]
 mod expression_tests;
 pub(crate) mod meaning_hash;

@@ -311,6 +311,29 @@ fn derived_fields_use_free_names_axes_and_plain_fields() {
 }
 
 #[test]
+fn a_derived_field_is_named_with_or_without_quotes() {
+    let grid = "[grid]\na = [2, 4]\n[derive]\n";
+    let quoted = read(&format!(
+        "{grid}\"model.init.scale\" = \"a\"\n\"train.wd\" = \"0.1/a\"\n"
+    ));
+    let plain = read(&format!(
+        "{grid}model.init.scale = \"a\"\ntrain.wd = \"0.1/a\"\n"
+    ));
+    for cell in [CellIndex(0), CellIndex(1)] {
+        let [quoted, plain] = [&quoted, &plain].map(|spec| spec.grid.resolve_config(cell));
+        assert_eq!(quoted.expect("a cell"), plain.expect("a cell"));
+    }
+
+    let message = refusal("[derive]\nmodel.init.scle = \"2\"\n", &[]);
+    assert!(message.contains("derive.model.init.scle"), "{message}");
+    let message = refusal("[derive]\ntrain.lr = 2\n", &[]);
+    assert!(
+        message.contains("derive.train.lr: expected an expression"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_cell_is_found_by_what_differs_in_it() {
     let zipped = "lr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n";
     let grid = read(&format!("[grid]\n{zipped}")).grid;

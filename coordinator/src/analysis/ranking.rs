@@ -17,11 +17,15 @@ use ergodic_common::spec::stopping_rule::StoppingCriterion;
 use crate::estimators::Sample;
 use crate::estimators::crossed::Crossing;
 use crate::estimators::rank::{CellEnds, Ranks, TrialEnd, better_first, find_repeat};
+use crate::estimators::sample::mean_of_finite_values;
 use crate::estimators::special::student_t_cdf;
 
 /// The scores of a row, in the order of repeats: mean of the values, `None` if one diverged or is
 /// not finite, and mean share of other cells that did better.
-type RepeatScores = Vec<(u32, (Option<f64>, f64))>;
+type RepeatScores = Vec<(u32, Score)>;
+
+/// The score of a row in a repeat.
+type Score = (Option<f64>, f64);
 
 /// The rank of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -212,23 +216,15 @@ impl RankedRows {
         }
 
         let sign = if self.larger_is_better { -1.0 } else { 1.0 };
-        let common: Vec<_> = row
-            .repeats
-            .iter()
-            .filter_map(|(repeat, here)| Some((*repeat, *here, best.score_in_repeat(*repeat)?)))
-            .collect();
-        let values: Option<Vec<f64>> = common
-            .iter()
-            .map(|(_, here, there)| Some(sign * (here.0? - there.0?)))
-            .collect();
-        let differences = values.unwrap_or_else(|| {
-            common
-                .iter()
-                .map(|(_, here, there)| here.1 - there.1)
-                .collect()
-        });
+        let differences = row
+            .differences(best, |here, there| Some(sign * (here.0? - there.0?)))
+            .or_else(|| row.differences(best, |here, there| Some(here.1 - there.1)))
+            .unwrap_or_default();
 
-        let repeats: Vec<u32> = common.iter().map(|(repeat, ..)| *repeat).collect();
+        let repeats = match self.crossing {
+            Some(_) => row.common_repeats(best),
+            None => Vec::new(),
+        };
         let others = self.rows.len() as f64 - 1.0;
         p_value_above_zero(differences, &repeats, self.crossing.as_ref())
             .is_some_and(|p| p <= ERROR_RATE / others)
@@ -236,7 +232,7 @@ impl RankedRows {
 }
 
 /// One-sided p, by Student's t, of the hypothesis that differences are not above 0. `None` for
-/// fewer than two.
+/// fewer than two. Only crossed streams need the repeats of the differences.
 fn p_value_above_zero(
     differences: Vec<f64>,
     repeats: &[u32],
@@ -390,7 +386,7 @@ impl RankedRow {
             .flat_map(|known| &known.repeats)
             .filter_map(|(_, x)| x.0)
             .collect();
-        let mean = Sample::new(finite).mean();
+        let mean = mean_of_finite_values(&finite);
 
         let stage = cells.iter().map(|known| known.stage).max()?;
         Some(Self {
@@ -403,9 +399,31 @@ impl RankedRow {
     }
 
     /// The score in a repeat, if the cell has the repeat.
-    fn score_in_repeat(&self, repeat: u32) -> Option<(Option<f64>, f64)> {
+    fn score_in_repeat(&self, repeat: u32) -> Option<Score> {
         let at = find_repeat(&self.repeats, repeat, |(repeat, _)| *repeat)?;
         Some(self.repeats[at].1)
+    }
+
+    /// A difference from another row in each common repeat; `None` if a repeat has none.
+    fn differences(
+        &self,
+        other: &Self,
+        difference: impl Fn(Score, Score) -> Option<f64>,
+    ) -> Option<Vec<f64>> {
+        let mut found = Vec::with_capacity(self.repeats.len());
+        for (repeat, here) in &self.repeats {
+            if let Some(there) = other.score_in_repeat(*repeat) {
+                found.push(difference(*here, there)?);
+            }
+        }
+        Some(found)
+    }
+
+    fn common_repeats(&self, other: &Self) -> Vec<u32> {
+        let repeats = self.repeats.iter().map(|(repeat, _)| *repeat);
+        repeats
+            .filter(|repeat| other.score_in_repeat(*repeat).is_some())
+            .collect()
     }
 }
 

@@ -243,7 +243,7 @@ fn group_by_repeat(contenders: &[&[(u32, TrialEnd)]]) -> Vec<(u32, RepeatEnds)> 
                 _ => groups
                     .binary_search_by_key(repeat, |(there, _)| *there)
                     .unwrap_or_else(|at| {
-                        groups.insert(at, (*repeat, Vec::new()));
+                        groups.insert(at, (*repeat, Vec::with_capacity(contenders.len())));
                         at
                     }),
             };

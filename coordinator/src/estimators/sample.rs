@@ -26,12 +26,7 @@ impl Sample {
     /// taken around the mean and corrected for its rounding (Chan, Golub and LeVeque 1983).
     pub fn new(values: Vec<f64>) -> Self {
         let n = values.len() as f64;
-        let first = if values.is_empty() {
-            0.0
-        } else {
-            compensated_sum(values.iter().copied()) / n
-        };
-        let drift = compensated_sum(values.iter().map(|x| x - first));
+        let (first, drift) = sum_twice(&values);
         let squares = compensated_sum(values.iter().map(|x| (x - first) * (x - first)))
             - drift * drift / n.max(1.0);
 
@@ -45,11 +40,10 @@ impl Sample {
             };
         }
 
-        // Rounding would give equal values a slightly different mean and a spread. Of zeros with
-        // different signs, which are equal, the mean is the least.
+        // Rounding would give equal values a slightly different mean and a spread.
         let equal = values.iter().all(|x| *x == values[0]);
         let mean = if equal {
-            values.iter().copied().min_by(f64::total_cmp).unwrap_or(0.0)
+            least_of_equal(&values)
         } else {
             first + drift / n
         };
@@ -310,6 +304,30 @@ pub fn wilson_interval(hits: u64, n: u64, level: f64) -> (f64, f64) {
     (low, if share == 1.0 { 1.0 } else { middle + half })
 }
 
+/// A mean of values, and the sum of what they are above it, which corrects its rounding.
+fn sum_twice(values: &[f64]) -> (f64, f64) {
+    let first = match values.len() {
+        0 => 0.0,
+        n => compensated_sum(values.iter().copied()) / n as f64,
+    };
+    (first, compensated_sum(values.iter().map(|x| x - first)))
+}
+
+/// The mean of equal values. Of zeros with different signs, which are equal, it is the least.
+fn least_of_equal(values: &[f64]) -> f64 {
+    values.iter().copied().min_by(f64::total_cmp).unwrap_or(0.0)
+}
+
+/// The mean of finite values as a [`Sample`] of them has it; `None` without values.
+pub(crate) fn mean_of_finite_values(values: &[f64]) -> Option<f64> {
+    let first = values.first()?;
+    if values.iter().all(|x| x == first) {
+        return Some(least_of_equal(values));
+    }
+    let (mean, drift) = sum_twice(values);
+    Some(mean + drift / values.len() as f64)
+}
+
 /// Compensated sum.
 pub(crate) fn compensated_sum(values: impl Iterator<Item = f64>) -> f64 {
     let mut total = 0.0_f64;
@@ -317,7 +335,7 @@ pub(crate) fn compensated_sum(values: impl Iterator<Item = f64>) -> f64 {
 
     for x in values {
         let next = total + x;
-        if next.is_infinite() || next.is_nan() {
+        if !next.is_finite() {
             total = next;
             lost = 0.0;
             continue;

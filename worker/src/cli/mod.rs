@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::generate::{CompletionsArgs, ManArgs, run_completions, run_man};
 use crate::cli::join::{default_cache_dir, join_coordinator};
-use crate::cli::step_rates::{StepRatesArgs, measure_step_rates};
+use crate::cli::trial_costs::{TrialCostsArgs, measure_costs_of_cells};
 use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
 use crate::link::LinkPool;
@@ -30,7 +30,7 @@ use crate::{failpoint, memory, replay, system};
 
 mod generate;
 mod join;
-mod step_rates;
+mod trial_costs;
 mod version;
 
 /// The older name of `--coordinator`, which stays as a hidden alias. `coordinator/src/cli/command.rs` has those of `ergodic`.
@@ -57,9 +57,9 @@ enum WorkerSubcommand {
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
     #[command(hide = true)]
     Trial(TrialArgs),
-    /// Measures how fast cells of a sweep train, for `ergodic plan`
+    /// Measures what trials of a sweep's cells cost, for `ergodic plan`
     #[command(hide = true)]
-    StepRates(StepRatesArgs),
+    TrialCosts(TrialCostsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -259,8 +259,8 @@ pub fn main() -> ExitCode {
         Some(WorkerSubcommand::Completions(args)) => run_completions(&args),
         Some(WorkerSubcommand::Man(args)) => run_man(&args),
         Some(WorkerSubcommand::Trial(args)) => run_trial_command(args),
-        Some(WorkerSubcommand::StepRates(args)) => {
-            parse_isa("auto").and_then(|isa| print_stdout(&measure_step_rates(&args, isa)?))
+        Some(WorkerSubcommand::TrialCosts(args)) => {
+            parse_isa("auto").and_then(|isa| print_stdout(&measure_costs_of_cells(&args, isa)?))
         }
         None => run_join_command(cli.join),
     };

@@ -88,7 +88,7 @@ pub(super) fn timing_streams() -> Streams {
 }
 
 /// Trains on random images: some steps that are not timed, and then some that are.
-pub(super) fn time_steps(
+fn time_steps(
     config: &TrialConfig,
     net: &Net,
     (warm_up, steps): (u64, u64),
@@ -225,7 +225,7 @@ fn random_trial_data(config: &TrialConfig, streams: &Streams) -> TrialData {
         .expect("the dataset has as many images as the config uses")
 }
 
-fn random_images(name: DatasetName, images: u32) -> Images {
+pub(super) fn random_images(name: DatasetName, images: u32) -> Images {
     let (height, width, channels) = name.image_shape();
     let len = (images * height * width * channels) as usize;
     let mut stream = fixed_stream("bench", u64::from(images));

@@ -16,11 +16,11 @@ mod engine;
 pub(crate) mod measure;
 pub(crate) mod network;
 pub(crate) mod optim;
-mod step_rate;
 #[cfg(test)]
 mod tests;
 mod toy;
 mod trial;
+mod trial_costs;
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -39,8 +39,8 @@ use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{CPU_F32, MetricCurve, TrialKey, TrialResult};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
-pub use step_rate::measure_step_rate;
 use trial::Training;
+pub use trial_costs::{TrialCosts, measure_trial_costs};
 
 /// The inputs of one trial.
 #[derive(Clone, Copy)]

@@ -1,13 +1,15 @@
 //! `ergodic plan`: describes a sweep without a coordinator, and stores nothing.
 
 mod classes;
+mod costs;
 mod named_files;
-mod speeds;
 
 use std::path::PathBuf;
 
 use clap::Args;
 use classes::{ClassPlan, class_to_json, estimate_stored_bytes, plan_classes};
+pub use costs::ClassCosts;
+use costs::{ASSUMED_FLOPS, find_class_costs};
 use ergodic_common::Spec;
 use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
@@ -19,8 +21,6 @@ use ergodic_proto::status::UserError;
 pub use named_files::NamedFiles;
 use named_files::inspect_named_files;
 use serde_json::json;
-pub use speeds::ClassSpeeds;
-use speeds::{ASSUMED_FLOPS, find_class_speeds};
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::render::TextFormat;
@@ -69,8 +69,8 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
         args.data_dir.as_deref(),
         args.coordinator.as_deref(),
     )?;
-    let speeds = find_class_speeds(&file.source, &spec).await;
-    print_output(render_plan(&spec, &named, &speeds, args.format))
+    let costs = find_class_costs(&file.source, &spec).await;
+    print_output(render_plan(&spec, &named, &costs, args.format))
 }
 
 /// Checks the file under each scale that is not chosen.
@@ -101,13 +101,13 @@ fn describe_scales(spec: &Spec) -> String {
 pub fn render_plan(
     spec: &Spec,
     named: &NamedFiles,
-    speeds: &ClassSpeeds,
+    costs: &ClassCosts,
     format: TextFormat,
 ) -> String {
     let classes = plan_classes(spec);
     match format {
-        TextFormat::Json => render_json_plan(spec, &classes, named, speeds),
-        _ => render_human_plan(spec, &classes, named, speeds),
+        TextFormat::Json => render_json_plan(spec, &classes, named, costs),
+        _ => render_human_plan(spec, &classes, named, costs),
     }
 }
 
@@ -118,11 +118,11 @@ fn planned_trials(spec: &Spec) -> u64 {
 }
 
 /// Estimates the seconds of one core for all trials and audits.
-fn estimate_core_seconds(spec: &Spec, classes: &[ClassPlan], speeds: &ClassSpeeds) -> f64 {
+fn estimate_core_seconds(spec: &Spec, classes: &[ClassPlan], costs: &ClassCosts) -> f64 {
     let repeats = planned_trials(spec) as f64 / spec.grid.cell_count() as f64;
     let once: f64 = classes
         .iter()
-        .map(|c| c.cells as f64 * repeats * c.trial_flops / speeds.of_class(c))
+        .map(|class| class.cells as f64 * repeats * costs.trial_seconds(class))
         .sum();
     once * (1.0 + spec.scheduling.audit_share)
 }
@@ -136,7 +136,7 @@ fn render_json_plan(
     spec: &Spec,
     classes: &[ClassPlan],
     named: &NamedFiles,
-    speeds: &ClassSpeeds,
+    costs: &ClassCosts,
 ) -> String {
     let min_repeats = spec
         .stopping_rule
@@ -166,11 +166,11 @@ fn render_json_plan(
         "scales": spec.scales.names,
         "shape_classes": classes
             .iter()
-            .map(|class| class_to_json(class, speeds.of_class(class)))
+            .map(|class| class_to_json(class, costs.trial_seconds(class)))
             .collect::<Vec<_>>(),
         "slot_bytes": slot_bytes(classes),
-        "core_seconds": estimate_core_seconds(spec, classes, speeds),
-        "speed_measured": !speeds.is_assumed(),
+        "core_seconds": estimate_core_seconds(spec, classes, costs),
+        "speed_measured": !costs.is_assumed(),
         "weights_bytes": weights,
         "prediction_bytes": predictions,
     });
@@ -181,14 +181,14 @@ fn render_human_plan(
     spec: &Spec,
     classes: &[ClassPlan],
     named: &NamedFiles,
-    speeds: &ClassSpeeds,
+    costs: &ClassCosts,
 ) -> String {
     let mut out = describe_size(spec);
     out += &describe_scales(spec);
     out += &describe_axes(spec);
     out += &format_data_line(spec, named);
-    out += &describe_classes(classes, speeds);
-    out += &describe_costs(spec, classes, speeds);
+    out += &describe_classes(classes, costs);
+    out += &describe_costs(spec, classes, costs);
     out + &format!("checked: {}\n", named.checks.join("; "))
 }
 
@@ -240,7 +240,7 @@ fn describe_axes(spec: &Spec) -> String {
     out
 }
 
-fn describe_classes(classes: &[ClassPlan], speeds: &ClassSpeeds) -> String {
+fn describe_classes(classes: &[ClassPlan], costs: &ClassCosts) -> String {
     let plural = if classes.len() == 1 {
         "class"
     } else {
@@ -256,7 +256,7 @@ fn describe_classes(classes: &[ClassPlan], speeds: &ClassSpeeds) -> String {
             format_count(class.parameters, "parameter"),
             class.trained_parameters,
             format_bytes(class.slot_bytes),
-            format_short_duration(class.trial_flops / speeds.of_class(class))
+            format_short_duration(costs.trial_seconds(class))
         );
     }
 
@@ -268,12 +268,12 @@ fn describe_classes(classes: &[ClassPlan], speeds: &ClassSpeeds) -> String {
 }
 
 /// Describes memory, time, and what is stored besides rows.
-fn describe_costs(spec: &Spec, classes: &[ClassPlan], speeds: &ClassSpeeds) -> String {
+fn describe_costs(spec: &Spec, classes: &[ClassPlan], costs: &ClassCosts) -> String {
     let condition = match certain_trials(spec) {
         Some(_) => "",
         None => ", if all repeats are needed,",
     };
-    let speed = if speeds.is_assumed() {
+    let speed = if costs.is_assumed() {
         format!("at {} GFLOP/s, which is assumed", ASSUMED_FLOPS / 1e9)
     } else {
         "like this machine's".to_owned()
@@ -282,7 +282,7 @@ fn describe_costs(spec: &Spec, classes: &[ClassPlan], speeds: &ClassSpeeds) -> S
         "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core{condition} {speed}\n",
         format_bytes(slot_bytes(classes)),
         format_bytes(dataset_bytes(spec)),
-        format_short_duration(estimate_core_seconds(spec, classes, speeds)),
+        format_short_duration(estimate_core_seconds(spec, classes, costs)),
     );
 
     let (weights, predictions) = estimate_stored_bytes(spec, classes);

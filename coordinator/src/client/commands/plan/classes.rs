@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use ergodic_common::config::ModelKind;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::metric::MeasurementPass;
+use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::net::{NOISE_BATCHES, Net};
-use ergodic_common::spec::{EvalStatistics, Measure};
+use ergodic_common::spec::Measure;
 use ergodic_common::{Spec, TrialConfig};
 use serde_json::json;
 
@@ -18,8 +18,8 @@ pub(super) struct ClassPlan {
     pub(super) label: String,
     /// A cell of the class.
     pub(super) cell: CellIndex,
-    /// What decides how fast this program trains the class on a given machine.
-    pub(super) speed_key: String,
+    /// What decides the costs of a trial's parts on a given machine.
+    pub(super) cost_key: String,
     pub(super) cells: u64,
     pub(super) parameters: u64,
     pub(super) trained_parameters: u64,
@@ -27,10 +27,15 @@ pub(super) struct ClassPlan {
     pub(super) slot_bytes: u64,
     /// Size of the file of weights that a trial stores, in bytes; 0 without one.
     pub(super) weights_bytes: u64,
+    /// Floating-point operations of a trial.
     pub(super) trial_flops: f64,
+    /// Number of samples of a trial.
+    pub(super) samples: u64,
+    /// Number of training steps that take as long as the gradients for one sample.
+    pub(super) gradient_steps: u64,
 }
 
-pub(super) fn class_to_json(class: &ClassPlan, flops_per_second: f64) -> serde_json::Value {
+pub(super) fn class_to_json(class: &ClassPlan, trial_seconds: f64) -> serde_json::Value {
     json!({
         "class": class.label,
         "cells": class.cells,
@@ -39,7 +44,8 @@ pub(super) fn class_to_json(class: &ClassPlan, flops_per_second: f64) -> serde_j
         "steps": class.steps,
         "slot_bytes": class.slot_bytes,
         "trial_flops": class.trial_flops,
-        "flops_per_second": flops_per_second,
+        "trial_seconds": trial_seconds,
+        "flops_per_second": class.trial_flops / trial_seconds,
     })
 }
 
@@ -69,7 +75,7 @@ fn plan_class(spec: &Spec, config: &TrialConfig, (cell, cells): (CellIndex, u64)
     let label = format_class_label(config);
     let steps = config.total_steps();
     let Some(net) = Net::from_config(config) else {
-        return plan_toy_class(config, label, (cell, cells));
+        return plan_toy_class(spec, config, label, (cell, cells));
     };
     let (parameters, trained_parameters) = net.param_counts();
     let weights_bytes = if spec.measure.save {
@@ -81,7 +87,7 @@ fn plan_class(spec: &Spec, config: &TrialConfig, (cell, cells): (CellIndex, u64)
     ClassPlan {
         label,
         cell,
-        speed_key: format_speed_key(config),
+        cost_key: format_cost_key(spec, config),
         cells,
         parameters,
         trained_parameters,
@@ -89,6 +95,8 @@ fn plan_class(spec: &Spec, config: &TrialConfig, (cell, cells): (CellIndex, u64)
         slot_bytes: net.trial_bytes(config, &spec.measure),
         weights_bytes,
         trial_flops: estimate_trial_flops(spec, config, &net),
+        samples: count_samples(spec, config),
+        gradient_steps: count_gradient_steps(&spec.measure),
     }
 }
 
@@ -106,26 +114,35 @@ fn format_class_label(config: &TrialConfig) -> String {
     )
 }
 
-/// The model, the images, the batch and the optimizer, which decide how fast a step is.
-fn format_speed_key(config: &TrialConfig) -> String {
-    let decides = |path: &str| path.starts_with("model.") || path == "train.optimizer.kind";
+/// The model, the images, the batch and the optimizer, which decide what a step takes, and the metrics and images of a sample.
+fn format_cost_key(spec: &Spec, config: &TrialConfig) -> String {
     let mut fields = config.identity_fields();
-    fields.retain(|(path, _)| decides(path));
+    fields.retain(|(path, _)| decides_costs(path));
     fields.sort_unstable();
     let fields: Vec<String> = fields
         .into_iter()
         .map(|(path, value)| format!("{path}={value}"))
         .collect();
+
     let (height, width, channels) = config.data.dataset.image_shape();
+    let metrics: Vec<_> = spec.measure.metrics.iter().map(Metric::name).collect();
     format!(
-        "{height}x{width}x{channels} batch={} {}",
+        "{height}x{width}x{channels} batch={} {} evaluated={} {}",
         config.effective_batch_size(),
-        fields.join(" ")
+        fields.join(" "),
+        spec.measure.evaluated_images(config),
+        metrics.join(" ")
     )
+}
+
+fn decides_costs(path: &str) -> bool {
+    let is_of_step = path.starts_with("model.") && !path.starts_with("model.init");
+    is_of_step || ["train.optimizer.kind", "data.augment", "data.order"].contains(&path)
 }
 
 /// The costs of the toy model, which has no network.
 fn plan_toy_class(
+    spec: &Spec,
     config: &TrialConfig,
     label: String,
     (cell, cells): (CellIndex, u64),
@@ -139,7 +156,7 @@ fn plan_toy_class(
     ClassPlan {
         label,
         cell,
-        speed_key: format_speed_key(config),
+        cost_key: format_cost_key(spec, config),
         cells,
         parameters: numbers,
         trained_parameters: numbers,
@@ -147,13 +164,15 @@ fn plan_toy_class(
         slot_bytes: 16 * numbers,
         weights_bytes: 0,
         trial_flops: (step_flops * steps) as f64,
+        samples: count_samples(spec, config),
+        gradient_steps: 0,
     }
 }
 
 fn estimate_trial_flops(spec: &Spec, config: &TrialConfig, net: &Net) -> f64 {
     let batch = u64::from(config.effective_batch_size());
     let samples = count_samples(spec, config);
-    let passes = samples * count_evaluated_images(spec, config);
+    let passes = samples * spec.measure.evaluated_images(config);
     let trained_on = batch * (config.total_steps() + samples * count_gradient_steps(&spec.measure));
 
     trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64
@@ -180,46 +199,6 @@ fn count_gradient_steps(measure: &Measure) -> u64 {
         0
     };
     noise + curvature
-}
-
-/// Number of images that are evaluated for one sample.
-fn count_evaluated_images(spec: &Spec, config: &TrialConfig) -> u64 {
-    let re_estimated = spec.measure.statistics == EvalStatistics::ReEstimated;
-    let mut images = count_images(
-        config,
-        spec.measure.needs_pass(MeasurementPass::Test),
-        spec.measure.needs_pass(MeasurementPass::Validation),
-        re_estimated,
-    );
-
-    // Averaged weights have batch statistics of their own, which take another pass.
-    if config.train.average.is_some() {
-        images += count_images(
-            config,
-            spec.measure.needs_pass(MeasurementPass::AverageTest),
-            spec.measure.needs_pass(MeasurementPass::AverageValidation),
-            true,
-        );
-    }
-
-    images
-}
-
-/// Number of images evaluated for one set of weights, including the training images if its
-/// statistics are re-estimated.
-fn count_images(config: &TrialConfig, tests: bool, validates: bool, re_estimates: bool) -> u64 {
-    let mut images = 0;
-    if tests {
-        images += u64::from(config.data.test);
-    }
-    if validates {
-        images += u64::from(config.data.validation);
-    }
-    if re_estimates && (tests || validates) {
-        images += u64::from(config.data.train);
-    }
-
-    images
 }
 
 /// Bytes of weights and of predictions that all trials store.

@@ -1,4 +1,4 @@
-//! `ergodic-worker step-rates`, for `ergodic plan`: how fast this machine trains cells of a sweep.
+//! `ergodic-worker trial-costs`, for `ergodic plan`: what trials of a sweep's cells cost on this machine.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use prost::Message as _;
 
-use crate::train::{Isa, measure_step_rate};
+use crate::train::{Isa, measure_trial_costs};
 
 /// The command's arguments. The sweep comes on stdin, as a message `SpecSource`.
 #[derive(Debug, Args)]
-pub(super) struct StepRatesArgs {
+pub(super) struct TrialCostsArgs {
     /// Time for all cells together
     #[arg(long, default_value = "1s", value_parser = ergodic_common::duration::parse_duration, value_name = "TIME")]
     budget: Duration,
@@ -24,12 +24,11 @@ pub(super) struct StepRatesArgs {
     cells: Vec<u64>,
 }
 
-/// Measures each cell, and returns floating-point operations per second of CPU time as a JSON list, with null for what trains
-/// nothing.
+/// Measures each cell, and returns the costs as a JSON list, with null for what trains nothing.
 ///
 /// # Errors
 /// There is no such sweep or cell.
-pub(super) fn measure_step_rates(args: &StepRatesArgs, isa: Isa) -> Result<String, UserError> {
+pub(super) fn measure_costs_of_cells(args: &TrialCostsArgs, isa: Isa) -> Result<String, UserError> {
     let mut bytes = Vec::new();
     std::io::stdin()
         .read_to_end(&mut bytes)
@@ -39,16 +38,17 @@ pub(super) fn measure_step_rates(args: &StepRatesArgs, isa: Isa) -> Result<Strin
     let spec = Spec::read_stored(&source).map_err(|e| bad_input(&e))?;
 
     let budget = args.budget / args.cells.len() as u32;
-    let mut rates = Vec::with_capacity(args.cells.len());
+    let mut costs = Vec::with_capacity(args.cells.len());
     for cell in &args.cells {
         let cell = CellIndex(*cell);
         if !spec.grid.has_cell(cell) {
             return Err(bad_input(&format!("the sweep has no cell {}", cell.0)));
         }
         let config = spec.grid.resolve_config(cell).map_err(|e| bad_input(&e))?;
-        rates.push(measure_step_rate(&config, budget, isa));
+        let measure = spec.measure_in(cell).map_err(|e| bad_input(&e))?;
+        costs.push(measure_trial_costs(&config, &measure, budget, isa));
     }
-    Ok(serde_json::json!(rates).to_string())
+    Ok(serde_json::json!(costs).to_string())
 }
 
 fn bad_input(why: &impl std::fmt::Display) -> UserError {
