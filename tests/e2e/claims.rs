@@ -34,6 +34,7 @@ lr = "0.1*model.init.scale^2"
 [measure]
 every   = "10 steps"
 metrics = ["train_loss", "effective_lr", "weight_norm_sq"]
+probe   = { points = 50, at = ["20 steps", "final"] }
 [quantity]
 inv  = "1/effective_lr"
 gain = "jump(inv, decay)"
@@ -50,6 +51,19 @@ of   = ["train_loss", "inv"]
 to   = "init.scale == 1"
 where = "init.scale == 3"
 control = true
+[[claim]]
+name  = "twice the scale, the same function"
+form  = "labels"
+to    = "init.scale == 1"
+where = "init.scale == 2"
+at    = "20 steps"
+below = 0.001
+[[claim]]
+name  = "twice the scale, the same curve"
+of    = "mean(abs(train_loss - other(train_loss)))"
+to    = "init.scale == 1"
+where = "init.scale == 2"
+below = 1e-12
 [[claim]]
 name   = "the jump"
 of     = "gain"
@@ -82,12 +96,12 @@ fn claims_about_a_sweep_are_judged() {
     assert_eq!(counts("the jump"), 3, "{found:?}");
     assert_eq!(counts("no cell learns better"), 2, "{found:?}");
     assert!(
-        found.len() == 7 && found.iter().all(|(_, verdict)| verdict == "agrees"),
+        found.len() == 9 && found.iter().all(|(_, verdict)| verdict == "agrees"),
         "{found:?}"
     );
     let people = cluster.ask(&["verdict", &id]);
     assert!(
-        people.contains("7 agree, 0 disagree, 0 not enough")
+        people.contains("9 agree, 0 disagree, 0 not enough")
             && people.contains("control, must be wrong")
             && people.contains("given the fixed head")
             && !people.contains("NaN"),
@@ -115,6 +129,16 @@ fn claims_about_a_sweep_are_judged() {
             "disagrees",
         ),
         ("of = \"gain\"\nwithin = [2, 30]\nmin = 5", 8, "not enough"),
+        (
+            "form = \"labels\"\nover = \"init.scale\"\nabove = 0.001\nwhere = \"init.scale < 3\"",
+            7,
+            "disagrees",
+        ),
+        (
+            "form = \"labels\"\nover = \"init.scale\"\nbelow = 0.5\nwhere = \"init.scale < 3\"\nrelative_to = \"20 steps\"",
+            8,
+            "not enough",
+        ),
         (
             "of = \"gain\"\nform = \"extreme\"\nbelow = 100",
             8,

@@ -14,11 +14,11 @@ def values(cells, repeats):
     return 1 + c + np.round(u * 2**20) / 2**20
 
 def student(theta, without, degrees):
-    """Effect and interval by the jackknife over the streams' groups, with Satterthwaite's degrees of freedom."""
+    """Effect and interval by the jackknife over the streams' groups."""
     parts = [(len(w) - 1) / len(w) * np.sum((w - np.mean(w)) ** 2) for w in without]
     variance = sum(parts)
     if degrees is None:
-        degrees = variance**2 / sum(p * p / (len(w) - 1) for p, w in zip(parts, without))
+        degrees = variance / sum(p / (len(w) - 1) for p, w in zip(parts, without))
     half = stats.t.ppf(1 - ALPHA, degrees) * np.sqrt(variance)
     return [float(theta), float(theta - half), float(theta + half)]
 
@@ -30,12 +30,39 @@ def jackknifed(function, x):
     return student(function(means(everything >= 0)), [without], n - 1)
 
 def crossed(x, sizes):
-    """The mean of one cell whose repeats cross two streams, the last of which changes fastest."""
+    """The mean of one cell whose repeats cross two streams, the last of which changes fastest. The degrees of freedom are the
+    harmonic mean of those of the streams, weighted by their variances."""
     n = x.shape[1]
     repeats = np.arange(n)
     groups = [repeats // sizes[1] % sizes[0], repeats % sizes[1]]
     without = [np.array([x[0, g != l].mean() for l in range(max(g) + 1)]) for g in groups]
     return student(x[0].mean(), without, None)
+
+def labels(cell, repeats, points, step):
+    """Labels from 0 to 2 by repeat and point; at later steps, cells are more alike."""
+    r, p = np.meshgrid(np.arange(repeats), np.arange(points), indexing="ij")
+    mixed = ((cell + 1) * 7 + (r + 1) * (p + 3) * 13 + r * r * p * 5 + step) % 11 % 3
+    return np.where((r + p + step) % (cell * 40 + 3) < 2, mixed, (cell + p) % 3 if step < 100 else p % 3)
+
+def energy(x, y, distance):
+    """2 E d(x, y) - E d(x, x') - E d(y, y') over all pairs of different repeats."""
+    n = len(x)
+    mean = lambda a, b: np.mean([distance(a[i], b[j]) for i in range(n) for j in range(n) if i != j])
+    return 2 * mean(x, y) - mean(x, x) - mean(y, y)
+
+def distances(distance, repeats, points, step):
+    """The distance of cells 0 and 1, and that without each repeat."""
+    x, y = (labels(cell, repeats, points, step) for cell in (0, 1))
+    keep = [np.arange(repeats) != r for r in range(repeats)]
+    return energy(x, y, distance), np.array([energy(x[k], y[k], distance) for k in keep])
+
+def fieller(distance, repeats, points):
+    """The ratio of the distance at step 100 to that at step 50, with Fieller's interval."""
+    (a, without_a), (b, without_b) = (distances(distance, repeats, points, step) for step in (100, 50))
+    cov = np.cov(without_a, without_b, ddof=0) * (repeats - 1)
+    t = stats.t.ppf(1 - ALPHA, repeats - 1)
+    low, high = np.roots([b * b - t * t * cov[1, 1], -2 * (a * b - t * t * cov[0, 1]), a * a - t * t * cov[0, 0]])[::-1]
+    return [float(a / b), float(min(low, high)), float(max(low, high))]
 
 out = {"alpha": ALPHA, "binomial": [], "forms": []}
 for k, n in [(0, 59), (0, 1), (1, 10), (5, 10), (10, 10), (37, 400), (3, 100000), (999, 1000)]:
@@ -50,5 +77,11 @@ for n in [3, 5, 12]:
                          "ratio": [float(v) for v in np.exp(jackknifed(lambda m: np.log(m[1] / m[0]), x))],
                          "slope": jackknifed(slope, x)})
 out["crossed"] = {"sizes": [3, 4], "value": crossed(values(1, 12), [3, 4])}
+unequal = lambda a, b: np.mean(a != b)
+root = lambda a, b: np.sqrt(np.mean(a != b))
+out["labels"] = {"repeats": 12, "points": 20,
+                 **{name: student(*(lambda d: (d[0], [d[1]]))(distances(d, 12, 20, 50)), 11)
+                    for name, d in [("by_point", unequal), ("joint", root)]},
+                 **{f"{name}_relative": fieller(d, 12, 20) for name, d in [("by_point", unequal), ("joint", root)]}}
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "claims.json"), "w") as f:
     json.dump(out, f, indent=1); f.write("\n")

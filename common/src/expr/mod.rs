@@ -10,7 +10,7 @@
 //!
 //! Operators mean what they mean in mathematics: `-x^2` is −(x²), `2^3^2` is 2⁹, and a chain such
 //! as `0.01 < lr < 0.1` holds if each of its comparisons holds. A comparison counts as 1 or 0 where
-//! a number is expected; a number is no condition. The functions are sqrt, exp, ln, log2, log10,
+//! a number is expected; a number is no condition. Words stand in quotes of either kind. The functions are sqrt, exp, ln, log2, log10,
 //! abs, floor, ceil, round, and min and max of two or more; without parentheses after them, these
 //! words are ordinary names. About something without a value, such as the root of a negative
 //! number, no statement is true and none is false.
@@ -26,6 +26,7 @@ mod token;
 
 use legacy::LegacyExpr;
 use parse::ParsedExpr;
+pub use stack_code::SeriesInput;
 use stack_code::StackCode;
 
 use crate::spec_file::node::SpecValue;
@@ -46,10 +47,10 @@ enum ExprForm {
     Code(StackCode),
 }
 
-/// A condition that may compare names with quoted words.
+/// An expression that may compare names with quoted words.
 #[derive(Debug, Clone)]
 pub struct WordExpr {
-    /// The condition. A word stands for [`word_number`] of its index in `words`.
+    /// The expression. A word stands for [`word_number`] of its index in `words`.
     pub expr: Expr,
     /// The words in the condition.
     pub words: Vec<String>,
@@ -106,6 +107,24 @@ impl Expr {
         }
     }
 
+    /// The values of the expression at each of `length` samples, given those of [`names`](Self::names) in that order. The bits are
+    /// those of [`eval`](Self::eval).
+    pub fn eval_series(&self, inputs: &[SeriesInput<'_>], length: usize) -> Vec<f64> {
+        match &self.form {
+            ExprForm::Legacy(first) => {
+                let mut values = vec![0.0; inputs.len()];
+                let samples = (0..length).map(|sample| {
+                    for (value, input) in values.iter_mut().zip(inputs) {
+                        *value = input.at_sample(sample);
+                    }
+                    first.eval(&values)
+                });
+                samples.collect()
+            }
+            ExprForm::Code(code) => code.eval_series(inputs, length),
+        }
+    }
+
     /// Whether the expression is true or false rather than a number. Grammar 1 accepts any number
     /// as a condition.
     pub fn is_condition(&self) -> bool {
@@ -136,11 +155,19 @@ impl WordExpr {
     /// # Errors
     /// The text is no expression; the message says why.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let ParsedExpr { code, words, .. } = parse::parse_expr(text)?;
-        if !code.is_condition() {
+        let parsed = Self::parse_quantity(text)?;
+        if !parsed.expr.is_condition() {
             return Err("it compares nothing".to_owned());
         }
+        Ok(parsed)
+    }
 
+    /// Parses an expression, a condition or not.
+    ///
+    /// # Errors
+    /// The text is no expression; the message says why.
+    pub fn parse_quantity(text: &str) -> Result<Self, String> {
+        let ParsedExpr { code, words, .. } = parse::parse_expr(text)?;
         Ok(Self {
             expr: Expr {
                 form: ExprForm::Code(code),
@@ -150,19 +177,9 @@ impl WordExpr {
         })
     }
 
-    /// The number that a value has in the condition; NaN if it can meet no comparison.
+    /// The number that a value has in the expression; NaN if it can meet no comparison.
     pub fn value_number(&self, value: &SpecValue) -> f64 {
-        match value {
-            SpecValue::Bool(flag) => truth_value(*flag),
-            // Without words in the condition, no comparison with a text can hold.
-            SpecValue::Str(_) if self.words.is_empty() => f64::NAN,
-            SpecValue::Str(text) => self
-                .words
-                .iter()
-                .position(|word| word == text)
-                .map_or_else(|| other_word_number(text), word_number),
-            other => other.as_f64().unwrap_or(f64::NAN),
-        }
+        value_number(&self.words, value)
     }
 
     /// Whether the condition holds for these values of the names. A comparison with an undefined value
@@ -170,6 +187,20 @@ impl WordExpr {
     pub fn is_met(&self, values: &[f64]) -> bool {
         let value = self.expr.eval(values);
         value != 0.0 && !value.is_nan()
+    }
+}
+
+/// The number that a value has in an expression with these words; NaN if it can meet no comparison.
+pub fn value_number(words: &[String], value: &SpecValue) -> f64 {
+    match value {
+        SpecValue::Bool(flag) => truth_value(*flag),
+        // Without words in the expression, no comparison with a text can hold.
+        SpecValue::Str(_) if words.is_empty() => f64::NAN,
+        SpecValue::Str(text) => words
+            .iter()
+            .position(|word| word == text)
+            .map_or_else(|| other_word_number(text), word_number),
+        other => other.as_f64().unwrap_or(f64::NAN),
     }
 }
 

@@ -73,6 +73,24 @@ pub(super) enum StackStep {
     EndChain,
 }
 
+/// The value of a name at several samples.
+#[derive(Debug, Clone, Copy)]
+pub enum SeriesInput<'a> {
+    /// The same number at each.
+    Number(f64),
+    /// One number for each.
+    Series(&'a [f64]),
+}
+
+impl SeriesInput<'_> {
+    pub(super) fn at_sample(self, sample: usize) -> f64 {
+        match self {
+            Self::Number(x) => x,
+            Self::Series(values) => values[sample],
+        }
+    }
+}
+
 /// An expression as a list of steps.
 #[derive(Debug, Clone)]
 pub(super) struct StackCode {
@@ -166,18 +184,66 @@ impl StackCode {
     }
 }
 
+impl StackCode {
+    /// The values at each of `length` samples. Each step is taken for all samples before the next one.
+    pub(super) fn eval_series(&self, inputs: &[SeriesInput<'_>], length: usize) -> Vec<f64> {
+        let mut columns = vec![vec![0.0; length]; self.depth.max(1)];
+        let mut top = 0;
+        for step in &self.steps {
+            match *step {
+                StackStep::Number(x) => columns[top].fill(x),
+                StackStep::Name(at) => match inputs.get(at) {
+                    Some(SeriesInput::Number(x)) => columns[top].fill(*x),
+                    Some(SeriesInput::Series(values)) => columns[top].copy_from_slice(values),
+                    None => columns[top].fill(f64::NAN),
+                },
+                StackStep::Unary(apply) => {
+                    columns[top - 1].iter_mut().for_each(|x| *x = apply(*x));
+                }
+                StackStep::Binary(apply) => apply_to_pairs(&mut columns, top - 2, apply),
+                StackStep::BeginChain(relation) => {
+                    apply_to_pairs(&mut columns, top - 2, |a, b| relation.compare_values(a, b));
+                }
+                StackStep::ContinueChain(relation) => {
+                    apply_to_pairs(&mut columns, top - 2, |a, b| relation.compare_values(a, b));
+                    apply_to_pairs(&mut columns, top - 3, logical_and);
+                    columns.swap(top - 2, top - 1);
+                }
+                StackStep::EndChain => {}
+            }
+            top = step.move_top(top);
+        }
+
+        columns.swap_remove(0)
+    }
+}
+
+/// Replaces each number of the column `at` by a function of it and of that in the next column.
+fn apply_to_pairs(columns: &mut [Vec<f64>], at: usize, apply: impl Fn(f64, f64) -> f64) {
+    let [a, b] = &mut columns[at..at + 2] else {
+        return;
+    };
+    a.iter_mut().zip(b).for_each(|(a, b)| *a = apply(*a, *b));
+}
+
+impl StackStep {
+    /// The number of values on the stack after the step, given that before it.
+    fn move_top(&self, top: usize) -> usize {
+        match self {
+            Self::Number(_) | Self::Name(_) => top + 1,
+            Self::Unary(_) | Self::BeginChain(_) => top,
+            Self::Binary(_) | Self::ContinueChain(_) | Self::EndChain => top - 1,
+        }
+    }
+}
+
 /// Maximum number of values on the stack.
 fn stack_depth(steps: &[StackStep]) -> usize {
     let mut now = 0;
     let mut most = 0;
 
     for step in steps {
-        match step {
-            StackStep::Number(_) | StackStep::Name(_) => now += 1,
-            StackStep::Unary(_) | StackStep::BeginChain(_) => {}
-            StackStep::Binary(_) | StackStep::ContinueChain(_) | StackStep::EndChain => now -= 1,
-        }
-
+        now = step.move_top(now);
         most = most.max(now);
     }
 

@@ -207,11 +207,48 @@ fn words_are_equal_to_themselves_alone() {
         ("-\"sgd\" == kind", "is not a number"),
         ("\"sgd\"", "is not a number"),
         ("kind == \"sgd", "quote is open"),
+        ("kind == 'sgd\"", "quote is open"),
         ("max(\"a\", 1) == 1", "is not a number"),
         ("lr", "compares nothing"),
     ] {
         let error = WordExpr::parse(text).expect_err(text);
         assert!(error.contains(word), "{text}: {error}");
+    }
+}
+
+#[test]
+fn words_stand_in_quotes_of_either_kind() {
+    let both = WordExpr::parse("case == 'a \"b\"' || case == \"it's\"").expect("valid");
+    assert_eq!(both.words, ["a \"b\"", "it's"]);
+    assert!(WordExpr::parse_quantity("2*(case == 'a')").is_ok());
+}
+
+#[test]
+fn a_series_has_the_bits_of_its_samples() {
+    let x = [0.1, -2.0, f64::NAN, 3.5, f64::INFINITY];
+    let y = [1.0, 1.0, 0.3, -0.0, 2.0];
+    for text in [
+        "x",
+        "7",
+        "a*x^2/y - ln(abs(x)) + sqrt(y)",
+        "0.05 < x <= y || x == a",
+        "-1 < x < y < 5 && x != y",
+        "max(x, y, a) - min(x, a)",
+        "2^-x^y",
+    ] {
+        let expr = Expr::parse(text, 2).expect(text);
+        let inputs = expr.names().into_iter().map(|name| match name {
+            "x" => SeriesInput::Series(&x),
+            "y" => SeriesInput::Series(&y),
+            _ => SeriesInput::Number(0.7),
+        });
+        let inputs: Vec<SeriesInput<'_>> = inputs.collect();
+        let found = expr.eval_series(&inputs, x.len());
+        for (sample, found) in found.iter().enumerate() {
+            let values = inputs.iter().map(|input| input.at_sample(sample));
+            let wanted = expr.eval(&values.collect::<Vec<_>>());
+            assert_eq!(found.to_bits(), wanted.to_bits(), "{text} at {sample}");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn tokenize_expr(text: &str) -> Result<Vec<ExprToken<'_>>, String> {
     while let Some(first) = rest.chars().next() {
         let (token, len) = match first {
             '0'..='9' | '.' => scan_number(rest)?,
-            '"' => split_enclosed(rest, '"')
+            '"' | '\'' => split_enclosed(rest, first)
                 .map(|word| (ExprToken::Word(word), word.len() + 2))
                 .ok_or("a quote is open")?,
             '{' => split_enclosed(rest, '}')
@@ -51,7 +51,6 @@ fn unknown_symbol_error(symbol: char) -> String {
         '&' => ": \"and\" is &&",
         '|' => ": \"or\" is ||",
         '!' => ": \"unequal\" is !=",
-        '\'' => ": words stand in double quotes",
         '[' | ']' | '%' | '#' | ':' => ": a name with such characters stands in braces",
         '≤' | '≥' | '−' | '·' | '×' => ": write <=, >=, - or *",
         _ => "",

@@ -283,6 +283,12 @@ impl Cases {
         self.quantities[quantity].numbers[case as usize]
     }
 
+    /// Whether this is a free name that some expression uses.
+    pub(super) fn has_free_name(&self, name: &str) -> bool {
+        let mut free = self.free_settings();
+        self.find_quantity(name).is_some() && free.any(|(_, setting)| setting.name == name)
+    }
+
     /// A free name that no expression uses, with its error's place.
     pub(super) fn find_unused_name(&self) -> Option<(&str, &Origin, String)> {
         let is_used = |name: &str| self.quantities.iter().any(|known| known.name == name);

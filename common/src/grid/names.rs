@@ -1,10 +1,11 @@
 //! The names of axes, and those that an expression can use.
 
-use super::Grid;
-use super::cases::Cases;
+use super::cases::{CaseNumber, Cases};
 use super::fields::{MeantField, suggest_field};
 use super::formula::FormulaInput;
+use super::{DigitNumbers, Grid};
 use crate::config::{NUMERIC_FIELDS, SHORT_NAMES};
+use crate::ids::CellIndex;
 use crate::spec_file::error::{Origin, SpecError};
 
 fn unused_name_error(name: &str, origin: &Origin, path: String) -> SpecError {
@@ -33,6 +34,26 @@ impl Grid {
         match unused {
             Some((name, origin, path)) => Err(unused_name_error(name, origin, path)),
             None => Ok(()),
+        }
+    }
+
+    /// Whether every case has a number of this name, which is no field, and which some expression uses.
+    pub fn has_free_name(&self, name: &str) -> bool {
+        self.cases
+            .as_ref()
+            .is_some_and(|cases| cases.has_free_name(name))
+    }
+
+    /// The number that a cell's case has of such a name.
+    pub fn free_number_in(&self, cell: CellIndex, name: &str) -> Option<f64> {
+        let quantity = self.cases.as_ref()?.find_quantity(name)?;
+        let digits = self.cell_digits(cell);
+        match self.case_number(quantity, &digits) {
+            CaseNumber::Number(x) => Some(x),
+            CaseNumber::Derived(at) => {
+                let values = self.derived_values(&DigitNumbers(self, &digits));
+                values.get(at).copied()
+            }
         }
     }
 

@@ -1,27 +1,62 @@
-//! Finds the calls of reducers in the text of a quantity.
+//! Finds the calls in the text of a quantity that ordinary expressions do not have.
 
 use crate::quantity::reduce::Reducer;
 
-/// A call of a reducer, with its arguments as written.
+/// The word before the parenthesis of a quantity that is the reference cell's.
+pub(super) const OTHER: &str = "other";
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CalledFunction {
+    /// A reducer.
+    Reducer(Reducer),
+    /// `other(q)`: the quantity of the same repeat in the reference cell.
+    Other,
+}
+
+/// A call, with its arguments as written.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct ReducerCall<'a> {
-    pub(super) reducer: Reducer,
+pub(super) struct QuantityCall<'a> {
+    pub(super) function: CalledFunction,
     pub(super) arguments: Vec<&'a str>,
 }
 
-/// A text whose calls of reducers are replaced by names.
+/// A text whose calls are replaced by names.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct SplitText<'a> {
     /// An ordinary expression, in which `{#0}` stands for the first call.
     pub(super) expression: String,
-    pub(super) calls: Vec<ReducerCall<'a>>,
+    pub(super) calls: Vec<QuantityCall<'a>>,
 }
 
-/// Replaces the outermost calls of reducers.
+impl CalledFunction {
+    /// The function with this name.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        if name == OTHER {
+            return Some(Self::Other);
+        }
+        Reducer::from_name(name).map(Self::Reducer)
+    }
+
+    /// The name as written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Reducer(reducer) => reducer.name(),
+            Self::Other => OTHER,
+        }
+    }
+
+    /// Whether expressions have a function of this name, too.
+    fn is_also_function(self) -> bool {
+        matches!(self, Self::Reducer(reducer) if reducer.is_also_function())
+    }
+}
+
+/// Replaces the outermost calls.
 ///
 /// # Errors
 /// A parenthesis, quote or brace is open.
-pub(super) fn split_reducer_calls(text: &str) -> Result<SplitText<'_>, String> {
+pub(super) fn split_quantity_calls(text: &str) -> Result<SplitText<'_>, String> {
     let mut split = SplitText {
         expression: String::new(),
         calls: Vec::new(),
@@ -59,9 +94,9 @@ pub(super) fn is_window(argument: &str) -> bool {
     argument.contains("..") || argument.trim_start().starts_with("last ")
 }
 
-/// The call of a reducer that begins with the token `name`, and its length in bytes.
-fn find_call<'a>(text: &'a str, name: &str) -> Result<Option<(ReducerCall<'a>, usize)>, String> {
-    let Some(reducer) = Reducer::from_name(name) else {
+/// The call that begins with the token `name`, and its length in bytes.
+fn find_call<'a>(text: &'a str, name: &str) -> Result<Option<(QuantityCall<'a>, usize)>, String> {
+    let Some(function) = CalledFunction::from_name(name) else {
         return Ok(None);
     };
     let after = text[name.len()..].trim_start();
@@ -72,12 +107,15 @@ fn find_call<'a>(text: &'a str, name: &str) -> Result<Option<(ReducerCall<'a>, u
     let open = text.len() - after.len();
     let (arguments, length) = split_arguments(&text[open + 1..])?;
     let is_reduced = arguments.len() == 1 || arguments.last().is_some_and(|last| is_window(last));
-    if reducer.is_also_function() && !is_reduced {
+    if function.is_also_function() && !is_reduced {
         return Ok(None);
     }
 
     Ok(Some((
-        ReducerCall { reducer, arguments },
+        QuantityCall {
+            function,
+            arguments,
+        },
         open + 1 + length,
     )))
 }
@@ -113,7 +151,7 @@ fn split_arguments(text: &str) -> Result<(Vec<&str>, usize), String> {
 /// The first token of a text that is not empty: a quoted word, a name in braces, a name, a number, or one character.
 fn leading_token(text: &str) -> Result<&str, String> {
     let length = match text.chars().next() {
-        Some('"') => enclosed_length(text, '"').ok_or("a quote is open")?,
+        Some(quote @ ('"' | '\'')) => enclosed_length(text, quote).ok_or("a quote is open")?,
         Some('{') => enclosed_length(text, '}').ok_or("a brace is open")?,
         Some(c) if is_part_of_name(c) => text.find(|c| !is_part_of_name(c)).unwrap_or(text.len()),
         Some(c) => c.len_utf8(),

@@ -1,8 +1,9 @@
 //! What quantities and claims may name of a cell: its axes, derived values and fields.
 
 use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES, TrialConfig};
-use crate::expr::WordExpr;
+use crate::expr::{WordExpr, value_number};
 use crate::grid::Grid;
+use crate::grid::cases::CASE;
 use crate::ids::CellIndex;
 use crate::spec_file::node::SpecValue;
 use crate::spec_file::suggest::suggest_nearest;
@@ -16,6 +17,15 @@ pub(super) enum CellName {
     Derived(String),
     /// A field of the resolved config, by its full path.
     Field(&'static str),
+    /// A name that every case has a number of, and that is no field.
+    FreeName(String),
+}
+
+/// A name of a cell, and the words of the expression in which it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ComparedName {
+    pub(super) name: CellName,
+    pub(super) words: Vec<String>,
 }
 
 impl CellName {
@@ -30,6 +40,10 @@ impl CellName {
             return Some(Self::Derived(name.to_owned()));
         }
 
+        if grid.has_free_name(name) {
+            return Some(Self::FreeName(name.to_owned()));
+        }
+
         let path = find_field(name);
         let of_field = |axis: &crate::grid::axis::Axis| {
             axis.field.as_deref() == path || axis.name.ends_with(&format!(".{name}"))
@@ -38,6 +52,19 @@ impl CellName {
             .iter()
             .position(|axis| path.is_some() && of_field(axis));
         axis.map(Self::Axis).or(path.map(Self::Field))
+    }
+
+    /// The axis whose values decide the value of the name.
+    fn find_axis(&self, grid: &Grid) -> Option<usize> {
+        let is_of_case = match self {
+            Self::Axis(at) => return Some(*at),
+            Self::FreeName(_) => true,
+            Self::Field(path) => grid.case_fields().any(|field| field == *path),
+            Self::Derived(_) => false,
+        };
+        let mut axes = grid.axes().iter();
+        axes.position(|axis| axis.name == CASE)
+            .filter(|_| is_of_case)
     }
 
     /// Suggests names for one that is unknown.
@@ -103,17 +130,17 @@ impl<'a> CellValues<'a> {
                 found.map(|(_, x)| SpecValue::Float(x))
             }
             CellName::Field(path) => self.field_value(path),
+            CellName::FreeName(name) => {
+                let number = self.grid.free_number_in(self.cell, name);
+                number.map(SpecValue::Float)
+            }
         }
     }
 
-    /// The value of a name as a number; NaN if it is none.
-    pub(super) fn number(&self, name: &CellName) -> f64 {
-        self.value(name)
-            .and_then(|value| match value {
-                SpecValue::Bool(flag) => Some(f64::from(u8::from(flag))),
-                other => other.as_f64(),
-            })
-            .unwrap_or(f64::NAN)
+    /// The value of a name as a number; NaN if it is none, and no word of its expression is compared with it.
+    pub(super) fn number(&self, name: &ComparedName) -> f64 {
+        let value = self.value(&name.name);
+        value.map_or(f64::NAN, |value| value_number(&name.words, &value))
     }
 
     fn field_value(&self, path: &str) -> Option<SpecValue> {
@@ -201,14 +228,12 @@ impl NamedCondition {
         self.parsed.is_met(&values)
     }
 
-    /// The axes that the condition names.
-    pub(super) fn axes(&self) -> Vec<usize> {
-        let names = self.names.iter();
-        names
-            .filter_map(|name| match name {
-                Some(CellName::Axis(at)) => Some(*at),
-                _ => None,
-            })
-            .collect()
+    /// The axes that the condition names: of what cases set, the axis of cases.
+    pub(super) fn axes(&self, grid: &Grid) -> Vec<usize> {
+        let names = self.names.iter().flatten();
+        let mut axes: Vec<usize> = names.filter_map(|name| name.find_axis(grid)).collect();
+        axes.sort_unstable();
+        axes.dedup();
+        axes
     }
 }

@@ -1,5 +1,6 @@
 //! One claim: what it is about, its form, and the region in which it says that an effect lies.
 
+use crate::spec::moments::Moment;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
@@ -25,10 +26,15 @@ pub enum ClaimForm {
     Extreme,
     /// The equality of curves, to the last bit, with those of the reference.
     Bits,
+    /// The distance of the laws of the labels that two cells predict.
+    Labels,
 }
 
+/// What `labels` is about.
+pub(super) const PREDICTIONS: &str = "predictions";
+
 /// The forms by name.
-pub const CLAIM_FORMS: [(&str, ClaimForm); 9] = [
+pub const CLAIM_FORMS: [(&str, ClaimForm); 10] = [
     ("value", ClaimForm::Value),
     ("ratio", ClaimForm::Ratio),
     ("difference", ClaimForm::Difference),
@@ -38,6 +44,7 @@ pub const CLAIM_FORMS: [(&str, ClaimForm); 9] = [
     ("share", ClaimForm::Share),
     ("extreme", ClaimForm::Extreme),
     ("bits", ClaimForm::Bits),
+    ("labels", ClaimForm::Labels),
 ];
 
 impl ClaimForm {
@@ -46,11 +53,6 @@ impl ClaimForm {
         let mut all = CLAIM_FORMS.iter();
         all.find(|(_, form)| *form == self)
             .map_or("?", |(name, _)| name)
-    }
-
-    /// Whether each cell is set against a reference.
-    pub fn has_reference(self) -> bool {
-        matches!(self, Self::Ratio | Self::Difference | Self::Bits)
     }
 
     /// Whether several cells together make one effect.
@@ -95,12 +97,18 @@ pub struct Claim {
     pub what: String,
     /// The form.
     pub form: ClaimForm,
-    /// The quantity; several for `bits`.
+    /// The quantity; several for `bits`, and "predictions" for `labels`.
     pub of: Vec<String>,
     /// How trials become one number.
     pub per: TrialPooling,
     /// The region; `None` for `bits`.
     pub region: Option<ClaimRegion>,
+    /// The moment of the predictions that `labels` compares.
+    pub at: Moment,
+    /// The moment whose distance the one of `labels` is divided by.
+    pub relative_to: Option<Moment>,
+    /// Whether `labels` compares the predictions of all probe points together, instead of point by point.
+    pub is_joint: bool,
     /// The condition on the cells that it is about; all without one.
     pub condition: Option<String>,
     /// The condition on the reference.
@@ -124,8 +132,8 @@ pub struct Claim {
     /// Whether the claim must turn out to be wrong.
     pub is_control: bool,
     /// The places of its keys.
-    origins: Vec<(String, Origin)>,
-    origin: Origin,
+    pub(super) origins: Vec<(String, Origin)>,
+    pub(super) origin: Origin,
 }
 
 const POOLINGS: [(&str, TrialPooling); 2] = [
@@ -178,11 +186,14 @@ impl Claim {
             name: name.to_owned(),
             what: r.read_str("what")?.unwrap_or_default().to_owned(),
             form,
-            of: read_texts(r, "of")?,
+            of: read_quantities(r, form)?,
             per: r
                 .read_word("per", &POOLINGS)?
                 .unwrap_or(TrialPooling::EachTrial),
             region: read_region(r)?,
+            at: read_moment(r, "at")?.unwrap_or(Moment::Final),
+            relative_to: read_moment(r, "relative_to")?,
+            is_joint: r.read_bool("joint")?.unwrap_or(false),
             condition: owned_str(r, "where")?,
             to: owned_str(r, "to")?,
             needs: owned_str(r, "needs")?,
@@ -213,122 +224,6 @@ impl Claim {
         let path = format!("claim '{}': {key}", self.name);
         SpecError::new(origin.clone(), path, message)
     }
-
-    fn has_key(&self, key: &str) -> bool {
-        self.origins.iter().any(|(known, _)| known == key)
-    }
-
-    /// Checks that the claim has what its form needs, and nothing that belongs to another form.
-    fn check_keys(&self) -> Result<(), SpecError> {
-        use ClaimForm::{Bits, Collapse, Difference, Extreme, Ratio, Slope, Spread};
-        let form = self.form;
-        let name = form.name();
-        for (key, owners, remedy) in [
-            (
-                "to",
-                &[Ratio, Difference, Bits][..],
-                "to = \"lr == 0.1\", the cells that others are set against",
-            ),
-            (
-                "against",
-                &[Slope],
-                "against = \"intrinsic_lr\", an axis or field",
-            ),
-            (
-                "over",
-                &[Collapse],
-                "over = \"batch_size\", the axis along which cells should be equal",
-            ),
-        ] {
-            if owners.contains(&form) && !self.has_key(key) {
-                return Err(self.error_at(key, format!("form = \"{name}\" needs it: add {remedy}")));
-            }
-        }
-        for (key, owners) in [
-            ("to", &[Ratio, Difference, Bits][..]),
-            ("against", &[Slope]),
-            ("log", &[Slope]),
-            ("over", &[Collapse, Spread]),
-            ("by", &[Spread, Slope]),
-            ("chance", &[Extreme]),
-        ] {
-            if self.has_key(key) && !owners.contains(&form) {
-                let owners: Vec<&str> = owners.iter().map(|form| form.name()).collect();
-                let message = format!(
-                    "form = \"{name}\" has none: it belongs to form = \"{}\"",
-                    owners.join("\" or \"")
-                );
-                return Err(self.error_at(key, message));
-            }
-        }
-
-        self.check_of()?;
-        self.check_region()
-    }
-
-    fn check_of(&self) -> Result<(), SpecError> {
-        match (&self.of[..], self.form) {
-            ([], _) => {
-                let message = "which quantity? Add of = \"mean(test_acc, last 20 %)\"";
-                Err(self.error_at("of", message))
-            }
-            ([_, ..], ClaimForm::Bits) if self.per == TrialPooling::MeanCurve => {
-                let message = "form = \"bits\" compares trials: remove it";
-                Err(self.error_at("per", message))
-            }
-            ([_], form) if form.counts_trials() && self.per == TrialPooling::MeanCurve => {
-                let message = format!("form = \"{}\" counts trials: remove it", form.name());
-                Err(self.error_at("per", message))
-            }
-            ([_, _, ..], form) if form != ClaimForm::Bits => {
-                let message = format!(
-                    "form = \"{}\" takes one quantity: make a claim of each",
-                    form.name()
-                );
-                Err(self.error_at("of", message))
-            }
-            _ if self.over.is_empty() || self.by.is_empty() => Ok(()),
-            _ => Err(self.error_at(
-                "by",
-                "over says the same from the other side: keep one of them",
-            )),
-        }
-    }
-
-    fn check_region(&self) -> Result<(), SpecError> {
-        match (self.region, self.form) {
-            (Some(_), ClaimForm::Bits) => {
-                let message = "form = \"bits\" has no region: equal is equal";
-                Err(self.error_at(self.region_key(), message))
-            }
-            (None, ClaimForm::Bits) => Ok(()),
-            (None, _) => {
-                let message = "in which region? Add within = [0.9, 1.1], above = 0.9, below = 1.1 or outside = [0.9, 1.1]";
-                Err(self.error_at("within", message))
-            }
-            (
-                Some(ClaimRegion::Above(bound) | ClaimRegion::Below(bound)),
-                ClaimForm::Spread | ClaimForm::Collapse,
-            ) if bound > 1.0 => Ok(()),
-            (Some(_), ClaimForm::Spread | ClaimForm::Collapse) => {
-                let message = "the largest over the smallest is at least 1: write below = 1.2, or above = 1.2";
-                Err(self.error_at(self.region_key(), message))
-            }
-            (Some(ClaimRegion::Outside(..)), form) if form.counts_trials() => {
-                Err(self.error_at("outside", "write within, above or below"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn region_key(&self) -> &'static str {
-        match self.region {
-            Some(ClaimRegion::Within(..)) | None => "within",
-            Some(ClaimRegion::Above(_)) => "above",
-            Some(ClaimRegion::Below(_)) => "below",
-            Some(ClaimRegion::Outside(..)) => "outside",
-        }
-    }
 }
 
 fn owned_str(r: &TableReader<'_>, key: &'static str) -> Result<Option<String>, SpecError> {
@@ -355,6 +250,29 @@ fn read_texts(r: &TableReader<'_>, key: &'static str) -> Result<Vec<String>, Spe
             _ => Ok(vec![read_text(r, key, node)?]),
         },
     }
+}
+
+/// Reads what the claim is about; for labels, nothing else is possible.
+fn read_quantities(r: &TableReader<'_>, form: ClaimForm) -> Result<Vec<String>, SpecError> {
+    let of = read_texts(r, "of")?;
+    Ok(match form {
+        ClaimForm::Labels if of.is_empty() => vec![PREDICTIONS.to_owned()],
+        _ => of,
+    })
+}
+
+/// Reads a single moment of a trial.
+fn read_moment(r: &TableReader<'_>, key: &'static str) -> Result<Option<Moment>, SpecError> {
+    let Some(text) = r.read_str(key)? else {
+        return Ok(None);
+    };
+    let moment = Moment::parse(text).ok_or_else(|| {
+        let message = format!(
+            "expected a moment such as \"1000 steps\", \"50 %\" or \"final\", found \"{text}\""
+        );
+        r.error_at(key, message)
+    })?;
+    Ok(Some(moment))
 }
 
 fn read_text(r: &TableReader<'_>, key: &'static str, node: &SpecNode) -> Result<String, SpecError> {

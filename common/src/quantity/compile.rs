@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::expr::{Expr, MAX_EXPR_BYTES};
+use crate::expr::{MAX_EXPR_BYTES, WordExpr};
 use crate::grid::Grid;
 use crate::metric::Metric;
-use crate::quantity::call_text::{ReducerCall, call_number, is_window, split_reducer_calls};
-use crate::quantity::cell_names::CellName;
+use crate::quantity::call_text::{
+    CalledFunction, QuantityCall, call_number, is_window, split_quantity_calls,
+};
+use crate::quantity::cell_names::{CellName, ComparedName};
 use crate::quantity::program::{NodeIndex, QuantityNode, QuantityProgram, Reduction};
-use crate::quantity::reduce::ReducerArguments;
-use crate::spec_file::grammar::GRAMMAR;
+use crate::quantity::reduce::{Reducer, ReducerArguments};
 
 /// Names that every quantity can use, and that no quantity can have.
 pub(super) const BUILT_IN_NAMES: [&str; 6] = ["step", "epoch", "samples", "decay", "end", "final"];
@@ -98,23 +99,25 @@ impl<'a> QuantityCompiler<'a> {
             ));
         }
 
-        let split = split_reducer_calls(text)?;
-        let expr = Expr::parse(&split.expression, GRAMMAR).map_err(|why| {
+        let split = split_quantity_calls(text)?;
+        let parsed = WordExpr::parse_quantity(&split.expression).map_err(|why| {
             let calls = split.calls.iter().enumerate();
             calls.fold(why, |why, (at, call)| {
                 why.replace(
                     &format!("name #{at}"),
-                    &format!("reducer {}", call.reducer.name()),
+                    &format!("call of {}", call.function.name()),
                 )
             })
         })?;
 
+        let WordExpr { expr, words } = parsed;
         let names: Vec<String> = expr.names().into_iter().map(str::to_owned).collect();
         let mut inputs = Vec::with_capacity(names.len());
         for name in &names {
             inputs.push(match call_number(name).and_then(|at| split.calls.get(at)) {
                 Some(call) => self.compile_call(call)?,
-                None => self.compile_name(name)?,
+                None if words.is_empty() => self.compile_name(name)?,
+                None => self.compile_compared_name(name, &words)?,
             });
         }
 
@@ -187,11 +190,26 @@ impl<'a> QuantityCompiler<'a> {
         })
     }
 
+    /// Compiles a name of an expression with words, which the name of a cell may be compared with.
+    fn compile_compared_name(&mut self, name: &str, words: &[String]) -> Result<NodeIndex, String> {
+        let is_quantity = BUILT_IN_NAMES.contains(&name)
+            || self.quantities.contains_key(name)
+            || self.metrics.iter().any(|metric| metric.name() == name);
+        match CellName::find(self.grid, name).filter(|_| !is_quantity) {
+            Some(found) => Ok(self.push_cell_name(found, words.to_vec())),
+            None => self.compile_name(name),
+        }
+    }
+
+    fn push_cell_name(&mut self, name: CellName, words: Vec<String>) -> NodeIndex {
+        self.program.cell_names.push(ComparedName { name, words });
+        let at = self.program.cell_names.len() - 1;
+        self.push_node(QuantityNode::Cell(at))
+    }
+
     fn compile_cell_name(&mut self, name: &str) -> Result<NodeIndex, String> {
         if let Some(found) = CellName::find(self.grid, name) {
-            self.program.cell_names.push(found);
-            let at = self.program.cell_names.len() - 1;
-            return Ok(self.push_node(QuantityNode::Cell(at)));
+            return Ok(self.push_cell_name(found, Vec::new()));
         }
         if Metric::from_name(name).is_some() {
             return Err(format!(
@@ -212,29 +230,54 @@ impl<'a> QuantityCompiler<'a> {
         ))
     }
 
-    fn compile_call(&mut self, call: &ReducerCall<'_>) -> Result<NodeIndex, String> {
-        let name = call.reducer.name();
-        self.compile_arguments(call)
-            .map_err(|why| match why.starts_with("the quantit") {
-                true => why,
-                false => format!("{name}: {why}"),
-            })
+    fn compile_call(&mut self, call: &QuantityCall<'_>) -> Result<NodeIndex, String> {
+        let arguments = &call.arguments;
+        let node = match call.function {
+            CalledFunction::Reducer(reducer) => self.compile_reduction(reducer, arguments),
+            CalledFunction::Other => self.compile_other(arguments),
+        };
+        node.map_err(|why| match why.starts_with("the quantit") {
+            true => why,
+            false => format!("{}: {why}", call.function.name()),
+        })
     }
 
-    fn compile_arguments(&mut self, call: &ReducerCall<'_>) -> Result<NodeIndex, String> {
-        let example = call.reducer.example();
+    /// Compiles the quantity of the reference cell.
+    fn compile_other(&mut self, arguments: &[&str]) -> Result<NodeIndex, String> {
+        let [text] = arguments else {
+            return Err(format!(
+                "expected one quantity, as in other(train_loss), found {}",
+                arguments.len()
+            ));
+        };
+
+        let node = self.compile_text(text)?;
+        if self.program.uses_other(node) {
+            return Err(format!(
+                "'{text}' is set against a reference cell itself, which has no reference: write one other(...) around what is its"
+            ));
+        }
+        Ok(self.push_node(QuantityNode::Other(node)))
+    }
+
+    fn compile_reduction(
+        &mut self,
+        reducer: Reducer,
+        arguments: &[&str],
+    ) -> Result<NodeIndex, String> {
+        let example = reducer.example();
         let wrong = || {
             format!(
                 "expected arguments as in {example}, found {}",
-                call.arguments.len()
+                arguments.len()
             )
         };
-        let (before, window) = match call.arguments.split_last() {
+        let (before, window) = match arguments.split_last() {
             Some((last, before)) if is_window(last) => (before, Some(*last)),
-            _ => (&call.arguments[..], None),
+            _ => (arguments, None),
         };
 
-        let form = call.reducer.arguments();
+        let form = reducer.arguments();
         let expected = if form == ReducerArguments::Window {
             1
         } else {
@@ -245,12 +288,12 @@ impl<'a> QuantityCompiler<'a> {
             return Err(wrong());
         }
 
-        let of = self.compile_series(call, before[0])?;
+        let of = self.compile_series(reducer, before[0])?;
         let (mut over, mut number) = (None, None);
         match form {
             ReducerArguments::Moment => number = Some(self.compile_moment(before[1])?),
             ReducerArguments::SeriesAndWindow => {
-                over = Some(self.compile_series(call, before[1])?);
+                over = Some(self.compile_series(reducer, before[1])?);
             }
             ReducerArguments::NumberAndWindow | ReducerArguments::Number => {
                 number = Some(self.compile_number(before[1])?);
@@ -263,7 +306,7 @@ impl<'a> QuantityCompiler<'a> {
         };
 
         Ok(self.push_node(QuantityNode::Reduction(Reduction {
-            reducer: call.reducer,
+            reducer,
             of,
             over,
             number,
@@ -272,17 +315,17 @@ impl<'a> QuantityCompiler<'a> {
         })))
     }
 
-    fn compile_series(&mut self, call: &ReducerCall<'_>, text: &str) -> Result<NodeIndex, String> {
+    fn compile_series(&mut self, reducer: Reducer, text: &str) -> Result<NodeIndex, String> {
         let node = self.compile_text(text)?;
         if !self.program.is_series(node) {
             return Err(format!(
                 "'{text}' is one number per trial: expected something with a value at each sample, as in {}",
-                call.reducer.example()
+                reducer.example()
             ));
         }
 
         let is_condition = self.program.is_condition(node);
-        if is_condition != call.reducer.takes_condition() {
+        if is_condition != reducer.takes_condition() {
             let found = if is_condition {
                 "a condition"
             } else {
@@ -290,7 +333,7 @@ impl<'a> QuantityCompiler<'a> {
             };
             return Err(format!(
                 "'{text}' is {found}: expected it as in {}",
-                call.reducer.example()
+                reducer.example()
             ));
         }
         Ok(node)

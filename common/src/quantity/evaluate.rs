@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::expr::Expr;
+use crate::expr::{Expr, SeriesInput};
 use crate::quantity::program::{CellInputs, NodeIndex, QuantityNode, QuantityProgram, Reduction};
 use crate::quantity::reduce::{EventStep, Reducer, Samples};
 
@@ -13,6 +13,34 @@ pub struct SampledCurve<'a> {
     pub steps: &'a [f64],
     /// One column for each of [`QuantityProgram::metrics`], as long as `steps`.
     pub columns: &'a [Vec<f64>],
+}
+
+/// A trial, for which quantities are evaluated.
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluatedTrial<'a> {
+    /// The cell of the trial.
+    pub cell: &'a CellInputs,
+    /// The samples of the trial.
+    pub curve: SampledCurve<'a>,
+    /// Values of the nodes in the same repeat of the reference cell, sampled at the same steps; empty without one.
+    pub other: &'a [NodeValue],
+}
+
+/// The nodes that some quantities need.
+#[derive(Debug, Clone, Default)]
+pub struct NeededNodes {
+    used: Vec<bool>,
+    /// Which of them depend on where an event is taken to be.
+    of_events: Vec<bool>,
+}
+
+/// The values of nodes in a trial.
+#[derive(Debug)]
+pub struct NodeTable<'a> {
+    /// The values that an earlier table has.
+    earlier: &'a [NodeValue],
+    /// The values that differ from those.
+    own: Vec<Option<NodeValue>>,
 }
 
 /// The value of a node.
@@ -61,10 +89,10 @@ impl NodeValue {
         }
     }
 
-    fn at_sample(&self, sample: usize) -> f64 {
+    fn as_input(&self) -> SeriesInput<'_> {
         match self {
-            Self::Number(x) => *x,
-            Self::Series(values) => values[sample],
+            Self::Number(x) => SeriesInput::Number(*x),
+            Self::Series(values) => SeriesInput::Series(values),
         }
     }
 
@@ -77,6 +105,34 @@ impl NodeValue {
     }
 }
 
+impl NeededNodes {
+    /// Whether any number depends on where an event is taken to be.
+    pub fn have_events(&self) -> bool {
+        self.of_events.contains(&true)
+    }
+}
+
+impl NodeTable<'_> {
+    /// The value of a node.
+    pub fn value(&self, node: NodeIndex) -> &NodeValue {
+        match self.own.get(node) {
+            Some(Some(value)) => value,
+            _ => &self.earlier[node],
+        }
+    }
+
+    fn number(&self, node: NodeIndex) -> f64 {
+        self.value(node).as_number()
+    }
+
+    fn series(&self, node: NodeIndex, length: usize) -> Cow<'_, [f64]> {
+        match self.value(node) {
+            NodeValue::Series(values) => Cow::Borrowed(values),
+            NodeValue::Number(x) => Cow::Owned(vec![*x; length]),
+        }
+    }
+}
+
 impl QuantityProgram {
     /// Evaluates all nodes on the samples of a trial.
     pub fn evaluate_trial(
@@ -85,21 +141,90 @@ impl QuantityProgram {
         curve: SampledCurve<'_>,
         rounding: EventRounding,
     ) -> Vec<NodeValue> {
-        let mut values: Vec<NodeValue> = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
-            let value = self.evaluate_node(node, cell, curve, (&values, rounding));
-            values.push(value);
+        let trial = EvaluatedTrial {
+            cell,
+            curve,
+            other: &[],
+        };
+        let all = vec![true; self.nodes.len()];
+        let table = self.evaluate_marked(trial, &[], &all, rounding);
+        table.own.into_iter().flatten().collect()
+    }
+
+    /// Finds the nodes that some quantities need.
+    pub fn find_needed(&self, roots: &[NodeIndex]) -> NeededNodes {
+        let mut needed = NeededNodes {
+            used: vec![false; self.nodes.len()],
+            of_events: vec![false; self.nodes.len()],
+        };
+        for root in roots {
+            let used = self.used_nodes(*root).into_iter();
+            for (all, is_used) in needed.used.iter_mut().zip(used) {
+                *all |= is_used;
+            }
         }
+
+        for (at, node) in self.nodes.iter().enumerate() {
+            let has_event =
+                matches!(node, QuantityNode::Reduction(reduction) if reduction.reducer.is_event());
+            let mut inputs = node.inputs().into_iter();
+            needed.of_events[at] =
+                needed.used[at] && (has_event || inputs.any(|input| needed.of_events[input]));
+        }
+        needed
+    }
+
+    /// Evaluates the nodes that some quantities need, with events between samples. Others are undefined.
+    pub fn evaluate_needed(
+        &self,
+        trial: EvaluatedTrial<'_>,
+        needed: &NeededNodes,
+    ) -> Vec<NodeValue> {
+        let table = self.evaluate_marked(trial, &[], &needed.used, EventRounding::Between);
+        let undefined = NodeValue::Number(f64::NAN);
+        let values = table.own.into_iter();
         values
+            .map(|value| value.unwrap_or_else(|| undefined.clone()))
+            .collect()
+    }
+
+    /// Evaluates anew what depends on where events are taken to be, given the values with events between samples.
+    pub fn round_events<'a>(
+        &self,
+        trial: EvaluatedTrial<'_>,
+        between: &'a [NodeValue],
+        needed: &NeededNodes,
+        rounding: EventRounding,
+    ) -> NodeTable<'a> {
+        self.evaluate_marked(trial, between, &needed.of_events, rounding)
+    }
+
+    fn evaluate_marked<'a>(
+        &self,
+        trial: EvaluatedTrial<'_>,
+        earlier: &'a [NodeValue],
+        marked: &[bool],
+        rounding: EventRounding,
+    ) -> NodeTable<'a> {
+        let mut table = NodeTable {
+            earlier,
+            own: Vec::with_capacity(self.nodes.len()),
+        };
+        for (at, node) in self.nodes.iter().enumerate() {
+            let value = marked[at].then(|| self.evaluate_node(node, trial, &table, rounding));
+            table.own.push(value);
+        }
+        table
     }
 
     fn evaluate_node(
         &self,
         node: &QuantityNode,
-        cell: &CellInputs,
-        curve: SampledCurve<'_>,
-        (earlier, rounding): (&[NodeValue], EventRounding),
+        trial: EvaluatedTrial<'_>,
+        known: &NodeTable<'_>,
+        rounding: EventRounding,
     ) -> NodeValue {
+        let EvaluatedTrial { cell, curve, .. } = trial;
         let steps = curve.steps.iter();
         match node {
             QuantityNode::Metric(at) => NodeValue::Series(curve.columns[*at].clone()),
@@ -110,28 +235,28 @@ impl QuantityProgram {
             QuantityNode::ImagesSeen => {
                 NodeValue::Series(steps.map(|step| step * cell.batch_size).collect())
             }
+            QuantityNode::Other(of) => match trial.other.get(*of) {
+                Some(value) => value.clone(),
+                None if self.is_series(*of) => NodeValue::Series(vec![f64::NAN; steps.len()]),
+                None => NodeValue::Number(f64::NAN),
+            },
             QuantityNode::Formula {
                 expr,
                 inputs,
                 is_series,
             } => {
-                let inputs: Vec<&NodeValue> = inputs.iter().map(|at| &earlier[*at]).collect();
+                let inputs: Vec<&NodeValue> = inputs.iter().map(|at| known.value(*at)).collect();
                 evaluate_formula(expr, &inputs, is_series.then_some(curve.steps.len()))
             }
-            QuantityNode::Reduction(reduction) => {
-                let number = |at: NodeIndex| earlier[at].as_number();
-                let series = |at: NodeIndex| match &earlier[at] {
-                    NodeValue::Series(values) => Cow::Borrowed(&values[..]),
-                    NodeValue::Number(x) => Cow::Owned(vec![*x; curve.steps.len()]),
-                };
-                NodeValue::Number(reduce_series(
-                    reduction,
-                    (curve.steps, cell.end),
-                    (&number, &series),
-                    rounding,
-                ))
-            }
-            other => NodeValue::Number(cell_number(other, cell, &|at| earlier[at].as_number())),
+            QuantityNode::Reduction(reduction) => NodeValue::Number(reduce_series(
+                reduction,
+                (curve.steps, cell.end),
+                (&|at| known.number(at), &|at| {
+                    known.series(at, curve.steps.len())
+                }),
+                rounding,
+            )),
+            other => NodeValue::Number(cell_number(other, cell, &|at| known.number(at))),
         }
     }
 
@@ -221,13 +346,10 @@ impl QuantityProgram {
     ) -> Cow<'a, [f64]> {
         match &self.nodes[node] {
             QuantityNode::Formula { expr, inputs, .. } if expr.is_condition() => {
-                let inputs: Vec<&[f64]> =
-                    inputs.iter().map(|at| mean(AveragedSeries(*at))).collect();
-                let at_sample = |i: usize| {
-                    let values: Vec<f64> = inputs.iter().map(|series| series[i]).collect();
-                    expr.eval(&values)
-                };
-                Cow::Owned((0..length).map(at_sample).collect())
+                let inputs = inputs
+                    .iter()
+                    .map(|at| SeriesInput::Series(mean(AveragedSeries(*at))));
+                Cow::Owned(expr.eval_series(&inputs.collect::<Vec<_>>(), length))
             }
             _ => Cow::Borrowed(mean(AveragedSeries(node))),
         }
@@ -242,22 +364,16 @@ impl AveragedSeries {
 }
 
 fn evaluate_formula(expr: &Expr, inputs: &[&NodeValue], length: Option<usize>) -> NodeValue {
-    let mut values = vec![0.0; inputs.len()];
-    let Some(length) = length else {
-        for (value, input) in values.iter_mut().zip(inputs) {
-            *value = input.as_number();
+    match length {
+        None => {
+            let values: Vec<f64> = inputs.iter().map(|input| input.as_number()).collect();
+            NodeValue::Number(expr.eval(&values))
         }
-        return NodeValue::Number(expr.eval(&values));
-    };
-
-    let mut series = Vec::with_capacity(length);
-    for sample in 0..length {
-        for (value, input) in values.iter_mut().zip(inputs) {
-            *value = input.at_sample(sample);
+        Some(length) => {
+            let inputs = inputs.iter().map(|input| input.as_input());
+            NodeValue::Series(expr.eval_series(&inputs.collect::<Vec<_>>(), length))
         }
-        series.push(expr.eval(&values));
     }
-    NodeValue::Series(series)
 }
 
 /// The number of a node that needs no samples.
@@ -314,58 +430,6 @@ fn reduce_series(
             let x = reduction.over.map(series).unwrap_or_default();
             let values = &x;
             window.slope_over(Samples { steps, values }.within(from, to))
-        }
-    }
-}
-
-impl QuantityProgram {
-    /// Checks the windows and moments of a number that are known without any trial.
-    ///
-    /// # Errors
-    /// A window ends before it begins, or lies outside the trials of this cell.
-    pub(super) fn check_windows(&self, root: NodeIndex, cell: &CellInputs) -> Result<(), String> {
-        let used = self.used_nodes(root);
-        let wrong = self
-            .nodes
-            .iter()
-            .zip(used)
-            .find_map(|(node, is_used)| match node {
-                QuantityNode::Reduction(reduction) if is_used => {
-                    self.find_wrong_window(reduction, cell)
-                }
-                _ => None,
-            });
-        wrong.map_or(Ok(()), Err)
-    }
-
-    fn find_wrong_window(&self, reduction: &Reduction, cell: &CellInputs) -> Option<String> {
-        let known = |node: Option<NodeIndex>| {
-            let node = node.filter(|node| self.is_static(*node))?;
-            let none = |_: AveragedSeries| -> &'static [f64] { &[] };
-            Some(self.evaluate_mean(node, cell, &[], &none, EventRounding::Between))
-        };
-        let name = reduction.reducer.name();
-        let end = cell.end;
-        let [from, to] = [known(reduction.from), known(reduction.to)];
-        let is_moment = matches!(reduction.reducer, Reducer::At | Reducer::Jump);
-        let moment = known(reduction.number).filter(|_| is_moment);
-
-        if [from, to, moment].iter().flatten().any(|x| x.is_nan()) {
-            let message = format!(
-                "{name}: its window or moment is undefined: 'decay' is the first entry of train.schedule, which a cell does not have"
-            );
-            return Some(message);
-        }
-        if let Some(step) = from.or(moment).filter(|step| *step > end) {
-            return Some(format!(
-                "{name}: step {step} is after the end: a trial of the cell has {end} steps"
-            ));
-        }
-        match (from, to) {
-            (Some(from), Some(to)) if from > to => Some(format!(
-                "{name}: the window begins at step {from} and ends before it, at step {to}: swap them"
-            )),
-            _ => None,
         }
     }
 }

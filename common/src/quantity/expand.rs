@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use crate::grid::Grid;
 use crate::ids::CellIndex;
 use crate::metric::Metric;
-use crate::quantity::cell_names::{CellName, CellValues, NamedCondition};
+use crate::quantity::cell_names::{CellName, CellValues, ComparedName, NamedCondition};
 use crate::quantity::claim::{Claim, ClaimForm, TrialPooling};
 use crate::quantity::compile::QuantityCompiler;
 use crate::quantity::program::{NodeIndex, QuantityProgram};
 use crate::quantity::section::ClaimSection;
+use crate::spec::measure::Probe;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::suggest::suggest_nearest;
 
@@ -20,7 +21,7 @@ const MAX_JOINED_CELLS: usize = 200;
 /// Maximum number of effects of a claim.
 pub const MAX_EFFECTS: usize = 10_000;
 /// Number of cells for which the windows of a claim are checked.
-const CHECKED_CELLS: usize = 200;
+pub(super) const CHECKED_CELLS: usize = 200;
 
 /// Claims with the cells that they are about.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +39,8 @@ pub struct ExpandedClaim {
     pub claim: Claim,
     /// The nodes of its quantities.
     pub roots: Vec<NodeIndex>,
+    /// Whether its quantity is one of a trial and of the same repeat of the reference cell.
+    pub pairs_trials: bool,
     /// The effects, one at least, each of which lies in the region if the claim is true.
     pub effects: Vec<ClaimEffect>,
 }
@@ -47,7 +50,7 @@ pub struct ExpandedClaim {
 pub struct ClaimEffect {
     /// The cells: one, or those of a spread or slope.
     pub cells: Vec<CellIndex>,
-    /// The cell that the one is set against.
+    /// The cell that the one is set against, or compared with.
     pub reference: Option<CellIndex>,
     /// The x of each cell, for a slope.
     pub abscissas: Vec<f64>,
@@ -60,10 +63,16 @@ impl ClaimSection {
     ///
     /// # Errors
     /// A quantity cannot be computed, or a claim names something that the sweep does not have.
-    pub fn expand(&self, grid: &Grid, metrics: &[Metric]) -> Result<ExpandedClaims, SpecError> {
+    pub fn expand(
+        &self,
+        grid: &Grid,
+        metrics: &[Metric],
+        probe: Option<&Probe>,
+    ) -> Result<ExpandedClaims, SpecError> {
         self.check_quantities(grid, metrics)?;
         let mut expander = ClaimExpander {
             grid,
+            probe,
             cells: Vec::new(),
             compiler: QuantityCompiler::new(grid, metrics, self.quantity_texts()),
         };
@@ -94,10 +103,13 @@ impl ClaimSection {
                 let path = format!("quantity.{}", quantity.name);
                 SpecError::new(quantity.origin.clone(), path, message)
             };
-            if let Some(CellName::Axis(_)) = CellName::find(grid, &quantity.name) {
-                return Err(error(
-                    "an axis has this name: choose another one".to_owned(),
-                ));
+            let owner = match CellName::find(grid, &quantity.name) {
+                Some(CellName::Axis(_)) => Some("an axis has"),
+                Some(CellName::FreeName(_)) => Some("the cases have"),
+                _ => None,
+            };
+            if let Some(owner) = owner {
+                return Err(error(format!("{owner} this name: choose another one")));
             }
 
             let prefix = format!("the quantity '{}': ", quantity.name);
@@ -110,8 +122,11 @@ impl ClaimSection {
     }
 }
 
-struct ClaimExpander<'a> {
-    grid: &'a Grid,
+/// Finds the cells of claims about a sweep.
+pub(super) struct ClaimExpander<'a> {
+    pub(super) grid: &'a Grid,
+    /// The probe set, if predictions are kept.
+    pub(super) probe: Option<&'a Probe>,
     cells: Vec<CellIndex>,
     compiler: QuantityCompiler<'a>,
 }
@@ -121,8 +136,9 @@ impl ClaimExpander<'_> {
         let roots = self.compile_roots(claim)?;
         let cells = self.select_cells(claim, "where", claim.condition.as_deref())?;
         let mut effects = match claim.form {
-            form if form.has_reference() => self.pair_with_references(claim, &cells)?,
+            ClaimForm::Labels => self.pair_for_labels(claim, &cells)?,
             form if form.joins_cells() => self.join_cells(claim, &cells)?,
+            _ if claim.to.is_some() => self.pair_with_references(claim, &cells)?,
             _ => cells
                 .iter()
                 .map(|cell| ClaimEffect::of_cell(*cell))
@@ -140,12 +156,17 @@ impl ClaimExpander<'_> {
         self.check_windows(claim, &roots, &effects)?;
         Ok(ExpandedClaim {
             claim: claim.clone(),
+            pairs_trials: self.uses_other(&roots),
             roots,
             effects,
         })
     }
 
     fn compile_roots(&mut self, claim: &Claim) -> Result<Vec<NodeIndex>, SpecError> {
+        if claim.form == ClaimForm::Labels {
+            return Ok(Vec::new());
+        }
+
         let mut roots = Vec::with_capacity(claim.of.len());
         for text in &claim.of {
             let root = match claim.form {
@@ -163,7 +184,14 @@ impl ClaimExpander<'_> {
                 "per = \"mean\" averages the arguments of reducers, and this quantity has none";
             return Err(claim.error_at("of", message));
         }
+        self.check_other(claim, &roots)?;
         Ok(roots)
+    }
+
+    /// Whether any quantity needs the trial of a reference cell.
+    pub(super) fn uses_other(&self, roots: &[NodeIndex]) -> bool {
+        let program = self.compiler.program();
+        roots.iter().any(|root| program.uses_other(*root))
     }
 
     fn compile_condition(&mut self, text: &str) -> Result<NodeIndex, String> {
@@ -178,7 +206,7 @@ impl ClaimExpander<'_> {
     }
 
     /// The cells that meet a condition; all without one.
-    fn select_cells(
+    pub(super) fn select_cells(
         &self,
         claim: &Claim,
         key: &str,
@@ -202,66 +230,28 @@ impl ClaimExpander<'_> {
         Ok(cells)
     }
 
-    /// Sets each cell against the one that meets `to` and has its values of all axes that `to` does not name.
-    fn pair_with_references(
-        &self,
-        claim: &Claim,
-        cells: &[CellIndex],
-    ) -> Result<Vec<ClaimEffect>, SpecError> {
-        let text = claim.to.as_deref().unwrap_or_default();
-        let references = self.select_cells(claim, "to", Some(text))?;
-        let condition =
-            NamedCondition::parse(self.grid, text).map_err(|why| claim.error_at("to", why))?;
-        let values = distinct_values(self.grid, &references, &condition.axes());
-
-        let mut effects = Vec::new();
-        for cell in cells
-            .iter()
-            .filter(|cell| references.binary_search(cell).is_err())
-        {
-            let candidates = values.iter().filter_map(|named| {
-                let found = self.grid.cell_with_values(*cell, named)?;
-                references.binary_search(&found).is_ok().then_some(found)
-            });
-            let mut candidates: Vec<CellIndex> = candidates.collect();
-            candidates.dedup();
-            let reference = match (&candidates[..], &references[..]) {
-                ([only], _) | (_, [only]) => *only,
-                ([], _) => {
-                    let message = format!(
-                        "no cell that meets it has the other values of {}: name the axes in which they differ",
-                        describe_values(self.grid, *cell)
-                    );
-                    return Err(claim.error_at("to", message));
-                }
-                _ => {
-                    let message = format!(
-                        "{} cells meet it for {}: name one of them",
-                        candidates.len(),
-                        describe_values(self.grid, *cell)
-                    );
-                    return Err(claim.error_at("to", message));
-                }
-            };
-            effects.push(ClaimEffect {
-                reference: Some(reference),
-                ..ClaimEffect::of_cell(*cell)
-            });
-        }
-
-        if effects.is_empty() {
-            let message = "every cell that the claim is about is a reference itself: nothing is left to compare";
-            return Err(claim.error_at("to", message));
-        }
-        Ok(effects)
-    }
-
     /// Joins the cells with equal values of some axes.
     fn join_cells(
         &self,
         claim: &Claim,
         cells: &[CellIndex],
     ) -> Result<Vec<ClaimEffect>, SpecError> {
+        let abscissa = match &claim.against {
+            Some(name) => Some(self.find_number(claim, name)?),
+            None => None,
+        };
+        let groups = self.group_cells(claim, cells)?.into_iter();
+        groups
+            .map(|cells| self.join_group(claim, cells, abscissa.as_ref()))
+            .collect()
+    }
+
+    /// Groups the cells with equal values of the axes at which a claim joins them.
+    pub(super) fn group_cells(
+        &self,
+        claim: &Claim,
+        cells: &[CellIndex],
+    ) -> Result<Vec<Vec<CellIndex>>, SpecError> {
         let axes = self.joining_axes(claim)?;
         let mut groups: BTreeMap<Vec<u64>, Vec<CellIndex>> = BTreeMap::new();
         for cell in cells {
@@ -269,30 +259,29 @@ impl ClaimExpander<'_> {
             let key = axes.iter().map(|axis| indices[*axis]).collect();
             groups.entry(key).or_default().push(*cell);
         }
+        Ok(groups.into_values().collect())
+    }
 
-        let abscissa = match &claim.against {
-            Some(name) => Some(CellName::find(self.grid, name).ok_or_else(|| {
-                let hint = CellName::suggest(self.grid, name, &[]);
-                claim.error_at(
-                    "against",
-                    format!("cells have no axis or field '{name}', {hint}"),
-                )
-            })?),
-            None => None,
-        };
-        let mut effects = Vec::new();
-        for cells in groups.into_values() {
-            let effect = self.join_group(claim, cells, abscissa.as_ref())?;
-            effects.push(effect);
-        }
-        Ok(effects)
+    /// Finds the axis or field of a slope.
+    fn find_number(&self, claim: &Claim, name: &str) -> Result<ComparedName, SpecError> {
+        let found = CellName::find(self.grid, name).ok_or_else(|| {
+            let hint = CellName::suggest(self.grid, name, &[]);
+            claim.error_at(
+                "against",
+                format!("cells have no axis or field '{name}', {hint}"),
+            )
+        })?;
+        Ok(ComparedName {
+            name: found,
+            words: Vec::new(),
+        })
     }
 
     fn join_group(
         &self,
         claim: &Claim,
         cells: Vec<CellIndex>,
-        abscissa: Option<&CellName>,
+        abscissa: Option<&ComparedName>,
     ) -> Result<ClaimEffect, SpecError> {
         let abscissas: Vec<f64> = cells
             .iter()
@@ -393,8 +382,19 @@ impl ClaimExpander<'_> {
     }
 }
 
+impl ExpandedClaim {
+    /// The cells whose numbers make an effect: the reference is one of them, unless each trial is set against its own.
+    pub fn number_cells<'a>(
+        &self,
+        effect: &'a ClaimEffect,
+    ) -> impl Iterator<Item = CellIndex> + 'a {
+        let reference = effect.reference.filter(|_| !self.pairs_trials);
+        effect.cells.iter().copied().chain(reference)
+    }
+}
+
 impl ClaimEffect {
-    fn of_cell(cell: CellIndex) -> Self {
+    pub(super) fn of_cell(cell: CellIndex) -> Self {
         Self {
             cells: vec![cell],
             reference: None,
@@ -409,18 +409,8 @@ impl ClaimEffect {
     }
 }
 
-/// The combinations of values that some cells have on some axes.
-fn distinct_values(grid: &Grid, cells: &[CellIndex], axes: &[usize]) -> Vec<Vec<(usize, u64)>> {
-    let indices = cells.iter().map(|cell| grid.value_indices(*cell));
-    let mut all: Vec<Vec<(usize, u64)>> = indices
-        .map(|indices| axes.iter().map(|axis| (*axis, indices[*axis])).collect())
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn describe_values(grid: &Grid, cell: CellIndex) -> String {
+/// The values of a cell's axes.
+pub(super) fn describe_values(grid: &Grid, cell: CellIndex) -> String {
     let values = grid.axis_values(cell);
     let axes = grid.axes().iter().zip(&values);
     let named: Vec<String> = axes

@@ -4,21 +4,28 @@
 //! other quantities. A *reducer* such as `mean(test_acc, last 20 %)` makes one number of the samples of a window. A quantity in
 //! which a metric stands outside all reducers is a series, otherwise it is one number per trial.
 //!
-//! [`section`] reads both tables, [`claim`] one claim; [`call_text`] finds the reducers in a text, [`compile`] makes a
+//! [`section`] reads both tables, [`claim`] one claim, which `claim_checks` checks; [`call_text`] finds the reducers in a text, [`compile`] makes a
 //! [`program`] of it, [`evaluate`] computes that from a curve with the functions of [`reduce`], and [`expand`] finds the cells
-//! that each claim is about.
+//! that each claim is about, `reference_cells` those that they are
+//! set against, and `label_pairs` those whose predictions are compared. `windows` checks what is known before any trial.
 
 pub mod call_text;
 pub mod cell_names;
 pub mod claim;
+mod claim_checks;
+#[cfg(test)]
+mod claim_tests;
 pub mod compile;
 pub mod evaluate;
 pub mod expand;
+mod label_pairs;
 pub mod program;
 pub mod reduce;
+mod reference_cells;
 pub mod section;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub use claim::{Claim, ClaimForm, ClaimRegion, TrialPooling};
 pub use evaluate::{EventRounding, NodeValue, SampledCurve};

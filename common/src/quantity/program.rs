@@ -4,7 +4,7 @@ use crate::config::TrialConfig;
 use crate::expr::Expr;
 use crate::grid::Grid;
 use crate::ids::CellIndex;
-use crate::quantity::cell_names::{CellName, CellValues};
+use crate::quantity::cell_names::{CellValues, ComparedName};
 use crate::quantity::reduce::Reducer;
 
 /// Index of a node in its program.
@@ -17,7 +17,7 @@ pub struct QuantityProgram {
     /// Columns of the metrics that nodes name, in the order of `[measure]`.
     pub(super) metrics: Vec<usize>,
     /// Names of the cell that nodes use.
-    pub(super) cell_names: Vec<CellName>,
+    pub(super) cell_names: Vec<ComparedName>,
 }
 
 /// A part of a quantity.
@@ -51,6 +51,8 @@ pub(super) enum QuantityNode {
     },
     /// A series reduced to a number.
     Reduction(Reduction),
+    /// The value of a node in the same repeat of the reference cell.
+    Other(NodeIndex),
 }
 
 /// A call of a reducer.
@@ -108,6 +110,7 @@ impl QuantityProgram {
             | QuantityNode::Epoch
             | QuantityNode::ImagesSeen => true,
             QuantityNode::Formula { is_series, .. } => *is_series,
+            QuantityNode::Other(of) => self.is_series(*of),
             _ => false,
         }
     }
@@ -116,6 +119,7 @@ impl QuantityProgram {
     pub(super) fn is_condition(&self, node: NodeIndex) -> bool {
         match &self.nodes[node] {
             QuantityNode::Formula { expr, .. } => expr.is_condition(),
+            QuantityNode::Other(of) => self.is_condition(*of),
             _ => false,
         }
     }
@@ -157,19 +161,27 @@ impl QuantityProgram {
         })
     }
 
+    /// Whether a node needs the trial of a reference cell.
+    pub fn uses_other(&self, root: NodeIndex) -> bool {
+        self.any_used(root, |node| matches!(node, QuantityNode::Other(_)))
+    }
+
     /// Whether a number is known without any trial.
     pub(super) fn is_static(&self, root: NodeIndex) -> bool {
-        !self.is_series(root)
-            && !self.any_used(root, |node| matches!(node, QuantityNode::Reduction(_)))
+        !self.is_series(root) && !self.any_used(root, QuantityNode::needs_trial)
     }
 }
 
 impl QuantityNode {
+    fn needs_trial(&self) -> bool {
+        matches!(self, Self::Reduction(_) | Self::Other(_))
+    }
+
     /// The nodes that it uses, all before it.
     pub(super) fn inputs(&self) -> Vec<NodeIndex> {
         match self {
             Self::Formula { inputs, .. } => inputs.clone(),
-            Self::BeforeEnd(node) => vec![*node],
+            Self::BeforeEnd(node) | Self::Other(node) => vec![*node],
             Self::Reduction(reduction) => {
                 let others = [
                     reduction.over,

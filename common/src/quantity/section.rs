@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::metric::Metric;
+use crate::quantity::call_text::CalledFunction;
 use crate::quantity::claim::Claim;
 use crate::quantity::compile::BUILT_IN_NAMES;
-use crate::quantity::reduce::Reducer;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
-use crate::spec_file::node::{self, SpecValue};
+use crate::spec_file::node::{self, SpecTable, SpecValue};
 use crate::spec_file::reader::{TableReader, quote_value};
 
 /// Maximum number of claims, and of quantities, of a file.
@@ -87,12 +87,17 @@ impl ClaimSection {
     /// # Errors
     /// The text is not TOML, has other tables or no claim, or as for [`Self::read`].
     pub fn read_file(text: &str, file: &str) -> Result<Self, SpecError> {
-        Self::read_text(text).map_err(|error| error.with_file(file))
+        let section =
+            node::parse_document(text).and_then(|document| Self::read_document(&document));
+        section.map_err(|error| error.with_file(file))
     }
 
-    fn read_text(text: &str) -> Result<Self, SpecError> {
-        let document = node::parse_document(text)?;
-        let r = TableReader::from_document(&document, ReadingMode::for_new(GRAMMAR));
+    /// Reads a document that has these two tables alone.
+    ///
+    /// # Errors
+    /// The document has other tables or no claim, or as for [`Self::read`].
+    pub fn read_document(document: &SpecTable) -> Result<Self, SpecError> {
+        let r = TableReader::from_document(document, ReadingMode::for_new(GRAMMAR));
         let section = Self::read(&r)?;
         r.refuse_unknown_keys()?;
         if section.claims.is_empty() {
@@ -156,7 +161,7 @@ fn check_quantity_name(name: &str) -> Result<(), String> {
 
     let owner = if Metric::from_name(name).is_some() {
         "a metric has"
-    } else if BUILT_IN_NAMES.contains(&name) || Reducer::from_name(name).is_some() {
+    } else if BUILT_IN_NAMES.contains(&name) || CalledFunction::from_name(name).is_some() {
         "every quantity can use"
     } else {
         return Ok(());

@@ -1,7 +1,7 @@
 //! Quantities on small curves, computed by hand, and the mistakes of claims.
 
 use crate::Spec;
-use crate::quantity::call_text::split_reducer_calls;
+use crate::quantity::call_text::{CalledFunction, split_quantity_calls};
 use crate::quantity::reduce::{Reducer, Samples};
 use crate::quantity::{
     ClaimSection, EventRounding, ExpandedClaims, NodeValue, SampledCurve, TrialPooling,
@@ -66,21 +66,24 @@ fn number(of: &str, loss: &[f64], rate: &[f64], rounding: EventRounding) -> f64 
 
 #[test]
 fn reducers_are_found_in_a_text() {
-    let split = split_reducer_calls("10*mean(inv, 50%..decay)/mean(inv, last 20 %) + max(1, 2)")
+    let split = split_quantity_calls("10*mean(inv, 50%..decay)/mean(inv, last 20 %) + max(1, 2)")
         .expect("it is whole");
     assert_eq!(split.expression, "10*{#0}/{#1} + max(1, 2)");
     assert_eq!(split.calls[0].arguments, ["inv", "50%..decay"]);
-    assert_eq!(split.calls[1].reducer, Reducer::Mean);
+    assert_eq!(
+        split.calls[1].function,
+        CalledFunction::Reducer(Reducer::Mean)
+    );
 
-    let nested = split_reducer_calls("max(abs(ln(q/at(q, 5))), 0..)").expect("it is whole");
+    let nested = split_quantity_calls("max(abs(ln(q/at(q, 5))), 0..)").expect("it is whole");
     assert_eq!(nested.expression, "{#0}");
     assert_eq!(nested.calls[0].arguments, ["abs(ln(q/at(q, 5)))", "0.."]);
 
-    let words = split_reducer_calls("count(norm == \"a)b\" && {x, y} > 1)").expect("it is whole");
+    let words = split_quantity_calls("count(norm == \"a)b\" && {x, y} > 1)").expect("it is whole");
     assert_eq!(words.calls[0].arguments, ["norm == \"a)b\" && {x, y} > 1"]);
-    assert!(split_reducer_calls("mean(x").is_err() && split_reducer_calls("at(\"x").is_err());
+    assert!(split_quantity_calls("mean(x").is_err() && split_quantity_calls("at(\"x").is_err());
     assert_eq!(
-        split_reducer_calls("mean + first_x(1)")
+        split_quantity_calls("mean + first_x(1)")
             .expect("no call")
             .calls,
         []
@@ -294,7 +297,7 @@ fn wrong_claims_are_refused_with_line_and_remedy() {
         ),
         (
             "[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'\nto = 'lr == 0.1'\nabove = 1",
-            "claim 'c': to: form = \"value\" has none: it belongs to form = \"ratio\" or",
+            "claim 'c': to: form = \"value\" has none unless of has other(...), as in",
         ),
         (
             "[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'\nwhere = 'lr == 3'\nabove = 1",

@@ -11,7 +11,8 @@ impl Spec {
     /// # Errors
     /// A claim names something that the sweep does not have.
     pub fn expand_claims(&self, claims: &ClaimSection) -> Result<ExpandedClaims, SpecError> {
-        claims.expand(&self.grid, &self.measure.metrics)
+        let measure = &self.measure;
+        claims.expand(&self.grid, &measure.metrics, measure.probe.as_ref())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The decision rule of claims: whether an effect is shown to lie in a region, shown to lie outside, or neither.
 
 use super::binomial::{lower_tail, upper_tail};
-use super::special::student_t_cdf;
+use super::special::{student_t_cdf, student_t_quantile};
 
 /// The set in which an effect is claimed to lie.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +35,9 @@ pub enum EffectLaw {
         /// Degrees of freedom.
         degrees: f64,
     },
+    /// The ratio of two numbers with Student's t of the same degrees of freedom, the second one above 0: that the ratio is r means
+    /// that the first minus r times the second is 0 (Fieller 1954).
+    Quotient(Quotient),
     /// The binomial distribution, with this many successes among this many trials.
     Binomial {
         /// Number of successes.
@@ -42,6 +45,54 @@ pub enum EffectLaw {
         /// Number of trials.
         trials: u64,
     },
+}
+
+/// A number over another one, both estimated from the same repeats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quotient {
+    /// The number.
+    pub numerator: f64,
+    /// The number that it is divided by.
+    pub denominator: f64,
+    /// Squared standard error of the numerator.
+    pub numerator_variance: f64,
+    /// Squared standard error of the denominator.
+    pub denominator_variance: f64,
+    /// Covariance of both.
+    pub covariance: f64,
+    /// Degrees of freedom.
+    pub degrees: f64,
+}
+
+impl Quotient {
+    /// The estimate, whose interval has the level 1 − 2α; `None` if the denominator is not shown to be above 0.
+    pub fn estimate(self, alpha: f64) -> Option<EffectEstimate> {
+        let t = student_t_quantile(1.0 - alpha, self.degrees);
+        let square = self.denominator * self.denominator - t * t * self.denominator_variance;
+        if self.denominator <= 0.0 || square <= 0.0 {
+            return None;
+        }
+
+        let product = self.numerator * self.denominator - t * t * self.covariance;
+        let rest = self.numerator * self.numerator - t * t * self.numerator_variance;
+        let root = (product * product - square * rest).max(0.0).sqrt();
+        Some(EffectEstimate {
+            effect: self.numerator / self.denominator,
+            low: (product - root) / square,
+            high: (product + root) / square,
+            law: EffectLaw::Quotient(self),
+        })
+    }
+
+    /// How far the ratio is above a bound, in units of the denominator, and the standard error of that.
+    fn distance_above(self, bound: f64) -> (f64, f64) {
+        let variance = self.numerator_variance - 2.0 * bound * self.covariance
+            + bound * bound * self.denominator_variance;
+        (
+            self.numerator - bound * self.denominator,
+            variance.max(0.0).sqrt(),
+        )
+    }
 }
 
 /// What is shown of an effect and its region.
@@ -134,8 +185,8 @@ impl EffectEstimate {
             return 0.0;
         }
         match self.law {
-            EffectLaw::Student { .. } => 1.0 - self.student_share_below(bound),
             EffectLaw::Binomial { hits, trials } => upper_tail(hits, trials, bound),
+            _ => 1.0 - self.student_share_below(bound),
         }
     }
 
@@ -145,21 +196,24 @@ impl EffectEstimate {
             return 0.0;
         }
         match self.law {
-            EffectLaw::Student { .. } => self.student_share_below(bound),
             EffectLaw::Binomial { hits, trials } => lower_tail(hits, trials, bound),
+            _ => self.student_share_below(bound),
         }
     }
 
     /// Probability of an effect up to this one if the true effect is `bound`.
     fn student_share_below(&self, bound: f64) -> f64 {
-        let EffectLaw::Student {
-            standard_error,
-            degrees,
-        } = self.law
-        else {
-            return f64::NAN;
+        let (apart, standard_error, degrees) = match self.law {
+            EffectLaw::Student {
+                standard_error,
+                degrees,
+            } => (self.effect - bound, standard_error, degrees),
+            EffectLaw::Quotient(quotient) => {
+                let (apart, standard_error) = quotient.distance_above(bound);
+                (apart, standard_error, quotient.degrees)
+            }
+            EffectLaw::Binomial { .. } => return f64::NAN,
         };
-        let apart = self.effect - bound;
         if standard_error == 0.0 {
             return match apart.total_cmp(&0.0) {
                 std::cmp::Ordering::Less => 0.0,
@@ -225,6 +279,28 @@ mod tests {
         assert_eq!(estimate(1.0, 0.0).test(half_line).inside, 0.0);
         assert_eq!(estimate(-1.0, 0.0).test(half_line).outside, 0.0);
         assert_eq!(estimate(0.0, 0.0).test(half_line).inside, 0.5);
+    }
+
+    #[test]
+    fn the_ends_of_a_ratio_are_where_its_test_has_alpha() {
+        let quotient = Quotient {
+            numerator: 0.5,
+            denominator: 2.0,
+            numerator_variance: 0.01,
+            denominator_variance: 0.09,
+            covariance: 0.02,
+            degrees: 9.0,
+        };
+        let found = quotient.estimate(0.05).expect("2 is shown to be above 0");
+        assert!(found.low < 0.25 && found.high > 0.25);
+        assert!((found.test_above(found.low) - 0.05).abs() < 1e-9);
+        assert!((found.test_below(found.high) - 0.05).abs() < 1e-9);
+
+        let weak = Quotient {
+            denominator_variance: 4.0,
+            ..quotient
+        };
+        assert_eq!(weak.estimate(0.05), None);
     }
 
     #[test]

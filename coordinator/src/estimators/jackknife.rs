@@ -9,8 +9,14 @@ use super::cluster::MeanUncertainty;
 /// there is one list, and each repeat is a group.
 pub type DeletedNumbers = [Vec<f64>];
 
-/// The squared standard error, with its degrees of freedom (Satterthwaite 1946). `None` if a stream has fewer than two groups, or
-/// a number is undefined.
+/// Number of levels of a stream below which its degrees of freedom count alone.
+pub const FEW_LEVELS: usize = 3;
+
+/// The squared standard error, with its degrees of freedom. `None` if a stream has fewer than two groups, or a number is undefined.
+///
+/// The degrees of freedom are the harmonic mean of those of the streams, weighted by their variances, and the smallest ones if a
+/// stream has fewer than [`FEW_LEVELS`] groups. Satterthwaite's (1946), which are larger, let up to 8 % of effects on the edge of
+/// a region seem to lie inside, in place of 5 %, where streams have 2 and 10 levels.
 pub fn jackknife_uncertainty(streams: &DeletedNumbers) -> Option<MeanUncertainty> {
     let parts = streams.iter().map(|without| {
         let groups = without.len() as f64;
@@ -24,9 +30,10 @@ pub fn jackknife_uncertainty(streams: &DeletedNumbers) -> Option<MeanUncertainty
     let fewest = parts.iter().map(|(_, degrees)| *degrees);
     let fewest = fewest.fold(f64::INFINITY, f64::min);
     let variance: f64 = parts.iter().map(|(variance, _)| variance).sum();
-    let squares: f64 = parts.iter().map(|(v, degrees)| v * v / degrees).sum();
-    let degrees = if squares > 0.0 {
-        variance * variance / squares
+    let shares: f64 = parts.iter().map(|(v, degrees)| v / degrees).sum();
+    let has_few = fewest + 1.0 < FEW_LEVELS as f64;
+    let degrees = if shares > 0.0 && !has_few {
+        variance / shares
     } else {
         fewest
     };
@@ -50,6 +57,24 @@ mod tests {
         let variance: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 3.0;
         assert!((spread.variance - variance / 4.0).abs() < 1e-12);
         assert!((spread.degrees - 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn degrees_lie_between_those_of_the_streams_and_are_the_smallest_of_few_levels() {
+        let spread = |streams: &DeletedNumbers| {
+            let found = jackknife_uncertainty(streams).expect("there is a spread");
+            (found.variance, found.degrees)
+        };
+        let of_three = vec![1.0, 2.0, 3.0];
+        let of_five = vec![1.0, 1.5, 2.0, 2.5, 3.0];
+        let (v3, _) = spread(&[of_three.clone()]);
+        let (v5, _) = spread(&[of_five.clone()]);
+        let (variance, degrees) = spread(&[of_three.clone(), of_five]);
+        assert!((variance - v3 - v5).abs() < 1e-12);
+        assert!((degrees - (v3 + v5) / (v3 / 2.0 + v5 / 4.0)).abs() < 1e-12);
+
+        let (_, degrees) = spread(&[vec![1.0, 1.1], of_three]);
+        assert!((degrees - 1.0).abs() < 1e-12);
     }
 
     #[test]

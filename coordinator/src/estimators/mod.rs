@@ -11,6 +11,7 @@ pub mod crossed;
 pub mod crossed_layout;
 pub mod decision;
 pub mod jackknife;
+pub mod label_energy;
 pub mod paired;
 pub mod precision;
 pub mod rank;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::quantity::evaluate::AveragedSeries;
-use ergodic_common::quantity::{CellInputs, EventRounding};
+use ergodic_common::quantity::program::NodeIndex;
+use ergodic_common::quantity::{CellInputs, EventRounding, QuantityProgram};
 
 use super::design::{RepeatDesign, RepeatDraws};
 use super::jobs::{ClaimJob, ClaimJobs, JobKind, TrialValue, TrialValues};
+use super::references::ReferenceCurves;
 
 /// The number of a cell, with all that its uncertainty takes.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +23,8 @@ pub(super) struct CellNumber {
     pub(super) draws: Vec<f64>,
     /// Whether the number of a mean curve is undefined without resamples.
     pub(super) is_resampled: bool,
+    /// Whether the number of a trial is no smooth function of its samples, such as the step of an event.
+    pub(super) counts_events: bool,
     /// Whether trials differ at all.
     pub(super) trials_differ: bool,
     /// The numbers of trials by repeat.
@@ -36,7 +40,7 @@ pub(super) struct CellNumber {
 impl CellNumber {
     /// Whether trials may have the same number only because events and their counts lie far apart.
     pub(super) fn is_of_events(&self) -> bool {
-        !self.is_resampled && (self.rounded != [self.full; 2] || self.full.fract() == 0.0)
+        self.counts_events && (self.rounded != [self.full; 2] || self.full.fract() == 0.0)
     }
 }
 
@@ -46,6 +50,7 @@ pub(super) struct NumberContext<'a> {
     pub(super) jobs: &'a ClaimJobs<'a>,
     pub(super) design: &'a RepeatDesign,
     pub(super) draws: &'a RepeatDraws,
+    pub(super) references: &'a ReferenceCurves,
 }
 
 impl NumberContext<'_> {
@@ -68,7 +73,10 @@ impl NumberContext<'_> {
                     TrialValue::Numbers(numbers) => Some((repeat, *numbers)),
                     _ => None,
                 });
-                self.average_numbers(&numbers.collect::<Vec<_>>())
+                CellNumber {
+                    counts_events: !self.jobs.program.is_smooth(job.roots[0]),
+                    ..self.average_numbers(&numbers.collect::<Vec<_>>())
+                }
             }
             JobKind::MeanCurves {
                 series,
@@ -94,6 +102,7 @@ impl NumberContext<'_> {
                     ..CellNumber::default()
                 }
             }
+            JobKind::Ends => CellNumber::default(),
         }
     }
 
@@ -152,35 +161,31 @@ impl NumberContext<'_> {
             };
         }
 
-        let reduce = |weights: &dyn Fn(u32) -> f64, rounding| {
-            let means = curves.weighted_means(weights);
-            let mean = |of: AveragedSeries| curves.find(&means, of);
-            self.jobs
-                .program
-                .evaluate_mean(job.roots[0], cell, curves.steps, &mean, rounding)
-        };
         let between = EventRounding::Between;
+        let sums = curves.sum_trials();
+        let means = curves.means_without(&sums, &[]);
+        let context = CurveContext {
+            program: self.jobs.program,
+            root: job.roots[0],
+            cell,
+            curves,
+        };
         let without = (0..self.design.stream_count()).map(|stream| {
-            let group_of = |repeat: u32| self.design.group_of(stream, repeat);
-            let groups = curves.repeats.iter().map(|repeat| group_of(*repeat));
-            let groups: BTreeMap<usize, ()> = groups.map(|group| (group, ())).collect();
-            let deleted = |group: usize| {
-                let weights = |repeat: u32| f64::from(u8::from(group_of(repeat) != group));
-                (group, reduce(&weights, between))
-            };
-            groups.into_keys().map(deleted).collect()
+            let groups = curves.group_trials(|repeat| self.design.group_of(stream, repeat));
+            let deleted = groups.into_iter().map(|(group, trials)| {
+                let means = curves.means_without(&sums, &trials);
+                (group, context.reduce(&means, between))
+            });
+            deleted.collect()
         });
         let without: Vec<BTreeMap<usize, f64>> = without.collect();
 
         let resamples = self.draws.resamples().filter(|_| is_resampled);
-        let draws = resamples.map(|times| {
-            let weights = |repeat: u32| times.get(repeat as usize).map_or(0.0, |n| f64::from(*n));
-            reduce(&weights, between)
-        });
+        let draws = resamples.map(|times| context.reduce(&curves.weighted_means(times), between));
         CellNumber {
-            full: reduce(&|_| 1.0, between),
+            full: context.reduce(&means, between),
             rounded: [EventRounding::Before, EventRounding::After]
-                .map(|rounding| reduce(&|_| 1.0, rounding)),
+                .map(|rounding| context.reduce(&means, rounding)),
             draws: draws.collect(),
             without,
             is_resampled,
@@ -188,6 +193,24 @@ impl NumberContext<'_> {
             n: curves.repeats.len() as u64,
             ..CellNumber::default()
         }
+    }
+}
+
+/// What a number of mean curves is computed with.
+#[derive(Clone, Copy)]
+struct CurveContext<'a> {
+    program: &'a QuantityProgram,
+    root: NodeIndex,
+    cell: &'a CellInputs,
+    curves: &'a MeanCurves<'a>,
+}
+
+impl CurveContext<'_> {
+    fn reduce(self, means: &[Vec<f64>], rounding: EventRounding) -> f64 {
+        let mean = |of: AveragedSeries| self.curves.find(means, of);
+        let steps = self.curves.steps;
+        self.program
+            .evaluate_mean(self.root, self.cell, steps, &mean, rounding)
     }
 }
 
@@ -227,21 +250,46 @@ impl<'a> MeanCurves<'a> {
         curves
     }
 
-    /// The means of all series over trials with these weights.
-    fn weighted_means(&self, weight: &dyn Fn(u32) -> f64) -> Vec<Vec<f64>> {
-        let weights: Vec<f64> = self.repeats.iter().map(|repeat| weight(*repeat)).collect();
-        let total: f64 = weights.iter().sum();
-        let mut means = vec![vec![0.0; self.steps.len()]; self.kinds.len()];
+    /// The places of the trials in each group of repeats.
+    fn group_trials(&self, group_of: impl Fn(u32) -> usize) -> BTreeMap<usize, Vec<usize>> {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, repeat) in self.repeats.iter().enumerate() {
+            groups.entry(group_of(*repeat)).or_default().push(at);
+        }
+        groups
+    }
 
-        for (trial, weight) in self.trials.iter().zip(&weights).filter(|(_, w)| **w > 0.0) {
-            for (mean, series) in means.iter_mut().zip(*trial) {
-                for (sum, x) in mean.iter_mut().zip(series) {
-                    *sum += weight * x;
-                }
+    /// The sums of all series over trials.
+    fn sum_trials(&self) -> Vec<Vec<f64>> {
+        let mut sums = vec![vec![0.0; self.steps.len()]; self.kinds.len()];
+        for trial in &self.trials {
+            add_series(&mut sums, trial, 1.0);
+        }
+        sums
+    }
+
+    /// The means of all series without the trials at some places, given the sums over all.
+    fn means_without(&self, sums: &[Vec<f64>], trials: &[usize]) -> Vec<Vec<f64>> {
+        let mut means = sums.to_vec();
+        for at in trials {
+            add_series(&mut means, self.trials[*at], -1.0);
+        }
+        divide_series(&mut means, (self.trials.len() - trials.len()) as f64);
+        means
+    }
+
+    /// The means of all series over trials, given how often each repeat counts.
+    fn weighted_means(&self, times: &[u16]) -> Vec<Vec<f64>> {
+        let mut means = vec![vec![0.0; self.steps.len()]; self.kinds.len()];
+        let mut total = 0.0;
+        for (trial, repeat) in self.trials.iter().zip(&self.repeats) {
+            let weight = times.get(*repeat as usize).map_or(0.0, |n| f64::from(*n));
+            if weight > 0.0 {
+                add_series(&mut means, trial, weight);
+                total += weight;
             }
         }
-        means.iter_mut().flatten().for_each(|sum| *sum /= total);
-
+        divide_series(&mut means, total);
         means
     }
 
@@ -255,6 +303,19 @@ impl<'a> MeanCurves<'a> {
         let first = collect_bits(self.trials[0]);
         self.trials.iter().any(|trial| collect_bits(trial) != first)
     }
+}
+
+/// Adds the series of a trial, times a weight.
+fn add_series(sums: &mut [Vec<f64>], trial: &[Vec<f64>], weight: f64) {
+    for (sum, series) in sums.iter_mut().zip(trial) {
+        for (sum, x) in sum.iter_mut().zip(series) {
+            *sum += weight * x;
+        }
+    }
+}
+
+fn divide_series(sums: &mut [Vec<f64>], by: f64) {
+    sums.iter_mut().flatten().for_each(|sum| *sum /= by);
 }
 
 fn collect_bits(trial: &[Vec<f64>]) -> Vec<u64> {

@@ -123,7 +123,7 @@ impl EffectNumbers<'_> {
             let cells: Vec<_> = self
                 .cells
                 .iter()
-                .map(|cell| cell.without.get(stream).cloned())
+                .map(|cell| cell.without.get(stream))
                 .collect();
             let mut groups: Vec<usize> = cells
                 .iter()
@@ -135,7 +135,7 @@ impl EffectNumbers<'_> {
 
             let without = groups.into_iter().map(|group| {
                 let numbers = self.cells.iter().zip(&cells).map(|(cell, without)| {
-                    let number = without.as_ref().and_then(|without| without.get(&group));
+                    let number = without.and_then(|without| without.get(&group));
                     number.copied().unwrap_or(cell.full)
                 });
                 function(&numbers.collect::<Vec<_>>())

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::quantity::evaluate::AveragedSeries;
+use ergodic_common::quantity::evaluate::{AveragedSeries, EvaluatedTrial, NeededNodes, NodeTable};
 use ergodic_common::quantity::program::NodeIndex;
 use ergodic_common::quantity::{
-    CellInputs, ClaimForm, EventRounding, ExpandedClaims, NodeValue, QuantityProgram, SampledCurve,
-    TrialPooling,
+    CellInputs, ClaimForm, EventRounding, ExpandedClaim, ExpandedClaims, NodeValue,
+    QuantityProgram, SampledCurve, TrialPooling,
 };
+
+use super::batches::EffectBatch;
+use super::references::ReferenceCurves;
 
 /// What a claim needs of each trial.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub(super) enum JobKind {
     },
     /// A fingerprint of the bits of curves.
     Bits,
+    /// How trials ended; their predictions are read otherwise.
+    Ends,
 }
 
 /// What a trial gives to a claim.
@@ -44,6 +49,8 @@ pub(super) enum TrialValue {
     },
     /// A fingerprint.
     Bits(u64),
+    /// Nothing: the same repeat of the reference cell is missing, or predictions are compared.
+    Nothing,
 }
 
 /// The values of a trial, one for each claim about its cell.
@@ -59,54 +66,73 @@ pub(super) struct ClaimJobs<'a> {
     pub(super) program: &'a QuantityProgram,
     /// One per claim.
     pub(super) jobs: Vec<ClaimJob>,
-    /// The claims about each cell.
-    cells: HashMap<CellIndex, Vec<usize>>,
+    /// The claims about each cell, with the cell whose trials it is set against by each.
+    cells: HashMap<CellIndex, Vec<(usize, Option<CellIndex>)>>,
+}
+
+/// Quantities of a cell's trials.
+pub(super) struct CellEvaluation {
+    inputs: CellInputs,
+    /// One for each cell that trials are set against, and one for none.
+    groups: Vec<EvaluationGroup>,
+}
+
+/// Claims for which a trial is evaluated at once.
+struct EvaluationGroup {
+    reference: Option<(CellIndex, CellInputs)>,
+    needed: NeededNodes,
+    /// Places of the claims among those about the cell.
+    places: Vec<usize>,
 }
 
 impl<'a> ClaimJobs<'a> {
-    pub(super) fn new(spec: &'a Spec, claims: &'a ExpandedClaims) -> Self {
+    /// The jobs of a batch of effects.
+    pub(super) fn new(spec: &'a Spec, claims: &'a ExpandedClaims, batch: &EffectBatch) -> Self {
         let program = &claims.program;
-        let mut cells: HashMap<CellIndex, Vec<usize>> = HashMap::new();
-        let mut jobs = Vec::with_capacity(claims.claims.len());
-
-        for (at, expanded) in claims.claims.iter().enumerate() {
-            for cell in expanded.effects.iter().flat_map(|e| e.all_cells()) {
-                let about = cells.entry(cell).or_default();
-                if about.last() != Some(&at) {
-                    about.push(at);
+        let mut cells: HashMap<CellIndex, Vec<(usize, Option<CellIndex>)>> = HashMap::new();
+        for (place, range) in &batch.parts {
+            let expanded = &claims.claims[*place];
+            for effect in &expanded.effects[range.clone()] {
+                let reference = effect.reference.filter(|_| expanded.pairs_trials);
+                for cell in expanded.number_cells(effect) {
+                    let about = cells.entry(cell).or_default();
+                    if about.last().is_none_or(|(last, _)| last != place) {
+                        about.push((*place, reference));
+                    }
                 }
             }
-
-            let kind = match (expanded.claim.form, expanded.claim.per) {
-                (ClaimForm::Bits, _) => JobKind::Bits,
-                (_, TrialPooling::EachTrial) => JobKind::Numbers,
-                (_, TrialPooling::MeanCurve) => JobKind::MeanCurves {
-                    series: program.averaged_series(expanded.roots[0]),
-                    is_resampled: !program.is_smooth(expanded.roots[0]),
-                },
-            };
-            jobs.push(ClaimJob {
-                roots: expanded.roots.clone(),
-                kind,
-            });
         }
 
+        let jobs = claims.claims.iter().map(|claim| ClaimJob {
+            roots: claim.roots.clone(),
+            kind: JobKind::of_claim(program, claim),
+        });
         Self {
             spec,
             program,
-            jobs,
+            jobs: jobs.collect(),
             cells,
         }
     }
 
     /// The claims about a cell; none if it needs no reading.
-    pub(super) fn about_cell(&self, cell: CellIndex) -> &[usize] {
-        self.cells.get(&cell).map_or(&[], Vec::as_slice)
+    pub(super) fn about_cell(&self, cell: CellIndex) -> impl ExactSizeIterator<Item = usize> + '_ {
+        let about = self.cells.get(&cell).map_or(&[][..], Vec::as_slice);
+        about.iter().map(|(claim, _)| *claim)
     }
 
     /// The cells of all claims.
     pub(super) fn cells(&self) -> impl Iterator<Item = CellIndex> {
         self.cells.keys().copied()
+    }
+
+    /// The cells that trials are set against.
+    pub(super) fn reference_cells(&self) -> Vec<CellIndex> {
+        let all = self.cells.values().flatten();
+        let mut cells: Vec<CellIndex> = all.filter_map(|(_, reference)| *reference).collect();
+        cells.sort_unstable();
+        cells.dedup();
+        cells
     }
 
     /// Whether any claim needs resamples.
@@ -116,54 +142,154 @@ impl<'a> ClaimJobs<'a> {
             .any(|job| matches!(job.kind, JobKind::MeanCurves { is_resampled, .. } if is_resampled))
     }
 
-    /// What a trial gives to these claims.
+    /// Prepares the evaluation of a cell's trials. `None` for a cell that cannot be resolved, which a sweep does not have.
+    pub(super) fn open_cell(&self, cell: CellIndex) -> Option<CellEvaluation> {
+        let about = self.cells.get(&cell)?;
+        let mut places: Vec<(Option<CellIndex>, Vec<usize>)> = Vec::new();
+        for (place, (_, reference)) in about.iter().enumerate() {
+            match places.iter_mut().find(|(known, _)| known == reference) {
+                Some((_, group)) => group.push(place),
+                None => places.push((*reference, vec![place])),
+            }
+        }
+
+        let groups = places.into_iter().map(|(reference, places)| {
+            let roots = places.iter().flat_map(|at| &self.jobs[about[*at].0].roots);
+            let roots: Vec<NodeIndex> = roots.copied().collect();
+            Some(EvaluationGroup {
+                reference: match reference {
+                    Some(cell) => Some((cell, self.read_inputs(cell)?)),
+                    None => None,
+                },
+                needed: self.program.find_needed(&roots),
+                places,
+            })
+        });
+        Some(CellEvaluation {
+            inputs: self.read_inputs(cell)?,
+            groups: groups.collect::<Option<_>>()?,
+        })
+    }
+
+    fn read_inputs(&self, cell: CellIndex) -> Option<CellInputs> {
+        self.program.cell_inputs(&self.spec.grid, cell)
+    }
+
+    /// What a trial gives to the claims about its cell.
     pub(super) fn evaluate_trial(
         &self,
-        claims: &[usize],
-        cell: &CellInputs,
+        cell: (CellIndex, &CellEvaluation),
+        repeat: u32,
         curve: SampledCurve<'_>,
+        references: &ReferenceCurves,
     ) -> Vec<TrialValue> {
-        let jobs = || claims.iter().map(|at| &self.jobs[*at]);
-        let has_events =
-            jobs().any(|job| job.kind == JobKind::Numbers && self.program.has_events(job.roots[0]));
-        let roundings = if has_events {
-            &EventRounding::ALL[..]
-        } else {
-            &EventRounding::ALL[..1]
-        };
-        let nodes: Vec<Vec<NodeValue>> = roundings
-            .iter()
-            .map(|rounding| self.program.evaluate_trial(cell, curve, *rounding))
-            .collect();
+        let (cell, evaluation) = cell;
+        let claims: Vec<usize> = self.about_cell(cell).collect();
+        let mut values = vec![TrialValue::Nothing; claims.len()];
+        for group in &evaluation.groups {
+            let jobs = group.places.iter().map(|at| (*at, &self.jobs[claims[*at]]));
+            let jobs: Vec<(usize, &ClaimJob)> = jobs.collect();
+            let Some((other_cell, other_inputs)) = &group.reference else {
+                self.evaluate_group(group, (&evaluation.inputs, curve, &[]), &jobs, &mut values);
+                continue;
+            };
+            let Some(joined) = references.join(*other_cell, repeat, curve) else {
+                continue;
+            };
 
-        jobs()
-            .map(|job| job.value_of_trial(&nodes, curve.steps))
-            .collect()
+            let other = EvaluatedTrial {
+                cell: other_inputs,
+                curve: joined.other(),
+                other: &[],
+            };
+            let other = self.program.evaluate_needed(other, &group.needed);
+            let own = (&evaluation.inputs, joined.own(), &other[..]);
+            self.evaluate_group(group, own, &jobs, &mut values);
+        }
+        values
+    }
+
+    fn evaluate_group(
+        &self,
+        group: &EvaluationGroup,
+        (cell, curve, other): (&CellInputs, SampledCurve<'_>, &[NodeValue]),
+        jobs: &[(usize, &ClaimJob)],
+        values: &mut [TrialValue],
+    ) {
+        let trial = EvaluatedTrial { cell, curve, other };
+        let nodes = self.program.evaluate_needed(trial, &group.needed);
+        let rounded: Vec<NodeTable<'_>> = if group.needed.have_events() {
+            let roundings = [EventRounding::Before, EventRounding::After];
+            roundings
+                .map(|rounding| {
+                    self.program
+                        .round_events(trial, &nodes, &group.needed, rounding)
+                })
+                .into()
+        } else {
+            Vec::new()
+        };
+
+        for (at, job) in jobs {
+            values[*at] = job.value_of_trial(&nodes, &rounded, curve.steps);
+        }
+    }
+}
+
+impl CellEvaluation {
+    /// What quantities need to know of the cell.
+    pub(super) fn inputs(&self) -> &CellInputs {
+        &self.inputs
+    }
+}
+
+impl JobKind {
+    fn of_claim(program: &QuantityProgram, expanded: &ExpandedClaim) -> Self {
+        match (expanded.claim.form, expanded.claim.per) {
+            (ClaimForm::Labels, _) => Self::Ends,
+            (ClaimForm::Bits, _) => Self::Bits,
+            (_, TrialPooling::EachTrial) => Self::Numbers,
+            (_, TrialPooling::MeanCurve) => Self::MeanCurves {
+                series: program.averaged_series(expanded.roots[0]),
+                is_resampled: !program.is_smooth(expanded.roots[0]),
+            },
+        }
     }
 }
 
 impl ClaimJob {
-    fn value_of_trial(&self, nodes: &[Vec<NodeValue>], steps: &[f64]) -> TrialValue {
+    fn value_of_trial(
+        &self,
+        nodes: &[NodeValue],
+        rounded: &[NodeTable<'_>],
+        steps: &[f64],
+    ) -> TrialValue {
         match &self.kind {
             JobKind::Numbers => {
-                let number = |at: usize| {
-                    let of = nodes.get(at).unwrap_or(&nodes[0]);
-                    of[self.roots[0]].as_number()
-                };
-                TrialValue::Numbers([number(0), number(1), number(2)])
+                let root = self.roots[0];
+                let number = nodes[root].as_number();
+                TrialValue::Numbers(match rounded {
+                    [before, after] => [
+                        number,
+                        before.value(root).as_number(),
+                        after.value(root).as_number(),
+                    ],
+                    _ => [number; 3],
+                })
             }
             JobKind::MeanCurves { series, .. } => TrialValue::Series {
                 steps: steps.to_vec(),
                 series: series
                     .iter()
-                    .map(|one| one.of_trial(&nodes[0], steps.len()))
+                    .map(|one| one.of_trial(nodes, steps.len()))
                     .collect(),
             },
             // What a trial does not have is equal to nothing.
-            JobKind::Bits if self.roots.iter().any(|root| is_undefined(&nodes[0][*root])) => {
+            JobKind::Bits if self.roots.iter().any(|root| is_undefined(&nodes[*root])) => {
                 TrialValue::Numbers([f64::NAN; 3])
             }
-            JobKind::Bits => TrialValue::Bits(fingerprint_bits(&self.roots, &nodes[0], steps)),
+            JobKind::Bits => TrialValue::Bits(fingerprint_bits(&self.roots, nodes, steps)),
+            JobKind::Ends => TrialValue::Nothing,
         }
     }
 }

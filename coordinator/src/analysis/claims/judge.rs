@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::ids::CellIndex;
-use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm, ClaimRegion, ExpandedClaim};
+use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm, ExpandedClaims};
 
+use super::batches::EffectBatch;
 use super::cell_numbers::CellNumber;
 use super::design::RepeatDesign;
 use super::effect_numbers::EffectNumbers;
+use super::label_laws::LabelLaws;
 use super::read::{CellSummary, TrialCounts};
+use super::weighed::{
+    WeighedEffect, effect_region, turn_test, weigh_bits, weigh_number, weigh_spread,
+};
 use crate::estimators::binomial::clopper_pearson;
 use crate::estimators::decision::{EffectEstimate, EffectLaw, EffectRegion, RegionTest};
 use crate::estimators::paired::holm_correction;
-
-/// Number of repeats below which intervals of skewed values are too short: with exponential ones, more than 2 α of wrong "agrees"
-/// at the margin.
-pub(super) const SMALL_REPEATS: u64 = 50;
 
 /// The verdict on an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,78 +87,100 @@ impl EffectEvidence {
 
 /// Judges effects by the numbers of their cells.
 pub(super) struct EffectJudge<'a> {
-    pub(super) cells: &'a BTreeMap<CellIndex, CellSummary>,
+    pub(super) claims: &'a ExpandedClaims,
     pub(super) design: &'a RepeatDesign,
+    /// The predictions that are compared.
+    pub(super) labels: &'a LabelLaws<'a>,
     /// Names of the streams that all trials share; empty if there are none.
     pub(super) fixed_streams: String,
 }
 
 impl EffectJudge<'_> {
-    /// The evidence on the effects of the claim at `place` in its file.
-    pub(super) fn weigh_claim(
+    /// The evidence on the effects of a batch, given its cells.
+    pub(super) fn weigh_batch(
         &self,
-        place: usize,
-        expanded: &ExpandedClaim,
+        batch: &EffectBatch,
+        cells: &BTreeMap<CellIndex, CellSummary>,
     ) -> Vec<EffectEvidence> {
-        let effects = expanded.effects.iter();
-        effects
-            .map(|effect| self.weigh_effect(place, &expanded.claim, effect))
-            .collect()
+        let mut evidence = Vec::new();
+        for (place, range) in &batch.parts {
+            let effects = self.claims.claims[*place].effects[range.clone()].iter();
+            evidence.extend(effects.map(|effect| self.weigh_effect(*place, effect, cells)));
+        }
+        evidence
     }
 
-    fn weigh_effect(&self, place: usize, claim: &Claim, effect: &ClaimEffect) -> EffectEvidence {
+    fn weigh_effect(
+        &self,
+        place: usize,
+        effect: &ClaimEffect,
+        found: &BTreeMap<CellIndex, CellSummary>,
+    ) -> EffectEvidence {
+        let expanded = &self.claims.claims[place];
         let none = CellNumber::default();
-        let cells: Vec<&CellNumber> = effect
-            .all_cells()
-            .map(|cell| {
-                self.cells
-                    .get(&cell)
-                    .and_then(|found| found.numbers.get(&place))
-            })
-            .map(|number| number.unwrap_or(&none))
-            .collect();
+        let numbers = expanded.number_cells(effect).map(|cell| {
+            let summary = found.get(&cell);
+            let number = summary.and_then(|summary| summary.numbers.get(&place));
+            (number, summary.map(|summary| summary.counts))
+        });
+        let numbers: Vec<_> = numbers.collect();
+        let cells: Vec<&CellNumber> = numbers.iter().map(|(x, _)| x.unwrap_or(&none)).collect();
+        let counts: Vec<TrialCounts> = numbers.iter().map(|(_, x)| x.unwrap_or_default()).collect();
+
         let numbers = EffectNumbers {
-            claim,
+            claim: &expanded.claim,
             effect,
             cells: &cells,
             design: self.design,
         };
+        let weighed = self.weigh_numbers(numbers, &counts);
+        self.assemble(numbers, weighed, &counts)
+    }
 
-        let counts: Vec<TrialCounts> = effect
-            .all_cells()
-            .map(|cell| {
-                self.cells
-                    .get(&cell)
-                    .map(|found| found.counts)
-                    .unwrap_or_default()
-            })
-            .collect();
-        let found = if effect.has_too_few_steps {
+    fn weigh_numbers(
+        &self,
+        numbers: EffectNumbers<'_>,
+        counts: &[TrialCounts],
+    ) -> Result<WeighedEffect, String> {
+        let EffectNumbers { claim, effect, .. } = numbers;
+        if effect.has_too_few_steps {
             let needs = claim.needs.as_deref().unwrap_or_default();
-            Err(format!("not enough steps: it needs {needs}"))
-        } else if claim.form.counts_trials() {
-            self.weigh_shares(numbers, counts[0])
-        } else if let Some(reason) = describe_no_trials(&counts) {
-            Err(reason)
-        } else if numbers.repeats() < u64::from(claim.min_repeats) {
-            Err(format!(
-                "a verdict needs {} repeats at least",
-                claim.min_repeats
-            ))
-        } else if claim.form == ClaimForm::Bits
-            && !claim.is_control
-            && counts.iter().any(|counts| counts.diverged > 0)
-        {
-            Err("trials diverged, so that not every repeat can be compared".to_owned())
-        } else {
-            match claim.form {
-                ClaimForm::Bits => Ok(weigh_bits(claim, &cells)),
-                ClaimForm::Spread | ClaimForm::Collapse => weigh_spread(numbers),
-                _ => weigh_number(numbers),
-            }
-        };
+            return Err(format!("not enough steps: it needs {needs}"));
+        }
+        if claim.form.counts_trials() {
+            return self.weigh_shares(numbers, counts[0]);
+        }
+        if let Some(reason) = describe_no_trials(counts) {
+            return Err(reason);
+        }
 
-        self.assemble(numbers, found, &counts)
+        if claim.form == ClaimForm::Labels {
+            return self.weigh_labels(claim, effect);
+        }
+        check_enough(claim, numbers.repeats())?;
+        let has_diverged = counts.iter().any(|counts| counts.diverged > 0);
+        match claim.form {
+            ClaimForm::Bits if has_diverged && !claim.is_control => {
+                Err("trials diverged, so that not every repeat can be compared".to_owned())
+            }
+            ClaimForm::Bits => Ok(weigh_bits(claim, numbers.cells)),
+            ClaimForm::Spread | ClaimForm::Collapse => weigh_spread(numbers),
+            _ => weigh_number(numbers),
+        }
+    }
+
+    /// Compares the laws of the labels that two cells predict.
+    fn weigh_labels(&self, claim: &Claim, effect: &ClaimEffect) -> Result<WeighedEffect, String> {
+        if self.design.is_crossed() {
+            return Err(
+                "repeats share crossed streams: different ones are no independent draws of a function".into(),
+            );
+        }
+
+        let found = self.labels.compare(claim, effect)?;
+        check_enough(claim, found.repeats)?;
+        let region = effect_region(claim);
+        Ok(WeighedEffect::of_estimate(&found.estimate, region, found.repeats).mark_small())
     }
 
     /// Adds caveats, and turns a control around.
@@ -178,7 +201,7 @@ impl EffectJudge<'_> {
             }
             Err(reason) => {
                 notes.push(reason);
-                (None, numbers.repeats())
+                (None, count_repeats(numbers, counts))
             }
         };
         notes.extend(describe_losses(numbers.cells, counts));
@@ -233,6 +256,7 @@ impl EffectJudge<'_> {
         if trials == 0 {
             return Err("no trial has this number".into());
         }
+        check_enough(claim, trials)?;
 
         let (low, high) = clopper_pearson(hits, trials, claim.alpha);
         let estimate = EffectEstimate {
@@ -259,6 +283,26 @@ impl EffectJudge<'_> {
     }
 }
 
+/// The number of repeats of an effect that has no estimate.
+fn count_repeats(numbers: EffectNumbers<'_>, counts: &[TrialCounts]) -> u64 {
+    match numbers.claim.form {
+        ClaimForm::Labels => counts.iter().map(|counts| counts.completed).min(),
+        _ => Some(numbers.repeats()),
+    }
+    .unwrap_or(0)
+}
+
+/// Refuses a verdict on fewer repeats than the claim demands.
+fn check_enough(claim: &Claim, repeats: u64) -> Result<(), String> {
+    if repeats < u64::from(claim.min_repeats) {
+        return Err(format!(
+            "a verdict needs {} repeats at least",
+            claim.min_repeats
+        ));
+    }
+    Ok(())
+}
+
 /// Counts the trials of a cell that meet a condition or, for `extreme`, lie outside of a region, and all of its trials. No condition
 /// holds for a number that a trial does not have, and it lies within no bounds.
 fn count_hits(
@@ -281,169 +325,6 @@ fn count_hits(
 /// The number of trials of which none may lie outside to show the chance of a claim.
 fn count_trials_without_hit(claim: &Claim) -> u64 {
     (claim.alpha.ln() / (1.0 - claim.chance).ln()).ceil() as u64
-}
-
-/// An effect with its test.
-struct WeighedEffect {
-    /// Effect, and the ends of its interval, as they are shown.
-    shown: Option<(f64, f64, f64)>,
-    test: RegionTest,
-    n: u64,
-    needed: Option<u64>,
-    notes: Vec<String>,
-}
-
-impl WeighedEffect {
-    fn of_estimate(estimate: &EffectEstimate, region: EffectRegion, n: u64) -> Self {
-        Self {
-            shown: Some((estimate.effect, estimate.low, estimate.high)),
-            test: estimate.test(region),
-            n,
-            needed: estimate.required_repeats(region, n),
-            notes: Vec::new(),
-        }
-    }
-
-    fn mark_small(mut self) -> Self {
-        if self.n < SMALL_REPEATS {
-            self.notes.push("small n".to_owned());
-        }
-        self
-    }
-}
-
-fn weigh_number(numbers: EffectNumbers<'_>) -> Result<WeighedEffect, String> {
-    let estimate = numbers.estimate()?;
-    let is_ratio = numbers.claim.form == ClaimForm::Ratio;
-    let region = effect_region(numbers.claim);
-    let region = if is_ratio {
-        map_bounds(region, logarithm)
-    } else {
-        region
-    };
-
-    let mut weighed = WeighedEffect::of_estimate(&estimate, region, numbers.repeats());
-    if is_ratio {
-        weighed.shown = weighed
-            .shown
-            .map(|(x, low, high)| (libm::exp(x), libm::exp(low), libm::exp(high)));
-    }
-    Ok(weighed.mark_small())
-}
-
-/// Tests all pairs of cells. That the largest is not far above the smallest means that no pair is far apart; the contrary, that
-/// some pair is, which is corrected for the number of pairs.
-fn weigh_spread(numbers: EffectNumbers<'_>) -> Result<WeighedEffect, String> {
-    let pairs = numbers.estimate_pairs()?;
-    let bound = match numbers.claim.region {
-        Some(ClaimRegion::Above(bound) | ClaimRegion::Below(bound)) => libm::log(bound),
-        _ => f64::NAN,
-    };
-    let near = EffectRegion::Inside(-bound, bound);
-    let tests: Vec<RegionTest> = pairs.iter().map(|pair| pair.test(near)).collect();
-    let count = tests.len() as f64;
-    let far = tests.iter().map(|test| test.outside).fold(1.0, f64::min);
-    let below = RegionTest {
-        inside: tests.iter().map(|test| test.inside).fold(0.0, f64::max),
-        outside: (far * count).min(1.0),
-        interval_inside: tests.iter().all(|test| test.interval_inside),
-        interval_outside: tests.iter().any(|test| test.interval_outside),
-    };
-
-    let widest = pairs
-        .iter()
-        .max_by(|a, b| a.effect.abs().total_cmp(&b.effect.abs()));
-    let widest = widest.ok_or("a spread needs two cells")?;
-    let sign = if widest.effect < 0.0 { -1.0 } else { 1.0 };
-    let ends = [sign * widest.low, sign * widest.high];
-    let n = numbers.repeats();
-    let weighed = WeighedEffect {
-        shown: Some((
-            libm::exp(widest.effect.abs()),
-            libm::exp(ends[0].min(ends[1]).max(0.0)),
-            libm::exp(ends[0].max(ends[1])),
-        )),
-        test: match numbers.claim.region {
-            Some(ClaimRegion::Above(_)) => turn_test(below),
-            _ => below,
-        },
-        n,
-        needed: widest.required_repeats(near, n),
-        notes: Vec::new(),
-    };
-    Ok(weighed.mark_small())
-}
-
-/// Compares the bits of common repeats. One that differs contradicts; of a control, one that does not.
-fn weigh_bits(claim: &Claim, cells: &[&CellNumber]) -> WeighedEffect {
-    let [here, there] = [cells[0], cells[cells.len() - 1]];
-    let common = here.bits.iter().filter_map(|(repeat, bits)| {
-        let other = there.bits.get(repeat)?;
-        Some(bits == other)
-    });
-    let equal: Vec<bool> = common.collect();
-    let n = equal.len() as u64;
-    let same = equal.iter().filter(|is_equal| **is_equal).count() as u64;
-    let enough = n >= u64::from(claim.min_repeats);
-
-    // A control counts as equal if any repeat is.
-    let is_equal = if claim.is_control {
-        same > 0
-    } else {
-        same == n
-    };
-    let p = |holds: bool| f64::from(u8::from(!(holds && enough)));
-    WeighedEffect {
-        shown: (n > 0).then(|| {
-            let share = same as f64 / n as f64;
-            (share, share, share)
-        }),
-        test: RegionTest {
-            inside: p(is_equal),
-            outside: p(!is_equal),
-            interval_inside: is_equal && enough,
-            interval_outside: !is_equal && enough,
-        },
-        n,
-        needed: (!enough).then_some(u64::from(claim.min_repeats)),
-        notes: vec![format!("{same} of {n} repeats equal")],
-    }
-}
-
-/// The test of the contrary.
-fn turn_test(test: RegionTest) -> RegionTest {
-    RegionTest {
-        inside: test.outside,
-        outside: test.inside,
-        interval_inside: test.interval_outside,
-        interval_outside: test.interval_inside,
-    }
-}
-
-fn effect_region(claim: &Claim) -> EffectRegion {
-    match claim.region {
-        Some(ClaimRegion::Within(low, high)) => EffectRegion::Inside(low, high),
-        Some(ClaimRegion::Above(low)) => EffectRegion::Inside(low, f64::INFINITY),
-        Some(ClaimRegion::Below(high)) => EffectRegion::Inside(f64::NEG_INFINITY, high),
-        Some(ClaimRegion::Outside(low, high)) => EffectRegion::Outside(low, high),
-        None => EffectRegion::Inside(f64::NEG_INFINITY, f64::INFINITY),
-    }
-}
-
-fn map_bounds(region: EffectRegion, map: fn(f64) -> f64) -> EffectRegion {
-    match region {
-        EffectRegion::Inside(low, high) => EffectRegion::Inside(map(low), map(high)),
-        EffectRegion::Outside(low, high) => EffectRegion::Outside(map(low), map(high)),
-    }
-}
-
-/// The logarithm of a bound of a ratio. Every ratio of numbers above 0 is above one that is not.
-fn logarithm(bound: f64) -> f64 {
-    if bound <= 0.0 {
-        f64::NEG_INFINITY
-    } else {
-        libm::log(bound)
-    }
 }
 
 fn describe_no_trials(counts: &[TrialCounts]) -> Option<String> {

@@ -1,17 +1,26 @@
 //! Verdicts on the claims of a sweep, from the curves of its trials.
 //!
-//! `jobs` says what is computed of each trial, `read` reads the curves once and keeps `cell_numbers` instead of them,
-//! `effect_numbers` makes the effect of a claim out of those, `judge` decides, and `query` does all of it for a sweep.
+//! `jobs` says what is computed of each trial, `read` reads the curves once for each of the `batches` and keeps `cell_numbers`
+//! instead of them, `references` those with which curves are joined. `effect_numbers` makes the effect of a claim out of numbers,
+//! `label_laws` out of predictions. `weighed` says what an estimate shows, `judge` decides, and `query` does all of it for a sweep.
 
+mod batches;
 mod cell_numbers;
 mod design;
 mod effect_numbers;
 mod jobs;
 mod judge;
+mod label_laws;
+#[cfg(test)]
+mod label_tests;
 mod query;
 mod read;
+mod references;
+#[cfg(test)]
+mod simulations;
 #[cfg(test)]
 mod tests;
+mod weighed;
 
 pub use judge::{ClaimVerdict, JudgedEffect};
 pub use query::{ClaimQuery, ClaimVerdicts};

@@ -1,16 +1,19 @@
 //! Verdicts on all claims of a sweep, or on those of a file.
 
+use std::collections::BTreeMap;
+
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::quantity::{
-    Claim, ClaimEffect, ClaimForm, ClaimRegion, ClaimSection, ExpandedClaims,
-};
+use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm, ClaimRegion, ExpandedClaims};
 
+use super::batches::{EffectBatch, split_into_batches};
 use super::cell_numbers::NumberContext;
 use super::design::{RepeatDesign, RepeatDraws};
 use super::jobs::ClaimJobs;
 use super::judge::{EffectJudge, JudgedEffect, decide_effects};
-use super::read::read_cells;
+use super::label_laws::LabelLaws;
+use super::read::{CellSummary, read_cells};
+use super::references::ReferenceCurves;
 use crate::analysis::query::IntervalConditions;
 use crate::analysis::{AnalysisError, RowSource};
 use crate::estimators::precision::NOT_WIDENED_NOTE;
@@ -37,39 +40,30 @@ pub struct ClaimVerdicts {
     pub judged: JudgedEffect,
 }
 
-fn invalid_claim_error(error: ergodic_common::SpecError) -> AnalysisError {
-    AnalysisError::Invalid(error.to_string())
-}
-
 impl ClaimQuery {
     /// Finds the cells of the claims of a sweep, or of those in `file`, which has a name and a text.
     ///
     /// # Errors
     /// There is no claim, or one names something that the sweep does not have.
     pub fn new(spec: &Spec, file: Option<(&str, &str)>) -> Result<Self, AnalysisError> {
-        let stored = spec.claims.as_ref();
-        let section = match file {
-            Some((name, text)) => {
-                let section = ClaimSection::read_file(text, name).map_err(invalid_claim_error)?;
-                stored.map_or_else(
-                    |_| section.clone(),
-                    |stored| section.clone().with_quantities_of(stored),
-                )
+        let claims = match file {
+            Some((name, text)) => spec
+                .read_claims_file(text, name)
+                .map_err(|mistakes| AnalysisError::Invalid(mistakes.to_string()))?,
+            None => {
+                let section = spec.claims.as_ref();
+                let claims = section
+                    .map_err(Clone::clone)
+                    .and_then(|section| spec.expand_claims(section));
+                claims.map_err(|error| AnalysisError::Invalid(error.to_string()))?
             }
-            None => stored
-                .map_err(|error| invalid_claim_error(error.clone()))?
-                .clone(),
         };
-        if section.claims.is_empty() {
+        if claims.claims.is_empty() {
             return Err(AnalysisError::Unknown(
                 "the sweep has no claims: state them in a file with [[claim]], and name it with --claims".to_owned(),
             ));
         }
 
-        let claims = spec.expand_claims(&section).map_err(|error| match file {
-            Some((name, _)) => invalid_claim_error(error.with_file(name)),
-            None => invalid_claim_error(error),
-        })?;
         Ok(Self {
             claims,
             is_post_hoc: file.is_some(),
@@ -82,29 +76,22 @@ impl ClaimQuery {
     /// The store failed.
     pub fn judge(&self, rows: RowSource<'_>) -> Result<Vec<ClaimVerdicts>, AnalysisError> {
         let spec = rows.spec;
-        let jobs = ClaimJobs::new(spec, &self.claims);
         let design = RepeatDesign::from_spec(spec);
-        let draws = if jobs.needs_draws() {
-            RepeatDraws::draw(spec.repeats, &mut rows.resampling_stream(&[]))
-        } else {
-            RepeatDraws::default()
-        };
-        let context = NumberContext {
-            jobs: &jobs,
-            design: &design,
-            draws: &draws,
-        };
-        let cells = read_cells(context, rows)?;
-
         let conditions = IntervalConditions::from_spec(spec);
+        let labels = LabelLaws::read(rows, &self.claims)?;
         let judge = EffectJudge {
-            cells: &cells,
+            claims: &self.claims,
             design: &design,
+            labels: &labels,
             fixed_streams: conditions.fixed_streams.clone(),
         };
-        let claims = self.claims.claims.iter().enumerate();
-        let evidence = claims.flat_map(|(place, claim)| judge.weigh_claim(place, claim));
-        let mut judged = decide_effects(evidence.collect()).into_iter();
+
+        let mut evidence = Vec::new();
+        for batch in split_into_batches(&self.claims, spec.repeats) {
+            let cells = self.read_batch(rows, &batch, &design)?;
+            evidence.extend(judge.weigh_batch(&batch, &cells));
+        }
+        let mut judged = decide_effects(evidence).into_iter();
 
         let effects = self.claims.claims.iter().flat_map(|expanded| {
             let effects = expanded.effects.iter();
@@ -120,6 +107,29 @@ impl ClaimQuery {
         Ok(verdicts.collect())
     }
 
+    /// Reads the numbers of the cells of a batch.
+    fn read_batch(
+        &self,
+        rows: RowSource<'_>,
+        batch: &EffectBatch,
+        design: &RepeatDesign,
+    ) -> Result<BTreeMap<CellIndex, CellSummary>, AnalysisError> {
+        let jobs = ClaimJobs::new(rows.spec, &self.claims, batch);
+        let draws = if jobs.needs_draws() {
+            RepeatDraws::draw(rows.spec.repeats, &mut rows.resampling_stream(&[]))
+        } else {
+            RepeatDraws::default()
+        };
+        let references = ReferenceCurves::read(rows, jobs.program, &jobs.reference_cells())?;
+        let context = NumberContext {
+            jobs: &jobs,
+            design,
+            draws: &draws,
+            references: &references,
+        };
+        Ok(read_cells(context, rows)?)
+    }
+
     fn label_effect(
         &self,
         spec: &Spec,
@@ -129,7 +139,7 @@ impl ClaimQuery {
     ) -> ClaimVerdicts {
         ClaimVerdicts {
             claim: claim.clone(),
-            cells: describe_cells(spec, effect),
+            cells: describe_cells(spec, claim, effect),
             region: describe_region(claim),
             is_post_hoc: self.is_post_hoc,
             judged,
@@ -137,23 +147,35 @@ impl ClaimQuery {
     }
 }
 
-/// The values that all cells of an effect have in common, of axes with several.
-fn describe_cells(spec: &Spec, effect: &ClaimEffect) -> String {
-    let values = |cell: CellIndex| spec.grid.axis_values(cell);
-    let Some((first, others)) = effect.cells.split_first() else {
+/// The values that all cells of an effect have in common, of axes with several; where each cell of a pair is compared with each
+/// other, also those in which they differ.
+fn describe_cells(spec: &Spec, claim: &Claim, effect: &ClaimEffect) -> String {
+    let is_pair = claim.form == ClaimForm::Labels && claim.to.is_none();
+    let other = effect.reference.filter(|_| is_pair);
+    let cells = effect.cells.iter().copied().chain(other);
+    let values: Vec<_> = cells.map(|cell| spec.grid.axis_values(cell)).collect();
+    let Some((first, others)) = values.split_first() else {
         return String::new();
     };
-    let first = values(*first);
-    let others: Vec<_> = others.iter().map(|cell| values(*cell)).collect();
 
     let axes = spec.grid.axes().iter().enumerate();
-    let common = axes.filter(|(at, axis)| {
-        axis.len() > 1 && others.iter().all(|values| values[*at] == first[*at])
-    });
-    let named: Vec<String> = common
-        .map(|(at, axis)| format!("{}={}", axis.name, axis.format_value(&first[at])))
-        .collect();
-    named.join(", ")
+    let named = axes
+        .filter(|(_, axis)| axis.len() > 1)
+        .filter_map(|(at, axis)| {
+            let [first, last] = [first, others.last().unwrap_or(first)].map(|values| &values[at]);
+            let is_common = others.iter().all(|values| values[at] == *first);
+            match (is_common, is_pair) {
+                (true, _) => Some(format!("{}={}", axis.name, axis.format_value(first))),
+                (false, true) => Some(format!(
+                    "{}={} and {}",
+                    axis.name,
+                    axis.format_value(first),
+                    axis.format_value(last)
+                )),
+                (false, false) => None,
+            }
+        });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 fn describe_region(claim: &Claim) -> String {

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ergodic_common::TrialKey;
-use ergodic_common::ids::CellIndex;
-use ergodic_common::quantity::{CellInputs, SampledCurve};
+use ergodic_common::ids::{CellIndex, Repeat};
 use ergodic_common::trial::Outcome;
 
 use super::cell_numbers::{CellNumber, NumberContext};
-use super::jobs::TrialValues;
+use super::jobs::{CellEvaluation, TrialValues};
+use super::references::OwnedCurve;
 use crate::analysis::RowSource;
 use crate::store::{SampledTrial, StoreError, StoreReader, TrialRange};
 
@@ -31,7 +30,7 @@ pub(super) struct CellSummary {
 /// A cell whose trials are being read.
 struct OpenCell {
     cell: CellIndex,
-    inputs: CellInputs,
+    evaluation: CellEvaluation,
     trials: Vec<TrialValues>,
     diverged: u64,
 }
@@ -101,7 +100,7 @@ fn add_failed_trials(
         Ok::<_, StoreError>(failed)
     })?;
     for cell in failed.into_iter().flatten() {
-        if !context.jobs.about_cell(cell).is_empty() {
+        if context.jobs.about_cell(cell).len() > 0 {
             cells.entry(cell).or_default().counts.failed += 1;
         }
     }
@@ -121,7 +120,7 @@ impl NumberContext<'_> {
         let width = rows.spec.measure.metrics.len();
         reader.read_curves(rows.sweep, part, &mut |trial| {
             let cell = trial.key.cell;
-            if self.jobs.about_cell(cell).is_empty() {
+            if self.jobs.about_cell(cell).len() == 0 {
                 return;
             }
 
@@ -141,10 +140,9 @@ impl NumberContext<'_> {
     }
 
     fn open_cell(self, cell: CellIndex) -> Option<OpenCell> {
-        let inputs = self.jobs.program.cell_inputs(&self.jobs.spec.grid, cell)?;
         Some(OpenCell {
             cell,
-            inputs,
+            evaluation: self.jobs.open_cell(cell)?,
             trials: Vec::new(),
             diverged: 0,
         })
@@ -165,35 +163,21 @@ impl NumberContext<'_> {
             return;
         }
 
-        let TrialKey { cell, repeat } = trial.key;
-        let steps: Vec<f64> = trial.curve.steps().map(|step| step as f64).collect();
-        let column = |metric: &usize| {
-            let values = (0..steps.len()).map(|row| {
-                trial
-                    .curve
-                    .value_at(row, width, *metric)
-                    .unwrap_or(f64::NAN)
-            });
-            values.collect()
-        };
-        let columns: Vec<Vec<f64>> = self.jobs.program.metrics().iter().map(column).collect();
-        let curve = SampledCurve {
-            steps: &steps,
-            columns: &columns,
-        };
-        let claims = self.jobs.about_cell(cell);
-        open.trials.push(TrialValues {
-            repeat: repeat.0,
-            values: self.jobs.evaluate_trial(claims, &open.inputs, curve),
-        });
+        let curve = OwnedCurve::decode(self.jobs.program, trial, width);
+        let Repeat(repeat) = trial.key.repeat;
+        let cell = (open.cell, &open.evaluation);
+        let values = self
+            .jobs
+            .evaluate_trial(cell, repeat, curve.samples(), self.references);
+        open.trials.push(TrialValues { repeat, values });
     }
 
     fn close_cell(self, open: OpenCell) -> (CellIndex, CellSummary) {
-        let claims = self.jobs.about_cell(open.cell).iter().enumerate();
+        let claims = self.jobs.about_cell(open.cell).enumerate();
         let numbers = claims.map(|(place, claim)| {
-            let job = &self.jobs.jobs[*claim];
-            let number = self.summarize(job, &open.inputs, &open.trials, place);
-            (*claim, number)
+            let job = &self.jobs.jobs[claim];
+            let number = self.summarize(job, open.evaluation.inputs(), &open.trials, place);
+            (claim, number)
         });
 
         let summary = CellSummary {

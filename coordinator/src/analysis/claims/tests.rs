@@ -11,25 +11,29 @@ use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use serde_json::Value;
 
+use super::batches::{EffectBatch, split_into_batches};
 use super::cell_numbers::{CellNumber, NumberContext};
 use super::design::{RepeatDesign, RepeatDraws};
 use super::jobs::{ClaimJobs, TrialValue, TrialValues};
 use super::judge::{ClaimVerdict, EffectJudge, JudgedEffect, decide_effects};
+use super::label_laws::LabelLaws;
 use super::read::{CellSummary, TrialCounts};
+use super::references::ReferenceCurves;
 use crate::estimators::binomial::{clopper_pearson, lower_tail, upper_tail};
 
 /// An experiment: a sweep with three cells, c = 1, 2, 4, and claims about it.
-struct Experiment {
-    spec: Spec,
-    expanded: ExpandedClaims,
+pub(super) struct Experiment {
+    pub(super) spec: Spec,
+    pub(super) expanded: ExpandedClaims,
 }
 
 impl Experiment {
-    fn new(seeds: &str, claims: &str) -> Self {
+    pub(super) fn new(seeds: &str, claims: &str) -> Self {
         let text = format!(
-            "name = \"t\"\nrepeats = 12\n{seeds}\n[data]\ndataset = \"glyphs\"\ntrain = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
+            "name = \"t\"\nrepeats = 12\n{seeds}\n[data]\ndataset = \"glyphs\"\ntrain = 100\ntest = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
              [train]\nsteps = 100\nbatch_size = 10\n[grid]\nc = [1, 2, 4]\n[derive]\nlr = \"0.1*c\"\n\
-             [measure]\nevery = \"10 steps\"\nmetrics = [\"train_loss\"]\n{claims}"
+             [measure]\nevery = \"10 steps\"\nmetrics = [\"train_loss\"]\n\
+             probe = {{ points = 20, at = [\"50 steps\", \"final\"] }}\n{claims}"
         );
         let source = SpecSource {
             text,
@@ -43,19 +47,42 @@ impl Experiment {
         Self { spec, expanded }
     }
 
+    fn batch(&self) -> EffectBatch {
+        let mut batches = split_into_batches(&self.expanded, 12);
+        assert_eq!(batches.len(), 1, "few numbers fit into memory");
+        batches.remove(0)
+    }
+
     /// Judges trials with these values, by cell and repeat.
     fn judge(&self, trials: &[Vec<TrialValue>], counts: TrialCounts) -> Vec<JudgedEffect> {
-        let jobs = ClaimJobs::new(&self.spec, &self.expanded);
+        let labels = LabelLaws::new(&self.spec, &self.expanded).expect("few predictions");
+        self.judge_beside(trials, counts, &labels)
+    }
+
+    /// Judges trials with these values, and predictions.
+    pub(super) fn judge_beside(
+        &self,
+        trials: &[Vec<TrialValue>],
+        counts: TrialCounts,
+        labels: &LabelLaws<'_>,
+    ) -> Vec<JudgedEffect> {
+        let batch = self.batch();
+        let jobs = ClaimJobs::new(&self.spec, &self.expanded, &batch);
         let design = RepeatDesign::from_spec(&self.spec);
-        let draws = RepeatDraws::draw(12, &mut fixed_stream("claims", 0));
+        let draws = match jobs.needs_draws() {
+            true => RepeatDraws::draw(12, &mut fixed_stream("claims", 0)),
+            false => RepeatDraws::default(),
+        };
+        let references = ReferenceCurves::default();
         let context = NumberContext {
             jobs: &jobs,
             design: &design,
             draws: &draws,
+            references: &references,
         };
         let mut cells = BTreeMap::new();
         for (cell, values) in (0..).map(CellIndex).zip(trials) {
-            let about = jobs.about_cell(cell);
+            let about: Vec<usize> = jobs.about_cell(cell).collect();
             let inputs = self.expanded.program.cell_inputs(&self.spec.grid, cell);
             let inputs = inputs.expect("the sweep has the cell");
             let trials: Vec<TrialValues> = (0..)
@@ -81,16 +108,15 @@ impl Experiment {
         }
 
         let judge = EffectJudge {
-            cells: &cells,
+            claims: &self.expanded,
             design: &design,
+            labels,
             fixed_streams: String::new(),
         };
-        let claims = self.expanded.claims.iter().enumerate();
-        let evidence = claims.flat_map(|(place, claim)| judge.weigh_claim(place, claim));
-        decide_effects(evidence.collect())
+        decide_effects(judge.weigh_batch(&batch, &cells))
     }
 
-    fn judge_numbers(&self, numbers: &[Vec<f64>]) -> Vec<JudgedEffect> {
+    pub(super) fn judge_numbers(&self, numbers: &[Vec<f64>]) -> Vec<JudgedEffect> {
         self.judge(
             &numbers
                 .iter()
@@ -108,11 +134,11 @@ fn as_trials(numbers: &[f64]) -> Vec<TrialValue> {
         .collect()
 }
 
-fn claim(keys: &str) -> String {
+pub(super) fn claim(keys: &str) -> String {
     format!("[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'\n{keys}\n")
 }
 
-fn oracle() -> Value {
+pub(super) fn oracle() -> Value {
     serde_json::from_str(include_str!("../../../../tests/oracles/claims.json"))
         .expect("the fixture is JSON")
 }
@@ -128,7 +154,7 @@ fn drawn(cells: u32, repeats: u32) -> Vec<Vec<f64>> {
         .collect()
 }
 
-fn assert_near(found: &JudgedEffect, wanted: &Value, what: &str) {
+pub(super) fn assert_near(found: &JudgedEffect, wanted: &Value, what: &str) {
     let (low, high) = found.interval.expect("there is an interval");
     let found = [found.effect.expect("there is an effect"), low, high];
     for (at, x) in found.into_iter().enumerate() {
@@ -269,6 +295,52 @@ fn each_form_agrees_disagrees_and_leaves_open() {
 }
 
 #[test]
+fn every_form_waits_for_enough_repeats() {
+    for keys in [
+        "form = 'extreme'\nbelow = 5\nchance = 0.9\nmin = 4",
+        "above = 0\nmin = 4",
+    ] {
+        let keys = format!("where = 'c == 1'\n{keys}");
+        let found = Experiment::new("", &claim(&keys)).judge_numbers(&[vec![1.0, 1.1, 0.9]]);
+        assert_eq!(found[0].verdict, ClaimVerdict::NotEnough, "{found:?}");
+        assert_eq!(found[0].notes, ["a verdict needs 4 repeats at least"]);
+        assert_eq!(found[0].needed, Some(4));
+    }
+}
+
+#[test]
+fn two_levels_of_a_stream_leave_one_degree_of_freedom() {
+    let claims = claim("where = 'c == 1'\nabove = 0");
+    let crossed = Experiment::new("seeds = { crossed = { init = 2, order = 6 } }", &claims);
+    let found = crossed.judge_numbers(&drawn(1, 12));
+    let (low, _) = found[0].interval.expect("there is an interval");
+    let effect = found[0].effect.expect("there is an effect");
+
+    // The quantile of Student's t with one degree is tan(0.45 pi).
+    let standard_error = (effect - low) / (0.45 * std::f64::consts::PI).tan();
+    let numbers = &drawn(1, 12)[0];
+    let means_by = |level_of: fn(usize) -> usize, levels: usize| {
+        let means = (0..levels).map(|level| {
+            let of = numbers.iter().enumerate();
+            let of: Vec<f64> = of
+                .filter(|(repeat, _)| level_of(*repeat) == level)
+                .map(|(_, x)| *x)
+                .collect();
+            of.iter().sum::<f64>() / of.len() as f64
+        });
+        let means: Vec<f64> = means.collect();
+        let squares: f64 = means.iter().map(|mean| (mean - effect).powi(2)).sum();
+        squares / (levels * (levels - 1)) as f64
+    };
+    let variance = means_by(|repeat| repeat / 6, 2) + means_by(|repeat| repeat % 6, 6);
+    assert!(
+        (standard_error - variance.sqrt()).abs() < 1e-9,
+        "{standard_error} for {}",
+        variance.sqrt()
+    );
+}
+
+#[test]
 fn bits_are_equal_in_every_repeat_or_in_none() {
     use ClaimVerdict::{Agrees, Disagrees, NotEnough};
     let bits = |bits: &[u64]| {
@@ -360,7 +432,7 @@ fn at_the_margin_few_claims_agree() {
 
     // Of exponential values, whose mean is 1, at most twice as many from the documented number on.
     let exponential = |stream: &mut RandomStream| -libm::log1p(-stream.next_uniform());
-    let wrong = share_of_wrong_agreement(super::judge::SMALL_REPEATS as usize, exponential);
+    let wrong = share_of_wrong_agreement(super::weighed::SMALL_REPEATS as usize, exponential);
     assert!(wrong <= 0.1 + three_errors, "{wrong}");
     let few = share_of_wrong_agreement(6, exponential);
     assert!(few > 0.1, "{few}");

@@ -1,0 +1,211 @@
+//! The predictions of cells whose laws claims compare.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::TrialKey;
+use ergodic_common::ids::CellIndex;
+use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm, ExpandedClaim, ExpandedClaims};
+use ergodic_common::spec::Moment;
+use ergodic_common::trial::Predictions;
+
+use crate::analysis::distance::labels::{PredictedLabels, find_common_repeats};
+use crate::analysis::{AnalysisError, RowSource};
+use crate::estimators::decision::{EffectEstimate, EffectLaw, Quotient};
+use crate::estimators::label_energy::{EnergyDistance, MIN_REPEATS, jackknife_covariance};
+use crate::estimators::special::student_t_quantile;
+
+/// Maximum bytes of predictions in memory.
+const MAX_LABEL_BYTES: u64 = 256 << 20;
+/// Maximum number of pairs of labels that joint distances compare, about a minute.
+const MAX_LABEL_PAIRS: u64 = 100_000_000_000;
+
+/// The predictions of the cells of all claims about labels, by cell and step.
+pub(super) struct LabelLaws<'a> {
+    spec: &'a Spec,
+    points: usize,
+    labels: BTreeMap<(CellIndex, u64), PredictedLabels>,
+}
+
+/// What the predictions of two cells say about a claim.
+pub(super) struct ComparedLabels {
+    pub(super) estimate: EffectEstimate,
+    /// Number of repeats of which both cells have all predictions.
+    pub(super) repeats: u64,
+}
+
+impl<'a> LabelLaws<'a> {
+    /// Prepares places for the predictions of all claims about labels.
+    ///
+    /// # Errors
+    /// There are too many predictions to hold or compare.
+    pub(super) fn new(spec: &'a Spec, claims: &ExpandedClaims) -> Result<Self, AnalysisError> {
+        let points = spec.measure.probe.as_ref().map_or(0, |probe| probe.points);
+        let mut laws = Self {
+            spec,
+            points: points as usize,
+            labels: BTreeMap::new(),
+        };
+        let about_labels = claims.claims.iter();
+        for expanded in about_labels.filter(|known| known.claim.form == ClaimForm::Labels) {
+            laws.add_claim(expanded);
+            laws.check_size(&expanded.claim, expanded.effects.len() as u64)?;
+        }
+        Ok(laws)
+    }
+
+    /// Reads the predictions of all claims about labels.
+    ///
+    /// # Errors
+    /// The store failed, or there are too many predictions to hold or compare.
+    pub(super) fn read(
+        rows: RowSource<'a>,
+        claims: &ExpandedClaims,
+    ) -> Result<Self, AnalysisError> {
+        let mut laws = Self::new(rows.spec, claims)?;
+        if !laws.labels.is_empty() {
+            rows.readers.with_reader(|reader| {
+                reader.read_predictions(rows.sweep, &mut |key, predictions| {
+                    laws.add_trial(key, &predictions);
+                    true
+                })
+            })?;
+        }
+        Ok(laws)
+    }
+
+    /// Adds the predictions of a trial, which comes after those of the same cell with lower repeats.
+    pub(super) fn add_trial(&mut self, key: TrialKey, predictions: &Predictions) {
+        let moments = predictions.steps.iter();
+        for (step, classes) in moments.zip(predictions.classes.chunks_exact(self.points.max(1))) {
+            if let Some(labels) = self.labels.get_mut(&(key.cell, *step)) {
+                labels.push(key.repeat.0, classes);
+            }
+        }
+    }
+
+    fn add_claim(&mut self, expanded: &ExpandedClaim) {
+        for cell in expanded.effects.iter().flat_map(ClaimEffect::all_cells) {
+            for moment in moments_of(&expanded.claim) {
+                let place = (cell, self.step_of(cell, moment));
+                let labels = PredictedLabels::new(self.points);
+                self.labels.entry(place).or_insert(labels);
+            }
+        }
+    }
+
+    fn check_size(&self, claim: &Claim, effects: u64) -> Result<(), AnalysisError> {
+        let points = self.points as u64;
+        let repeats = u64::from(self.spec.repeats);
+        let bytes = self.labels.len() as u64 * repeats * points;
+        if bytes > MAX_LABEL_BYTES {
+            let message = format!(
+                "claim '{}': {bytes} predictions are too many to hold in memory; at most {MAX_LABEL_BYTES} are possible: select fewer \
+                 cells with where, or make several files of claims",
+                claim.name
+            );
+            return Err(AnalysisError::Invalid(message));
+        }
+
+        let moments = moments_of(claim).count() as u64;
+        let pairs = 2 * repeats * repeats * points * moments * effects;
+        if claim.is_joint && pairs > MAX_LABEL_PAIRS {
+            let message = format!(
+                "claim '{}': the joint distances compare {pairs} pairs of labels; at most {MAX_LABEL_PAIRS} are possible: select fewer \
+                 cells with where, or leave joint out",
+                claim.name
+            );
+            return Err(AnalysisError::Invalid(message));
+        }
+        Ok(())
+    }
+
+    /// The step of a moment in a cell's trials.
+    fn step_of(&self, cell: CellIndex, moment: Moment) -> u64 {
+        let config = self.spec.grid.resolve_config(cell).ok();
+        config.map_or(0, |config| moment.step_in_trial(&config))
+    }
+
+    /// Estimates the distance of two cells, or its ratio to that at another moment.
+    ///
+    /// # Errors
+    /// Says why there is no estimate.
+    pub(super) fn compare(
+        &self,
+        claim: &Claim,
+        effect: &ClaimEffect,
+    ) -> Result<ComparedLabels, String> {
+        let none = PredictedLabels::new(self.points);
+        let places = moments_of(claim).flat_map(|moment| {
+            let cells = effect.all_cells();
+            cells.map(move |cell| (cell, self.step_of(cell, moment)))
+        });
+        let cells: Vec<&PredictedLabels> = places
+            .map(|place| self.labels.get(&place).unwrap_or(&none))
+            .collect();
+
+        let shared = find_common_repeats(&cells);
+        let distances = cells.chunks_exact(2).map(|pair| {
+            let [a, b] = [0, 1].map(|side| pair[side].rows_of_repeats(&shared));
+            match claim.is_joint {
+                true => EnergyDistance::of_all_points(&a, &b),
+                false => EnergyDistance::by_point(&a, &b),
+            }
+        });
+        let distances: Option<Vec<EnergyDistance>> = distances.collect();
+        let Some(distances) = distances else {
+            return Err(format!(
+                "a distance needs predictions of {MIN_REPEATS} repeats that both cells have"
+            ));
+        };
+
+        Ok(ComparedLabels {
+            repeats: shared.len() as u64,
+            estimate: estimate_from_distances(claim, &distances)?,
+        })
+    }
+}
+
+/// The moment of a claim, and the one that it is relative to.
+fn moments_of(claim: &Claim) -> impl Iterator<Item = Moment> + use<> {
+    std::iter::once(claim.at).chain(claim.relative_to)
+}
+
+fn estimate_from_distances(
+    claim: &Claim,
+    distances: &[EnergyDistance],
+) -> Result<EffectEstimate, String> {
+    let [distance, before @ ..] = distances else {
+        return Err("there is no distance".to_owned());
+    };
+    let degrees = distance.without.len() as f64 - 1.0;
+    let variance = jackknife_covariance(&distance.without, &distance.without);
+    let Some((before, moment)) = before.first().zip(claim.relative_to) else {
+        let standard_error = variance.sqrt();
+        let half = student_t_quantile(1.0 - claim.alpha, degrees) * standard_error;
+        return Ok(EffectEstimate {
+            effect: distance.full,
+            low: distance.full - half,
+            high: distance.full + half,
+            law: EffectLaw::Student {
+                standard_error,
+                degrees,
+            },
+        });
+    };
+
+    let quotient = Quotient {
+        numerator: distance.full,
+        denominator: before.full,
+        numerator_variance: variance,
+        denominator_variance: jackknife_covariance(&before.without, &before.without),
+        covariance: jackknife_covariance(&distance.without, &before.without),
+        degrees,
+    };
+    quotient.estimate(claim.alpha).ok_or_else(|| {
+        format!(
+            "the distance at \"{moment}\", {:.2e}, is not shown to be above 0, so that none can be relative to it",
+            before.full
+        )
+    })
+}

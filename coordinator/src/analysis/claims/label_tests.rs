@@ -1,0 +1,258 @@
+//! Claims about predicted labels, against NumPy, and about pairs of trials, by hand.
+
+use ergodic_common::TrialKey;
+use ergodic_common::ids::CellIndex;
+use ergodic_common::quantity::SampledCurve;
+use ergodic_common::random_streams::{RandomStream, fixed_stream};
+use ergodic_common::trial::Predictions;
+
+use super::batches::split_into_batches;
+use super::jobs::{ClaimJobs, TrialValue};
+use super::judge::{ClaimVerdict, JudgedEffect};
+use super::label_laws::LabelLaws;
+use super::read::TrialCounts;
+use super::references::ReferenceCurves;
+use super::tests::{Experiment, assert_near, oracle};
+
+const POINTS: u64 = 20;
+
+/// A label of the fixture.
+fn drawn_label(cell: u64, repeat: u64, point: u64, step: u64) -> u8 {
+    let mixed = (cell + 1) * 7 + (repeat + 1) * (point + 3) * 13 + repeat * repeat * point * 5;
+    let label = if (repeat + point + step) % (cell * 40 + 3) < 2 {
+        (mixed + step) % 11
+    } else if step < 100 {
+        cell + point
+    } else {
+        point
+    };
+    (label % 3) as u8
+}
+
+/// The predictions of a trial of the fixture after 50 and 100 steps.
+fn drawn_predictions(cell: u64, repeat: u32) -> Predictions {
+    let classes = [50, 100].map(|step| {
+        let points = 0..POINTS;
+        points.map(move |point| drawn_label(cell, u64::from(repeat), point, step))
+    });
+    Predictions {
+        steps: vec![50, 100],
+        classes: classes.into_iter().flatten().collect(),
+    }
+}
+
+fn label_claim(keys: &str) -> String {
+    format!("[[claim]]\nname = 'c'\nform = 'labels'\n{keys}\n")
+}
+
+/// Judges the fixture's predictions of all cells, without some repeats of the cell c = 1.
+fn judge_labels(seeds: &str, keys: &str, missing: &[u32]) -> Vec<JudgedEffect> {
+    let experiment = Experiment::new(seeds, &label_claim(keys));
+    let mut labels =
+        LabelLaws::new(&experiment.spec, &experiment.expanded).expect("few predictions");
+    for cell in 0..3 {
+        for repeat in (0..12).filter(|repeat| cell > 0 || !missing.contains(repeat)) {
+            let predictions = drawn_predictions(cell, repeat);
+            labels.add_trial(TrialKey::new(cell, repeat), &predictions);
+        }
+    }
+    let ended = vec![vec![TrialValue::Nothing; 12]; 3];
+    experiment.judge_beside(&ended, TrialCounts::default(), &labels)
+}
+
+#[test]
+fn distances_of_labels_are_those_of_numpy() {
+    let oracle = &oracle()["labels"];
+    let cells = "where = 'c == 2'\nto = 'c == 1'\nbelow = 1";
+    for (key, keys) in [
+        ("by_point", "at = '50 steps'"),
+        ("joint", "at = '50 steps'\njoint = true"),
+        ("by_point_relative", "relative_to = '50 steps'"),
+        (
+            "joint_relative",
+            "at = 'final'\nrelative_to = '50 %'\njoint = true",
+        ),
+    ] {
+        let found = judge_labels("", &format!("{cells}\n{keys}"), &[]);
+        assert_near(&found[0], &oracle[key], key);
+        assert_eq!(found[0].n, 12);
+        let decides = key == "by_point" || key == "joint";
+        let verdict = if decides {
+            ClaimVerdict::NotEnough
+        } else {
+            ClaimVerdict::Agrees
+        };
+        assert_eq!(found[0].verdict, verdict, "{key}: {found:?}");
+    }
+}
+
+#[test]
+fn labels_are_compared_along_an_axis_or_with_a_reference() {
+    let pairs = judge_labels("", "over = 'c'\nat = '50 steps'\nabove = 0.1", &[]);
+    assert_eq!(pairs.len(), 3);
+    let one = judge_labels(
+        "",
+        "to = 'c == 4'\nwhere = 'c == 2'\nat = '50 steps'\nabove = 0.1",
+        &[],
+    );
+    assert_eq!(one[0].effect, pairs[2].effect);
+
+    // Common repeats alone count.
+    let fewer = judge_labels("", "over = 'c'\nat = '50 steps'\nabove = 0.1", &[3, 7]);
+    let counts: Vec<u64> = fewer.iter().map(|found| found.n).collect();
+    assert_eq!(counts, [10, 10, 12]);
+}
+
+#[test]
+fn what_labels_cannot_show_is_not_enough_with_the_reason() {
+    for (seeds, keys, missing, reason) in [
+        (
+            "seeds = { crossed = { init = 3, order = 4 } }",
+            "",
+            0..0,
+            "crossed streams",
+        ),
+        ("", "", 2..12, "predictions of 3 repeats"),
+        ("", "min = 11", 2..4, "needs 11 repeats"),
+        (
+            "",
+            "at = '50 steps'\nrelative_to = 'final'\nto = 'c == 2'\nwhere = 'c == 4'",
+            0..0,
+            "is not shown to be above 0",
+        ),
+    ] {
+        let cells = match keys.contains("to = ") {
+            true => "",
+            false => "to = 'c == 1'\nwhere = 'c == 2'",
+        };
+        let missing: Vec<u32> = missing.collect();
+        let found = judge_labels(seeds, &format!("{keys}\n{cells}\nbelow = 2"), &missing);
+        assert_eq!(found[0].verdict, ClaimVerdict::NotEnough, "{found:?}");
+        assert!(found[0].notes[0].contains(reason), "{reason}: {found:?}");
+    }
+}
+
+/// Predictions of two classes at 50 points for a repeat of both cells. A number that all points of the repeat share makes them
+/// alike, between the cells, too. The probability of the second class is Φ(threshold), `apart` being added to that of every
+/// second point in the second cell.
+fn draw_repeat(stream: &mut RandomStream, apart: f64) -> [Vec<u8>; 2] {
+    let common = stream.next_normal();
+    [0.0, apart].map(|apart| {
+        let points = 0..50_u32;
+        let labels = points.map(|point| {
+            let threshold = f64::from(point % 5) * 0.4 - 0.8 + apart * f64::from(point % 2);
+            let x = 0.6 * common + 0.8 * stream.next_normal();
+            u8::from(x < threshold)
+        });
+        labels.collect()
+    })
+}
+
+/// `cargo test -p ergodic --release --lib -- --ignored --nocapture intervals_of_distances`
+#[test]
+#[ignore = "a minute; its figures stand in the documentation"]
+fn intervals_of_distances_contain_the_true_one() {
+    use crate::estimators::label_energy::{EnergyDistance, jackknife_covariance};
+    use crate::estimators::special::{normal_cdf, student_t_quantile};
+
+    const EXPERIMENTS: u64 = 2_000;
+    for (n, apart) in [
+        (20, 0.0),
+        (100, 0.0),
+        (20, 0.5),
+        (100, 0.5),
+        (20, 1.5),
+        (100, 1.5),
+    ] {
+        let thresholds = (0..50_u32).map(|point| f64::from(point % 5) * 0.4 - 0.8);
+        let moved = (0..50_u32).map(|point| apart * f64::from(point % 2));
+        let squares = thresholds
+            .zip(moved)
+            .map(|(t, by)| 2.0 * (normal_cdf(t + by) - normal_cdf(t)).powi(2));
+        let truth = squares.sum::<f64>() / 50.0;
+
+        let mut above = 0;
+        let mut below = 0;
+        let mut mean = 0.0;
+        for experiment in 0..EXPERIMENTS {
+            let mut stream = fixed_stream("distances of labels", experiment);
+            let repeats: Vec<[Vec<u8>; 2]> =
+                (0..n).map(|_| draw_repeat(&mut stream, apart)).collect();
+            let [a, b] = [0, 1].map(|cell| {
+                let labels = repeats.iter().map(|repeat| &repeat[cell][..]);
+                labels.collect::<Vec<_>>()
+            });
+            let found = EnergyDistance::by_point(&a, &b).expect("enough repeats");
+            let standard_error = jackknife_covariance(&found.without, &found.without).sqrt();
+            let half = student_t_quantile(0.95, f64::from(n) - 1.0) * standard_error;
+            above += u32::from(found.full - half > truth);
+            below += u32::from(found.full + half < truth);
+            mean += found.full / EXPERIMENTS as f64;
+        }
+        println!(
+            "n = {n}, distance {truth:.4}, mean {mean:.4}: interval above {:.1} %, below {:.1} %",
+            100.0 * f64::from(above) / EXPERIMENTS as f64,
+            100.0 * f64::from(below) / EXPERIMENTS as f64
+        );
+        let most = 0.05 + 3.0 * (0.05 * 0.95 / EXPERIMENTS as f64).sqrt();
+        assert!(f64::from(below) <= 2.0 * most * EXPERIMENTS as f64);
+    }
+}
+
+#[test]
+fn trials_are_joined_with_those_of_the_reference_step_by_step() {
+    let claims = "[[claim]]\nname = 'a'\nof = 'slope(ln(abs(train_loss - other(train_loss))), step, 20..70)'\n\
+                  where = 'c == 2'\nto = 'c == 1'\nabove = 0.01\n\
+                  [[claim]]\nname = 'b'\nof = 'at(train_loss, end)'\nwhere = 'c == 2'\nabove = 0\n\
+                  [[claim]]\nname = 'c'\nform = 'share'\nof = 'other(mean(train_loss, ..20)) > other(lr)'\n\
+                  where = 'c == 2'\nto = 'c == 4'\nabove = 0\n";
+    let experiment = Experiment::new("", claims);
+    let batch = &split_into_batches(&experiment.expanded, 12)[0];
+    let jobs = ClaimJobs::new(&experiment.spec, &experiment.expanded, batch);
+    assert_eq!(jobs.reference_cells(), [CellIndex(0), CellIndex(2)]);
+
+    // The trial has no sample at step 30, and the reference has one at step 35, which is far off.
+    let steps: Vec<f64> = [10, 20, 40, 50, 60, 70, 100].map(f64::from).to_vec();
+    let own: Vec<f64> = steps.iter().map(|step| 3.0 + (0.02 * step).exp()).collect();
+    let other_steps: Vec<f64> = [10, 20, 30, 35, 40, 50, 60, 70, 100]
+        .map(f64::from)
+        .to_vec();
+    let levels = other_steps
+        .iter()
+        .map(|step| if *step == 35.0 { 99.0 } else { 3.0 });
+    let references = ReferenceCurves::from_curves(&[
+        (TrialKey::new(0, 5), other_steps.clone(), levels.collect()),
+        (
+            TrialKey::new(2, 5),
+            vec![10.0, 15.0, 20.0],
+            vec![0.5, 7.0, 0.25],
+        ),
+    ]);
+
+    let columns = [own.clone()];
+    let curve = SampledCurve {
+        steps: &steps,
+        columns: &columns,
+    };
+    let cell = CellIndex(1);
+    let evaluation = jobs.open_cell(cell).expect("the sweep has the cell");
+    let numbers = |repeat: u32| {
+        let values = jobs.evaluate_trial((cell, &evaluation), repeat, curve, &references);
+        let numbers = values.into_iter().map(|value| match value {
+            TrialValue::Numbers([x, ..]) => Some(x),
+            _ => None,
+        });
+        numbers.collect::<Vec<_>>()
+    };
+    let found = numbers(5);
+    assert!(
+        found[0].is_some_and(|slope| (slope - 0.02).abs() < 1e-12),
+        "{found:?}"
+    );
+    assert_eq!(found[1], own.last().copied());
+    // At the steps that both have, the mean is 0.375, and lr = 0.4 there.
+    assert_eq!(found[2], Some(0.0));
+
+    // No trial of the reference has this repeat.
+    assert_eq!(numbers(6), [None, own.last().copied(), None]);
+}
