@@ -3,6 +3,7 @@
 //! Reading ends at the first error. So a file with an error is repaired in memory and read again, until it can be read or nothing
 //! more can be repaired. What can follow from an earlier mistake is repaired as well, and not reported.
 
+mod claims;
 mod repair;
 
 use std::cell::Cell;
@@ -246,6 +247,54 @@ mod tests {
         ] {
             assert_eq!(fields(&[("[0.0, 0.1]", range)]), [field], "{range}");
         }
+    }
+
+    #[test]
+    fn claims_that_are_wrong_are_all_named_and_what_follows_is_not() {
+        const CLAIMS: &str = "[measure]\nmetrics = [\"test_acc\"]\n[quantity]\na = \"ln(test_loss)\"\nb = \"2*a\"\n\
+                              [[claim]]\nname = \"one\"\nof = \"at(b, end)\"\nabove = 0\n\
+                              [[claim]]\nname = \"two\"\nof = \"at(test_acc, end)\"\n\
+                              [[claim]]\nname = \"three\"\nof = \"at(test_acc, end)\"\nabove = 0\nwhere = \"wdd > 0\"\n\
+                              [[claim]]\nname = \"four\"\nform = \"rato\"\nof = \"at(test_acc, end)\"\nabove = 0\n";
+        let measure = "[measure]\nmetrics = [\"test_acc\"]\n";
+        let found = mistakes(&[(measure, CLAIMS), ("lr = 0.1", "lr = 0.1 # good")]);
+        let expected = [
+            (18, "quantity.a"),
+            (24, "claim 'two': within"),
+            (31, "claim 'three': where"),
+            (34, "claim.form"),
+        ];
+        assert_eq!(found, expected.map(|(line, path)| (line, path.to_owned())));
+
+        // What a metric that nobody knows is measured for may be a claim.
+        let claim = "[measure]\nmetrics = [\"test_acc\", \"x\"]\n[[claim]]\nname = \"c\"\nof = \"at(x, end)\"\nabove = 0\n";
+        assert_eq!(fields(&[(measure, claim)]), ["measure.metrics"]);
+    }
+
+    #[test]
+    fn a_file_of_claims_names_all_mistakes() {
+        let source = SpecSource {
+            text: GOOD.to_owned(),
+            ..SpecSource::default()
+        };
+        let spec = Spec::read_new(&source).expect("it is good");
+        let claim = |name: &str, of: &str| {
+            format!("[[claim]]\nname = \"{name}\"\nof = \"{of}\"\nabove = 0\n")
+        };
+        let good = claim("a", "at(test_acc, end)");
+        assert!(spec.read_claims_file(&good, "c.toml").is_ok());
+
+        let text = claim("b", "at(x, end)") + &good + &claim("c", "at(test_acc");
+        let found = spec
+            .read_claims_file(&text, "c.toml")
+            .expect_err("two are wrong");
+        let found: Vec<String> = found.as_slice().iter().map(ToString::to_string).collect();
+        assert!(
+            found.len() == 2
+                && found[0].starts_with("c.toml:3: claim 'b': of")
+                && found[1].starts_with("c.toml:11: claim 'c': of"),
+            "{found:?}"
+        );
     }
 
     #[test]

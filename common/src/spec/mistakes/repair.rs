@@ -1,5 +1,6 @@
 //! Repairs of a sweep file in memory, so that it can be read beyond a mistake.
 
+use super::claims::{drop_claim, is_about_claims};
 use crate::config::expand_short_name;
 use crate::config::numeric_field_range;
 use crate::grid::{find_axis_for_field, resolve_field_name};
@@ -18,6 +19,8 @@ pub(super) struct Repairs {
     replaced: Vec<String>,
     /// Whether a key was dropped of which nobody knows what it meant.
     has_dropped_key: bool,
+    /// Whether a word of a list, such as a metric, was dropped.
+    has_dropped_word: bool,
     /// Whether an expression was dropped, and the names in it are unused.
     has_dropped_expression: bool,
     /// Whether an axis has another name than the expressions know.
@@ -41,6 +44,13 @@ fn is_range_part(key: &str) -> bool {
 impl Repairs {
     /// Whether an error may follow from what was repaired before.
     pub(super) fn can_explain(&self, error: &SpecError) -> bool {
+        if is_about_claims(&error.path) {
+            // A claim may be about anything that was dropped.
+            let is_whole =
+                self.replaced.is_empty() && !self.has_dropped_key && !self.has_dropped_word;
+            return !is_whole || self.has_dropped_expression || self.has_renamed_axis;
+        }
+
         let field = field_of_path(&error.path);
         let is_within = |replaced: &String| {
             is_path_within(&field, replaced)
@@ -71,6 +81,9 @@ impl Repairs {
 
     /// Repairs what an error names; returns whether anything changed.
     pub(super) fn repair(&mut self, document: &mut SpecTable, error: &SpecError) -> bool {
+        if is_about_claims(&error.path) {
+            return drop_claim(document, error);
+        }
         let path = error.path.split('[').next().unwrap_or_default();
         if path.is_empty() || path == "grid" {
             return false;
@@ -111,6 +124,7 @@ impl Repairs {
             }
             SpecValue::List(items) => {
                 if let Some(at) = find_word(items, &unknown.word) {
+                    self.has_dropped_word |= unknown.meant.is_none();
                     return repair_item(items, at, unknown.meant.as_deref());
                 }
             }
