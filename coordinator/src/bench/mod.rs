@@ -20,7 +20,7 @@ pub enum BenchCommand {
     Overhead(BenchOverheadArgs),
     /// Run empty trials while workers are killed and the coordinator restarts, and check all rows at the end
     Soak(BenchSoakArgs),
-    /// Ask for the tables, curves and dataset of a large sweep with made-up results
+    /// Ask for the tables, curves, verdicts and dataset of a large sweep with made-up results
     Tables(BenchTablesArgs),
 }
 

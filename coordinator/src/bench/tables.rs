@@ -1,4 +1,4 @@
-//! `ergodic bench tables`: measures how long a large sweep's table, curves and dataset take. It
+//! `ergodic bench tables`: measures how long a large sweep's table, curves, verdicts on claims and dataset take. It
 //! fills a store with made-up results through the store's writer, and queries a coordinator process
 //! on it as users do. It also renders a large grid.
 
@@ -48,6 +48,8 @@ const METRICS: [&str; 10] = [
 const TRIALS_PER_COMMIT: u32 = 1000;
 /// Id of the made-up sweep.
 const SWEEP_ID: &str = "benchmrk";
+/// Claims of each form that a sweep without predictions can have.
+const CLAIMS: &str = include_str!("claims.toml");
 /// Number of rows, and of columns, of the made-up grid.
 const GRID_SIDE: u32 = 200;
 /// Number of queries of table and curves, of which the median is printed.
@@ -100,7 +102,7 @@ pub async fn run_tables_bench(args: BenchTablesArgs) -> Result<CommandOutcome, U
 struct TablesMeasurement {
     trials: u32,
     points: u32,
-    timings: [(&'static str, QueryTiming); 3],
+    timings: [(&'static str, QueryTiming); 4],
     /// Seconds that the text of a grid takes, without a query.
     grid_seconds: f64,
     peak_rss: u64,
@@ -125,6 +127,7 @@ async fn measure_tables(
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     let table = time_query(&mut client, REPETITIONS, query_bench_table).await?;
     let curves = time_query(&mut client, REPETITIONS, query_bench_curves).await?;
+    let claims = time_query(&mut client, 1, query_bench_claims).await?;
     let dataset = DatasetArgs {
         rewrite: true,
         ..DatasetArgs::once(dir.join("dataset").display().to_string())
@@ -139,7 +142,12 @@ async fn measure_tables(
     Ok(TablesMeasurement {
         trials: args.trials,
         points: args.points,
-        timings: [("table", table), ("curves", curves), ("export", export)],
+        timings: [
+            ("table", table),
+            ("curves", curves),
+            ("claims", claims),
+            ("export", export),
+        ],
         grid_seconds: tokio::task::block_in_place(time_grid),
         peak_rss,
         export_rss: process_stats::peak_rss_bytes(),
@@ -193,6 +201,18 @@ async fn query_bench_curves(client: &mut Client) -> Result<(), UserError> {
         ..v1::CurvesRequest::default()
     };
     query_curves(client, request).await.map(|_| ())
+}
+
+async fn query_bench_claims(client: &mut Client) -> Result<(), UserError> {
+    let request = v1::VerdictRequest {
+        sweep: SWEEP_ID.to_owned(),
+        file: "claims".to_owned(),
+        claims: CLAIMS.to_owned(),
+    };
+    client
+        .call(async |client| client.sweeps.verdict(request).await)
+        .await
+        .map(|_| ())
 }
 
 /// Sends a query several times; returns the median of the times, and the mean of the CPU times.
