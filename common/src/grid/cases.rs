@@ -97,9 +97,29 @@ impl Cases {
         };
         cases.check_free_names()?;
         cases.compute_fingerprints(base);
+        cases.add_claimed_names(document);
 
         let axis = Axis::from_labels(CASE, &section.origin, cases.labels());
         Ok(Some((cases, axis)))
+    }
+
+    /// Adds the free names with numbers that quantities or claims mention: these use them as expressions do.
+    fn add_claimed_names(&mut self, document: &SpecTable) {
+        let texts = ["quantity", "claim"].map(|key| document.get(key));
+        for setting in self.bundles[0].settings.clone() {
+            let numbers = self.bundles.iter().map(|bundle| {
+                let number = bundle.find_setting(&setting.name)?.node.value.as_f64();
+                number.map(CaseNumber::Number)
+            });
+            let numbers: Option<Vec<CaseNumber>> = numbers.collect();
+            let mut texts = texts.iter().flatten();
+            if let Some(numbers) = numbers
+                && setting.field.is_none()
+                && texts.any(|node| node.value.mentions(&setting.name))
+            {
+                self.add_quantity(&setting.name, numbers);
+            }
+        }
     }
 
     fn labels(&self) -> impl Iterator<Item = (&str, &Origin)> {

@@ -83,6 +83,33 @@ fn cases_and_their_free_names_are_names_of_cells() {
 }
 
 #[test]
+fn a_free_name_may_be_there_for_claims_alone() {
+    let sweep = SWEEP
+        .replace("first = 40", "first = 40, kappa = 3")
+        .replace("first = 60", "first = 60, kappa = 0.5");
+    let read = |claims: &str| {
+        let source = SpecSource {
+            text: format!("{sweep}{claims}"),
+            ..SpecSource::default()
+        };
+        Spec::read_new(&source)
+    };
+    let slope = value(
+        "at(train_loss, end)",
+        "form = 'slope'\nagainst = 'kappa'\nby = 'wd'",
+    );
+    let spec = read(&slope).unwrap_or_else(|e| panic!("{e}"));
+    let claims = spec.claims.clone().unwrap_or_else(|e| panic!("{e}"));
+    let expanded = spec
+        .expand_claims(&claims)
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(expanded.claims[0].effects[0].abscissas, [3.0, 0.5]);
+
+    let unused = read("").expect_err("nothing uses it").to_string();
+    assert!(unused.contains("kappa"), "{unused}");
+}
+
+#[test]
 fn quantities_compare_words_of_cells() {
     let text = value(
         "at(train_loss, end)*(case == 'B c') + first*(case != 'B c')",

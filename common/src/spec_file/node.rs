@@ -49,6 +49,19 @@ impl SpecValue {
         }
     }
 
+    /// Whether a name stands as a word in the text, or in a text within a list or table.
+    pub fn mentions(&self, name: &str) -> bool {
+        match self {
+            Self::Str(text) => {
+                let mut words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                words.any(|word| word == name)
+            }
+            Self::List(items) => items.iter().any(|item| item.value.mentions(name)),
+            Self::Table(table) => table.0.iter().any(|(_, node)| node.value.mentions(name)),
+            _ => false,
+        }
+    }
+
     /// The text of a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {

@@ -51,7 +51,7 @@ fn drop_quantity(document: &mut SpecTable, name: &str) -> bool {
     let mut has_dropped = false;
     while let Some(name) = open.pop() {
         if let Some(claims) = claim_list(document) {
-            claims.retain(|claim| !has_word(&claim.value, &name));
+            claims.retain(|claim| !claim.value.mentions(&name));
         }
         let quantities = document.0.iter_mut().find(|(key, _)| key == "quantity");
         let Some(SpecValue::Table(quantities)) = quantities.map(|(_, node)| &mut node.value) else {
@@ -63,23 +63,10 @@ fn drop_quantity(document: &mut SpecTable, name: &str) -> bool {
         let users = quantities
             .0
             .iter()
-            .filter(|(_, node)| has_word(&node.value, &name));
+            .filter(|(_, node)| node.value.mentions(&name));
         open.extend(users.map(|(user, _)| user.clone()));
     }
     has_dropped
-}
-
-/// Whether a name stands in a text, or in one within a table or list.
-fn has_word(value: &SpecValue, name: &str) -> bool {
-    match value {
-        SpecValue::Str(text) => {
-            let mut words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-            words.any(|word| word == name)
-        }
-        SpecValue::List(items) => items.iter().any(|item| has_word(&item.value, name)),
-        SpecValue::Table(table) => table.0.iter().any(|(_, node)| has_word(&node.value, name)),
-        _ => false,
-    }
 }
 
 impl Spec {

@@ -4,6 +4,7 @@ use ergodic_common::Spec;
 use ergodic_common::random_streams::RandomStream;
 
 use crate::estimators::crossed_layout::CrossedLayout;
+use crate::estimators::jackknife::FEW_LEVELS;
 
 /// Number of resamples of whole repeats.
 pub(super) const CLAIM_RESAMPLES: usize = 2_000;
@@ -35,6 +36,12 @@ impl RepeatDesign {
     /// Number of random streams whose levels are deleted in turn; without crossed ones, repeats are the levels of one.
     pub(super) fn stream_count(&self) -> usize {
         self.crossed.as_ref().map_or(1, |layout| layout.sizes.len())
+    }
+
+    /// Whether a crossed stream has so few levels that the degrees of freedom are theirs.
+    pub(super) fn has_few_levels(&self) -> bool {
+        let crossed = self.crossed.as_ref();
+        crossed.is_some_and(|layout| layout.sizes.iter().any(|levels| *levels < FEW_LEVELS))
     }
 
     /// The level of a stream in a repeat.

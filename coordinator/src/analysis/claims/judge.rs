@@ -205,8 +205,8 @@ impl EffectJudge<'_> {
             }
         };
         notes.extend(describe_losses(numbers.cells, counts));
-        if weighed.is_some() && !self.fixed_streams.is_empty() {
-            notes.push(format!("given the fixed {}", self.fixed_streams));
+        if weighed.is_some() {
+            notes.extend(self.describe_streams());
         }
 
         let turn = |test: RegionTest| {
@@ -232,6 +232,18 @@ impl EffectJudge<'_> {
                 notes,
             },
         }
+    }
+
+    /// The caveats of streams that repeats share.
+    fn describe_streams(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.fixed_streams.is_empty() {
+            notes.push(format!("given the fixed {}", self.fixed_streams));
+        }
+        if self.design.has_few_levels() {
+            notes.push("a crossed stream has two levels, too few to show much".to_owned());
+        }
+        notes
     }
 
     /// Counts trials that meet a condition, or that lie outside of a region.

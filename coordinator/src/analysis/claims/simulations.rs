@@ -139,6 +139,50 @@ fn few_claims_of_any_form_agree_at_the_margin() {
     check_margins(&[6, 50], 500);
 }
 
+/// The share of experiments in which a claim at the margin agrees, whose 12 repeats cross `levels` of two streams. Their standard
+/// deviations, and that of what is left, are given.
+fn wrong_agreement_of_crossed(levels: [usize; 2], deviations: [f64; 3], experiments: u32) -> f64 {
+    let [slow, fast] = levels;
+    let seeds = format!("seeds = {{ crossed = {{ init = {slow}, order = {fast} }} }}");
+    let experiment = Experiment::new(&seeds, &claim("where = 'c == 1'\nbelow = 1"));
+    let mut stream = fixed_stream("crossed streams at the margin", slow as u64);
+    let agreed = (0..experiments).filter(|_| {
+        let of_slow: Vec<f64> = (0..slow).map(|_| stream.next_normal()).collect();
+        let of_fast: Vec<f64> = (0..fast).map(|_| stream.next_normal()).collect();
+        let repeats = (0..slow * fast).map(|repeat| {
+            let levels = [of_slow[repeat / fast], of_fast[repeat % fast]];
+            let parts = [levels[0], levels[1], stream.next_normal()];
+            let moved = parts.iter().zip(deviations).map(|(x, by)| x * by);
+            1.0 + moved.sum::<f64>()
+        });
+        let numbers = vec![repeats.collect()];
+        experiment.judge_numbers(&numbers)[0].verdict == ClaimVerdict::Agrees
+    });
+    f64::from(agreed.count() as u32) / f64::from(experiments)
+}
+
+#[test]
+fn few_claims_on_crossed_streams_agree_at_the_margin() {
+    const EXPERIMENTS: u32 = 1_000;
+    let three_errors = 3.0 * (0.05 * 0.95 / f64::from(EXPERIMENTS)).sqrt();
+    for levels in [[2, 6], [6, 2], [3, 4]] {
+        for deviations in [
+            [1.0, 0.0, 0.1],
+            [0.0, 1.0, 0.1],
+            [1.0, 0.4, 0.0],
+            [1.0, 1.0, 0.0],
+            [1.0, 0.3, 0.5],
+        ] {
+            let wrong = wrong_agreement_of_crossed(levels, deviations, EXPERIMENTS);
+            println!("{levels:?} {deviations:?}: {:.1} %", 100.0 * wrong);
+            assert!(
+                wrong <= 0.05 + three_errors,
+                "{levels:?} {deviations:?}: {wrong}"
+            );
+        }
+    }
+}
+
 #[test]
 #[ignore = "some minutes; its figures stand in the documentation"]
 fn wrong_agreement_of_all_forms() {

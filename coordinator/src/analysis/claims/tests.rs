@@ -313,6 +313,12 @@ fn two_levels_of_a_stream_leave_one_degree_of_freedom() {
     let claims = claim("where = 'c == 1'\nabove = 0");
     let crossed = Experiment::new("seeds = { crossed = { init = 2, order = 6 } }", &claims);
     let found = crossed.judge_numbers(&drawn(1, 12));
+    assert!(
+        found[0]
+            .notes
+            .iter()
+            .any(|note| note.contains("two levels"))
+    );
     let (low, _) = found[0].interval.expect("there is an interval");
     let effect = found[0].effect.expect("there is an effect");
 
