@@ -88,6 +88,12 @@ define_metrics! {
         LayerNormSq(String),
         /// η/‖w‖² at the last step; undefined without norms.
         EffectiveLr,
+        /// Learning rate η of the last step, as the schedule sets it. The name differs from that of the
+        /// field `lr`, which is the value that the schedule begins with or multiplies.
+        StepLr,
+        /// Weight decay λ of the last step, as the schedule sets it: the coefficient, so that
+        /// `step_lr * step_wd` is the intrinsic learning rate ηλ of that step.
+        StepWd,
         /// ‖∇L‖ of the last batch over all trained parameters, without weight decay.
         GradNorm,
         /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the last batch at the weights before its step, over the weights, in
@@ -138,7 +144,7 @@ pub enum MeasurementPass {
 
 impl Metric {
     /// Names as written in a sweep file, except metrics of single layers.
-    pub const NAMES: [(&'static str, Self); 25] = [
+    pub const NAMES: [(&'static str, Self); 27] = [
         ("train_loss", Self::TrainLoss),
         ("train_acc", Self::TrainAcc),
         ("test_loss", Self::TestLoss),
@@ -164,6 +170,8 @@ impl Metric {
         ("val_acc", Self::ValAcc),
         ("average_val_loss", Self::AverageValLoss),
         ("average_val_acc", Self::AverageValAcc),
+        ("step_lr", Self::StepLr),
+        ("step_wd", Self::StepWd),
     ];
 
     /// The name of the metric as written in a sweep file.
@@ -185,6 +193,8 @@ impl Metric {
             Self::WeightNormSq => WEIGHT_NORM_SQ,
             Self::LayerNormSq(layer) => return format!("{WEIGHT_NORM_SQ}[{layer}]").into(),
             Self::EffectiveLr => "effective_lr",
+            Self::StepLr => "step_lr",
+            Self::StepWd => "step_wd",
             Self::GradNorm => "grad_norm",
             Self::GradWeightCos => "grad_weight_cos",
             Self::UpdateNorm => "update_norm",
@@ -227,6 +237,7 @@ impl Metric {
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) | Self::EffectiveLr => {
                 None
             }
+            Self::StepLr | Self::StepWd => None,
             Self::GradNorm | Self::GradWeightCos | Self::UpdateNorm | Self::AngularUpdate => None,
             Self::NormSqJump | Self::InitDistance | Self::SampleDistance => None,
         }
@@ -250,6 +261,7 @@ impl Metric {
             | Self::GradNoiseHill
             | Self::HessianTop => true,
             Self::TrainLoss | Self::EffectiveLr | Self::GradNorm | Self::GradWeightCos => false,
+            Self::StepLr | Self::StepWd => false,
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => false,
             Self::UpdateNorm | Self::AngularUpdate | Self::NormSqJump => false,
             Self::InitDistance | Self::SampleDistance => false,
@@ -270,7 +282,8 @@ impl Metric {
             Self::TestSmoothedLoss | Self::ValLoss => None,
             Self::AverageTestLoss | Self::AverageValLoss => None,
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => None,
-            Self::EffectiveLr | Self::GradNorm | Self::UpdateNorm | Self::NormSqJump => None,
+            Self::EffectiveLr | Self::StepLr | Self::StepWd => None,
+            Self::GradNorm | Self::UpdateNorm | Self::NormSqJump => None,
             Self::InitDistance | Self::SampleDistance => None,
             Self::GradNoiseTrace | Self::GradNoiseHill | Self::HessianTop => None,
         }
@@ -315,7 +328,8 @@ impl Metric {
             | Self::AverageTestLoss
             | Self::AverageValLoss => Some(false),
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => None,
-            Self::EffectiveLr | Self::GradNorm | Self::GradWeightCos => None,
+            Self::EffectiveLr | Self::StepLr | Self::StepWd => None,
+            Self::GradNorm | Self::GradWeightCos => None,
             Self::UpdateNorm | Self::AngularUpdate | Self::NormSqJump => None,
             Self::InitDistance | Self::SampleDistance => None,
             Self::GradNoiseTrace | Self::GradNoiseHill | Self::HessianTop => None,

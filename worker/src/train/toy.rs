@@ -54,7 +54,7 @@ pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Opti
             return Some(underflowed_trial(job, step + 1));
         }
 
-        record_step(&mut sampler, &descent, loss, rates.lr, step + 1);
+        record_step(&mut sampler, &descent, loss, rates, step + 1);
     }
 
     let steps = config.total_steps();
@@ -72,7 +72,7 @@ fn record_step(
     sampler: &mut MetricSampler<'_, f64>,
     descent: &ToyDescent,
     loss: f64,
-    lr: f64,
+    rates: StepHyperparams,
     steps: u64,
 ) {
     sampler.add_training_tally(LossTally {
@@ -89,7 +89,7 @@ fn record_step(
     if sampler.is_sample_due(steps) {
         sampler.record_sample(&SampleInputs {
             step: steps,
-            lr,
+            rates,
             weights: &descent.w,
             gradient: &descent.gradient,
             pass_results: PassResults::default(),

@@ -13,6 +13,7 @@ use super::norms::{Number, angle_between, cosine_similarity, euclidean_distance,
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::engine::loss::LossTally;
 use crate::train::network::params::ParamLayout;
+use crate::train::optim::schedule::StepHyperparams;
 
 /// Collects the samples of one trial. `T` is what its weights are: f32 for networks, f64 for the toy loss.
 pub(crate) struct MetricSampler<'a, T = f32> {
@@ -45,8 +46,8 @@ pub(crate) struct MetricSampler<'a, T = f32> {
 pub(crate) struct SampleInputs<'a, T = f32> {
     /// Number of completed steps.
     pub(crate) step: u64,
-    /// η of the last step.
-    pub(crate) lr: f64,
+    /// Hyperparameters of the last step.
+    pub(crate) rates: StepHyperparams,
     /// Packed parameters after the last step.
     pub(crate) weights: &'a [T],
     /// Gradient of the last batch.
@@ -215,6 +216,8 @@ impl<'a, T: Number> MetricSampler<'a, T> {
                 sum_of_squares(std::slice::from_ref(layer), weights)
             }),
             Metric::EffectiveLr => self.compute_effective_lr(sample),
+            Metric::StepLr => sample.rates.lr,
+            Metric::StepWd => sample.rates.wd,
             Metric::GradNorm => sum_of_squares(&self.trained_ranges, sample.gradient).sqrt(),
             Metric::GradWeightCos => cosine_similarity(ranges, before, sample.gradient),
             Metric::UpdateNorm => euclidean_distance(ranges, before, weights),
@@ -233,7 +236,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
     /// η/‖w‖² of the last step; NaN without norms.
     fn compute_effective_lr(&self, sample: &SampleInputs<'_, T>) -> f64 {
         if self.has_normed_weights {
-            sample.lr / sum_of_squares(&self.norm_ranges, sample.weights)
+            sample.rates.lr / sum_of_squares(&self.norm_ranges, sample.weights)
         } else {
             f64::NAN
         }
@@ -357,7 +360,7 @@ mod tests {
         sampler.add_training_tally(tally(f64::INFINITY));
         sampler.record_sample(&SampleInputs {
             step: 1,
-            lr: 0.1,
+            rates: StepHyperparams::at_step(&config, 0),
             weights: &vec![1e200; layout.len],
             gradient: &vec![0.0; layout.len],
             pass_results: PassResults {

@@ -240,6 +240,8 @@ pub(crate) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
                 validation.right / validations,
                 mean_validation.plain / validations,
                 mean_validation.right / validations,
+                train.lr,
+                train.wd,
             ]);
 
             (loss, smoothed, right, jump) = (0.0, 0.0, 0.0, 0.0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ergodic_common::config::{
     AdamW, Augment, Average, Curve, HyperparamChange, Length, Loss, LrScheduleForm, ModelKind,
-    Norm, TrialConfig, VggDepth, VisitOrder,
+    Norm, ScheduleStep, Toy, TrialConfig, VggDepth, VisitOrder,
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::ids::{FileHash, TrialIdentity, WeightsDigest};
@@ -694,6 +694,51 @@ fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
             config.model.norm_eps = 1e-5;
 
             assert!(!invariant(&config, &curve(&config), 2.0), "ε sets a scale");
+        }
+    }
+}
+
+/// η and λ of single steps, under entries and on a curve, for SGD, AdamW and the toy loss.
+#[test]
+fn step_lr_and_step_wd_are_those_of_the_step_that_a_sample_follows() {
+    let toy = Toy {
+        dim: 3,
+        noise: 0.1,
+        start: None,
+    };
+    let kinds = [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Toy(toy)];
+    let metrics = vec![Metric::StepLr, Metric::StepWd];
+    let measure = Measure::with_metrics(Length::Steps(1), metrics);
+    for (kind, adamw) in kinds.into_iter().flat_map(|k| [(k.clone(), false), (k, true)]) {
+        let mut config = cases::small_trial(kind, Norm::None);
+        config.train.adamw = adamw.then_some(AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+        });
+        (config.train.lr, config.train.wd) = (0.05, 0.5);
+        config.train.schedule = vec![ScheduleStep {
+            from: Length::Steps(2),
+            lr: Some(HyperparamChange::Times(0.5)),
+            wd: Some(HyperparamChange::Set(0.25)),
+            momentum: None,
+        }];
+
+        let values = cases::result(&config, &measure, Isa::detect_fastest()).curve.values;
+        let expected = [[0.05, 0.5]; 2].into_iter().chain([[0.025, 0.25]; 3]);
+        assert_eq!(values, expected.flatten().collect::<Vec<f64>>());
+
+        config.train.schedule.clear();
+        config.train.curve = Some(Curve {
+            form: LrScheduleForm::Linear {
+                end: HyperparamChange::Set(0.0),
+            },
+            warmup: Length::Steps(1),
+        });
+        let values = cases::result(&config, &measure, Isa::detect_fastest()).curve.values;
+        for (row, share) in values.chunks(2).zip([1.0, 1.0, 0.75, 0.5, 0.25]) {
+            assert!((row[0] - 0.05 * share).abs() < 1e-15, "{values:?}");
+            assert_eq!(row[1], 0.5);
         }
     }
 }

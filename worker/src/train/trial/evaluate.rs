@@ -15,6 +15,7 @@ use crate::train::measure::gradient_stats;
 use crate::train::measure::gradient_stats::GradientNoise;
 use crate::train::measure::hessian::Hessian;
 use crate::train::measure::metrics::{MetricSampler, PassResults, SampleInputs};
+use crate::train::optim::schedule::StepHyperparams;
 use crate::train::optim::tensor::with_tensor_data;
 
 impl<'a, S: Simd16> Training<'a, S> {
@@ -54,7 +55,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         &mut self,
         sampler: &mut MetricSampler<'_>,
         step: u64,
-        lr: f64,
+        rates: StepHyperparams,
         stop: &AtomicBool,
     ) -> Result<bool> {
         let Some(pass_results) = self.run_metric_passes(sampler, step, stop)? else {
@@ -65,7 +66,7 @@ impl<'a, S: Simd16> Training<'a, S> {
             with_tensor_data(&self.state.gradient, |gradient| {
                 sampler.record_sample(&SampleInputs {
                     step,
-                    lr,
+                    rates,
                     weights,
                     gradient,
                     pass_results,

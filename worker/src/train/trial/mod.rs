@@ -219,7 +219,7 @@ impl<'a, S: Simd16> Training<'a, S> {
 
         self.average_if_due(step + 1)?;
         if !self.predict_probe_set(step + 1, stop)?
-            || is_due && !self.sample_metrics(sampler, step + 1, rates.lr, stop)?
+            || is_due && !self.sample_metrics(sampler, step + 1, rates, stop)?
         {
             return Ok(StepEnd::Aborted);
         }
