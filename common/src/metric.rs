@@ -117,6 +117,15 @@ define_metrics! {
         /// Tail index of the gradient noise: Hill's estimate (1975) from the largest 8 of the same 32
         /// distances ‖g − g'‖.
         GradNoiseHill,
+        /// Root mean square, over the same 32 pairs, of the cosine between the difference d = g − g'
+        /// and w, both over the weights, at the weights that are sampled. In [0, 1]; 0 to rounding for
+        /// weights whose scale does not change the loss. Undefined if a pair has no difference.
+        GradNoiseCos,
+        /// Effective dimension of the gradient noise over all trained parameters: the participation
+        /// ratio (tr Σ)²/tr Σ² of its covariance Σ, at least 1. Both traces are squared without bias
+        /// (Chen, Zhang and Zhong 2010), as means over the 496 pairs of different ones of the same 32
+        /// differences: that of ‖dᵢ‖²‖dⱼ‖² over that of ⟨dᵢ, dⱼ⟩².
+        GradNoiseDim,
         /// Largest eigenvalue of the Hessian of the minimised loss on the last batch, in training mode,
         /// over all trained parameters. It is computed by Lanczos's method with exact products, with a
         /// relative error of 0.001. Undefined if 100 products do not reach that.
@@ -144,7 +153,7 @@ pub enum MeasurementPass {
 
 impl Metric {
     /// Names as written in a sweep file, except metrics of single layers.
-    pub const NAMES: [(&'static str, Self); 27] = [
+    pub const NAMES: [(&'static str, Self); 29] = [
         ("train_loss", Self::TrainLoss),
         ("train_acc", Self::TrainAcc),
         ("test_loss", Self::TestLoss),
@@ -172,6 +181,8 @@ impl Metric {
         ("average_val_acc", Self::AverageValAcc),
         ("step_lr", Self::StepLr),
         ("step_wd", Self::StepWd),
+        ("grad_noise_cos", Self::GradNoiseCos),
+        ("grad_noise_dim", Self::GradNoiseDim),
     ];
 
     /// The name of the metric as written in a sweep file.
@@ -204,6 +215,8 @@ impl Metric {
             Self::SampleDistance => "sample_distance",
             Self::GradNoiseTrace => "grad_noise_trace",
             Self::GradNoiseHill => "grad_noise_hill",
+            Self::GradNoiseCos => "grad_noise_cos",
+            Self::GradNoiseDim => "grad_noise_dim",
             Self::HessianTop => "hessian_top",
         };
         name.into()
@@ -231,7 +244,10 @@ impl Metric {
             Self::ValLoss | Self::ValAcc => Some(MeasurementPass::Validation),
             Self::AverageTestLoss | Self::AverageTestAcc => Some(MeasurementPass::AverageTest),
             Self::AverageValLoss | Self::AverageValAcc => Some(MeasurementPass::AverageValidation),
-            Self::GradNoiseTrace | Self::GradNoiseHill => Some(MeasurementPass::Noise),
+            Self::GradNoiseTrace
+            | Self::GradNoiseHill
+            | Self::GradNoiseCos
+            | Self::GradNoiseDim => Some(MeasurementPass::Noise),
             Self::HessianTop => Some(MeasurementPass::Curvature),
             Self::TrainLoss | Self::TrainAcc | Self::TrainSmoothedLoss => None,
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) | Self::EffectiveLr => {
@@ -259,6 +275,8 @@ impl Metric {
             | Self::AverageValAcc
             | Self::GradNoiseTrace
             | Self::GradNoiseHill
+            | Self::GradNoiseCos
+            | Self::GradNoiseDim
             | Self::HessianTop => true,
             Self::TrainLoss | Self::EffectiveLr | Self::GradNorm | Self::GradWeightCos => false,
             Self::StepLr | Self::StepWd => false,
@@ -275,7 +293,8 @@ impl Metric {
             | Self::TestAcc
             | Self::ValAcc
             | Self::AverageTestAcc
-            | Self::AverageValAcc => Some((0.0, 1.0)),
+            | Self::AverageValAcc
+            | Self::GradNoiseCos => Some((0.0, 1.0)),
             Self::GradWeightCos => Some((-1.0, 1.0)),
             Self::AngularUpdate => Some((0.0, std::f64::consts::PI)),
             Self::TrainLoss | Self::TrainSmoothedLoss | Self::TestLoss => None,
@@ -285,7 +304,8 @@ impl Metric {
             Self::EffectiveLr | Self::StepLr | Self::StepWd => None,
             Self::GradNorm | Self::UpdateNorm | Self::NormSqJump => None,
             Self::InitDistance | Self::SampleDistance => None,
-            Self::GradNoiseTrace | Self::GradNoiseHill | Self::HessianTop => None,
+            Self::GradNoiseTrace | Self::GradNoiseHill | Self::GradNoiseDim => None,
+            Self::HessianTop => None,
         }
     }
 
@@ -332,7 +352,8 @@ impl Metric {
             Self::GradNorm | Self::GradWeightCos => None,
             Self::UpdateNorm | Self::AngularUpdate | Self::NormSqJump => None,
             Self::InitDistance | Self::SampleDistance => None,
-            Self::GradNoiseTrace | Self::GradNoiseHill | Self::HessianTop => None,
+            Self::GradNoiseTrace | Self::GradNoiseHill | Self::GradNoiseCos => None,
+            Self::GradNoiseDim | Self::HessianTop => None,
         }
     }
 }
@@ -363,14 +384,11 @@ mod tests {
     }
 
     #[test]
-    fn the_range_of_a_share_is_from_0_to_1() {
+    fn the_ranges_of_shares_and_of_the_size_of_a_cosine_are_from_0_to_1() {
         for (name, metric) in Metric::NAMES {
             let is_share = name.ends_with("_acc");
-            assert_eq!(
-                metric.bounded_range() == Some((0.0, 1.0)),
-                is_share,
-                "{name}"
-            );
+            let is_bounded = metric.bounded_range() == Some((0.0, 1.0));
+            assert_eq!(is_bounded, is_share || name == "grad_noise_cos", "{name}");
             assert_eq!(metric.larger_is_better() == Some(true), is_share, "{name}");
         }
     }

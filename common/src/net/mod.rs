@@ -4,7 +4,7 @@
 //! are in the order (height, width, channel).
 
 use crate::config::{ModelConfig, ModelKind, TrialConfig};
-use crate::metric::MeasurementPass;
+use crate::metric::{MeasurementPass, Metric};
 use crate::net::builder::NetBuilder;
 use crate::spec::measure::Measure;
 
@@ -442,7 +442,17 @@ impl Net {
         } else {
             0
         };
-        self.train_bytes(config) + saved + curvature
+        let differences = if measure.metrics.contains(&Metric::GradNoiseDim) {
+            self.noise_dimension_bytes()
+        } else {
+            0
+        };
+        self.train_bytes(config) + saved + curvature + differences
+    }
+
+    /// Further bytes that the metric `grad_noise_dim` needs: the differences of all pairs of gradients.
+    fn noise_dimension_bytes(&self) -> u64 {
+        4 * NOISE_BATCHES / 2 * self.param_counts().0
     }
 
     /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.

@@ -1,67 +1,17 @@
-//! Measurements that take gradients of their own: noise and curvature. Weights and statistics stay as they are.
+//! What measurements with gradients of their own draw, and the largest eigenvalue of a Hessian. Weights and statistics stay as
+//! they are.
 
 use std::ops::Range;
 
-use ergodic_common::net::NOISE_BATCHES;
 use ergodic_common::random_streams::{Purpose, RandomStream};
 
-use super::norms::{dot_product, square, sum_over_ranges};
-
-/// Number of pairs of gradients that are compared.
-pub(crate) const GRADIENT_PAIRS: usize = NOISE_BATCHES as usize / 2;
-
-/// Number of largest distances that estimate the tail index.
-const TAIL_SIZE: usize = 8;
+use super::norms::dot_product;
 
 /// Maximum number of products with the Hessian.
 const MAX_HESSIAN_PRODUCTS: usize = 100;
 
 /// Largest relative error of an eigenvalue.
 const EIGENVALUE_TOLERANCE: f64 = 1e-3;
-
-/// The scatter of batch gradients.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct GradientNoise {
-    /// Trace of the covariance of a single image's gradient.
-    pub(crate) trace: f64,
-    /// Hill's estimate of the tail index.
-    pub(crate) tail_index: f64,
-}
-
-/// The noise of gradients of independent batches of `batch` images; each call of `gradient` writes another one.
-pub(crate) fn estimate_gradient_noise(
-    ranges: &[Range<usize>],
-    len: usize,
-    batch: usize,
-    mut gradient: impl FnMut(&mut [f32]),
-) -> GradientNoise {
-    let mut a = vec![0.0; len];
-    let mut b = vec![0.0; len];
-    let mut squares = Vec::with_capacity(GRADIENT_PAIRS);
-
-    for _ in 0..GRADIENT_PAIRS {
-        gradient(&mut a);
-        gradient(&mut b);
-        squares.push(sum_over_ranges(ranges, |i| {
-            square(f64::from(a[i]) - f64::from(b[i]))
-        }));
-    }
-
-    let trace = squares.iter().sum::<f64>() / GRADIENT_PAIRS as f64 * batch as f64 / 2.0;
-    squares.sort_by(|x, y| y.total_cmp(x));
-    GradientNoise {
-        trace,
-        tail_index: estimate_tail_index(&squares),
-    }
-}
-
-/// Hill 1975, from squared distances in descending order: 1 over the mean of ln(r_i/r_{k+1}) for the largest k.
-fn estimate_tail_index(squares: &[f64]) -> f64 {
-    let excess = squares[..TAIL_SIZE]
-        .iter()
-        .map(|square| 0.5 * libm::log(square / squares[TAIL_SIZE]));
-    TAIL_SIZE as f64 / excess.sum::<f64>()
-}
 
 /// The largest eigenvalue of a symmetric matrix of `len` rows and columns, which is 0 outside `ranges`; `product`
 /// multiplies it with a vector. By Lanczos's method from a random direction. NaN where it is not known after
@@ -298,40 +248,6 @@ mod tests {
         assert_eq!(
             lanczos_largest_eigenvalue((3, std::slice::from_ref(&(0..3))), &mut stream, |_| None),
             None
-        );
-    }
-
-    #[test]
-    fn noise_is_what_was_put_in() {
-        let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"noise");
-        let n = 4096;
-        let batch = 8;
-        let deviation = 0.5;
-        let found = estimate_gradient_noise(std::slice::from_ref(&(0..n)), n, batch, |g| {
-            g.iter_mut()
-                .for_each(|g| *g = (1.0 + deviation * stream.next_normal()) as f32);
-        });
-
-        let expected = batch as f64 * n as f64 * deviation * deviation;
-        assert!(
-            (found.trace / expected - 1.0).abs() < 0.01,
-            "{} {expected}",
-            found.trace
-        );
-
-        assert!(
-            found.tail_index > 50.0,
-            "thin tails have a large index, not {}",
-            found.tail_index
-        );
-        let pareto: Vec<f64> = (1..=GRADIENT_PAIRS)
-            .map(|i| libm::pow(GRADIENT_PAIRS as f64 / i as f64, 2.0 / 1.5))
-            .collect();
-
-        assert!(
-            (estimate_tail_index(&pareto) - 1.5).abs() < 0.6,
-            "{}",
-            estimate_tail_index(&pareto)
         );
     }
 }

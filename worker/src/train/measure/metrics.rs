@@ -8,7 +8,7 @@ use ergodic_common::spec::Measure;
 use ergodic_common::spec::moments::SampleSteps;
 use ergodic_common::trial::MetricCurve;
 
-use super::gradient_stats::GradientNoise;
+use super::gradient_noise::GradientNoise;
 use super::norms::{Number, angle_between, cosine_similarity, euclidean_distance, sum_of_squares};
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::engine::loss::LossTally;
@@ -123,6 +123,11 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         self.measure.needs_pass(pass)
     }
 
+    /// Ranges of the weights.
+    pub(crate) fn weight_ranges(&self) -> &[Range<usize>] {
+        &self.norm_ranges
+    }
+
     /// Whether a metric needs the weights at the start.
     pub(crate) fn needs_initial_weights(&self) -> bool {
         self.needs_every_step()
@@ -229,6 +234,8 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             }
             Metric::GradNoiseTrace => results.noise.map_or(f64::NAN, |noise| noise.trace),
             Metric::GradNoiseHill => results.noise.map_or(f64::NAN, |noise| noise.tail_index),
+            Metric::GradNoiseCos => results.noise.map_or(f64::NAN, |noise| noise.weight_cosine),
+            Metric::GradNoiseDim => results.noise.map_or(f64::NAN, |noise| noise.dimension),
             Metric::HessianTop => results.curvature.unwrap_or(f64::NAN),
         }
     }

@@ -23,9 +23,14 @@ pub(crate) fn euclidean_distance<T: Number>(ranges: &[Range<usize>], a: &[T], b:
     sum_over_ranges(ranges, |i| square(b[i].into() - a[i].into())).sqrt()
 }
 
+/// ⟨a, b⟩.
+pub(crate) fn inner_product<T: Number>(ranges: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
+    sum_over_ranges(ranges, |i| a[i].into() * b[i].into())
+}
+
 /// The cosine of the angle between two vectors; NaN where one of them is 0.
 pub(crate) fn cosine_similarity<T: Number>(ranges: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
-    let product = sum_over_ranges(ranges, |i| a[i].into() * b[i].into());
+    let product = inner_product(ranges, a, b);
     product / (sum_of_squares(ranges, a).sqrt() * sum_of_squares(ranges, b).sqrt())
 }
 

@@ -5,6 +5,7 @@ mod devices;
 mod gradients;
 mod input_pipeline;
 mod linear;
+mod noise;
 mod ops;
 mod torch;
 mod toy;

@@ -35,7 +35,7 @@ const ADAMW_EPS: f64 = 1e-8;
 const LIMIT: f64 = 1e-4;
 
 /// The fixture's stream of 64-bit numbers of a name.
-fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
+pub(super) fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
     let start = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -48,7 +48,7 @@ fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
 }
 
 /// Uniform numbers of mean 0 and this standard deviation.
-fn values(name: &str, std: f64) -> impl Iterator<Item = f64> + use<> {
+pub(super) fn values(name: &str, std: f64) -> impl Iterator<Item = f64> + use<> {
     bits(name).map(move |z| ((z >> 40) as f64 / f64::from(1 << 23) - 1.0) * std * 3.0_f64.sqrt())
 }
 
@@ -122,7 +122,8 @@ fn drawn_batch(
     (images.collect(), labels.collect())
 }
 
-fn initial(layout: &ParamLayout) -> Vec<f32> {
+/// The fixture's initial parameters.
+pub(super) fn initial(layout: &ParamLayout) -> Vec<f32> {
     let mut packed = vec![0.0; layout.len];
     for slot in &layout.params {
         let param = &slot.param;

@@ -709,7 +709,10 @@ fn step_lr_and_step_wd_are_those_of_the_step_that_a_sample_follows() {
     let kinds = [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Toy(toy)];
     let metrics = vec![Metric::StepLr, Metric::StepWd];
     let measure = Measure::with_metrics(Length::Steps(1), metrics);
-    for (kind, adamw) in kinds.into_iter().flat_map(|k| [(k.clone(), false), (k, true)]) {
+    for (kind, adamw) in kinds
+        .into_iter()
+        .flat_map(|k| [(k.clone(), false), (k, true)])
+    {
         let mut config = cases::small_trial(kind, Norm::None);
         config.train.adamw = adamw.then_some(AdamW {
             beta1: 0.9,
@@ -724,7 +727,9 @@ fn step_lr_and_step_wd_are_those_of_the_step_that_a_sample_follows() {
             momentum: None,
         }];
 
-        let values = cases::result(&config, &measure, Isa::detect_fastest()).curve.values;
+        let values = cases::result(&config, &measure, Isa::detect_fastest())
+            .curve
+            .values;
         let expected = [[0.05, 0.5]; 2].into_iter().chain([[0.025, 0.25]; 3]);
         assert_eq!(values, expected.flatten().collect::<Vec<f64>>());
 
@@ -735,7 +740,9 @@ fn step_lr_and_step_wd_are_those_of_the_step_that_a_sample_follows() {
             },
             warmup: Length::Steps(1),
         });
-        let values = cases::result(&config, &measure, Isa::detect_fastest()).curve.values;
+        let values = cases::result(&config, &measure, Isa::detect_fastest())
+            .curve
+            .values;
         for (row, share) in values.chunks(2).zip([1.0, 1.0, 0.75, 0.5, 0.25]) {
             assert!((row[0] - 0.05 * share).abs() < 1e-15, "{values:?}");
             assert_eq!(row[1], 0.5);
@@ -793,6 +800,8 @@ fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
         Metric::HessianTop,
         Metric::GradNoiseTrace,
         Metric::GradNoiseHill,
+        Metric::GradNoiseCos,
+        Metric::GradNoiseDim,
     ];
     let measure = Measure::with_metrics(Length::Steps(1), metrics);
     let result = cases::result(&config, &measure, Isa::detect_fastest());

@@ -4,15 +4,15 @@
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Result;
-use ergodic_common::metric::MeasurementPass;
+use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::spec::EvalStatistics;
 
 use super::{TEST_CHUNK, Training};
 use crate::train::data::{ImageBatch, augment};
 use crate::train::engine::loss::LossTally;
 use crate::train::engine::simd::Simd16;
+use crate::train::measure::gradient_noise::{GradientNoise, NoiseRequest};
 use crate::train::measure::gradient_stats;
-use crate::train::measure::gradient_stats::GradientNoise;
 use crate::train::measure::hessian::Hessian;
 use crate::train::measure::metrics::{MetricSampler, PassResults, SampleInputs};
 use crate::train::optim::schedule::StepHyperparams;
@@ -92,7 +92,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         }
 
         if sampler.needs_pass(MeasurementPass::Noise) {
-            results.noise = Some(self.measure_gradient_noise(steps)?);
+            results.noise = Some(self.measure_gradient_noise(sampler, steps)?);
         }
         if sampler.needs_pass(MeasurementPass::Curvature) {
             results.curvature = self.measure_curvature(steps, stop)?;
@@ -266,7 +266,11 @@ impl<'a, S: Simd16> Training<'a, S> {
     }
 
     /// Measures gradient noise at the current weights.
-    fn measure_gradient_noise(&mut self, steps: u64) -> Result<GradientNoise> {
+    fn measure_gradient_noise(
+        &mut self,
+        sampler: &MetricSampler<'_>,
+        steps: u64,
+    ) -> Result<GradientNoise> {
         let mut stream = gradient_stats::open_measure_stream(self.job.streams, "noise", steps);
         let batch = self.job.config.effective_batch_size() as usize;
         let augment = self.job.config.data.augment;
@@ -280,7 +284,15 @@ impl<'a, S: Simd16> Training<'a, S> {
         let trained = engine.layout().matching_ranges(|p| p.trained);
         let mut done = Ok(LossTally::default());
         with_tensor_data(&self.state.weights, |weights| {
-            gradient_stats::estimate_gradient_noise(&trained, len, batch, |gradient| {
+            let request = NoiseRequest {
+                batch,
+                trained: &trained,
+                compared_weights: sampler
+                    .has_any_metric(&[Metric::GradNoiseCos])
+                    .then(|| (weights, sampler.weight_ranges())),
+                wants_dimension: sampler.has_any_metric(&[Metric::GradNoiseDim]),
+            };
+            request.estimate_noise(len, |gradient| {
                 gradient_stats::draw_batch_indices(
                     data.train_indices(),
                     batch,
