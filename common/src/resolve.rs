@@ -43,6 +43,7 @@ impl TrialConfig {
         }
 
         self.check_batch(reader)?;
+        self.check_ghost_batches(reader)?;
         self.check_shapes(reader)?;
         self.check_layer_names(reader)?;
         self.check_schedule(reader)
@@ -79,6 +80,21 @@ impl TrialConfig {
         }
 
         Ok(())
+    }
+
+    /// Checks that ghost batches of one size make up each batch. No step has fewer images, because the rest of an epoch
+    /// is dropped.
+    pub(crate) fn check_ghost_batches(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        let batch = self.effective_batch_size();
+        match self.model.norm {
+            Norm::GhostBatch { size } if !batch.is_multiple_of(size) => {
+                let message = format!(
+                    "a batch of {batch} images cannot be cut into ghost batches of {size}: choose a divisor of the batch size"
+                );
+                Err(reader.section("model")?.error_at("ghost_size", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that the named layers exist.
@@ -174,7 +190,11 @@ impl TrialConfig {
 
         let batch = self.effective_batch_size() as usize;
         // Builds the network, which costs time, only if a norm over one number is possible at all.
-        let possible = batch == 1 || matches!(self.model.norm, Norm::Group { .. } | Norm::Layer);
+        let possible = batch == 1
+            || matches!(
+                self.model.norm,
+                Norm::Group { .. } | Norm::Layer | Norm::GhostBatch { size: 1 }
+            );
         let net = if possible {
             net::Net::from_config(self)
         } else {
@@ -193,6 +213,11 @@ impl TrialConfig {
                 "train",
                 "batch_size",
                 "with batches of one image, batch norm",
+            ),
+            Norm::GhostBatch { .. } => (
+                "model",
+                "ghost_size",
+                "with ghost batches of one image, batch norm",
             ),
             _ => ("model", "norm", "this norm"),
         };
@@ -247,6 +272,7 @@ fn explain_schedule_order(at: usize, before: u64, start: u64) -> String {
 fn normed_numbers(norm: Norm, shape: net::ActivationShape, batch: usize) -> usize {
     match norm {
         Norm::Batch => batch * shape.height * shape.width,
+        Norm::GhostBatch { size } => size as usize * shape.height * shape.width,
         Norm::Group { groups } => {
             shape.channels / (groups as usize).max(1) * shape.height * shape.width
         }

@@ -24,6 +24,10 @@ impl ModelConfig {
             fields.push(("model.groups", groups.to_string()));
         }
 
+        if let Norm::GhostBatch { size } = self.norm {
+            fields.push(("model.ghost_size", size.to_string()));
+        }
+
         if self.norm != Norm::None {
             fields.push(("model.norm_eps", format_shortest(self.norm_eps)));
             fields.push(("model.affine", self.affine.to_string()));

@@ -53,7 +53,7 @@ pub(crate) fn expand_short_name(path: &str) -> String {
 }
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, NumberRange); 24] = [
+pub const NUMERIC_FIELDS: [(&str, NumberRange); 25] = [
     ("data.train", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.test", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.validation", NumberRange::whole_numbers(0, 10_000_000)),
@@ -62,6 +62,10 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 24] = [
     ("model.depth", NumberRange::whole_numbers(8, 10_004)),
     ("model.widen", NumberRange::whole_numbers(1, 64)),
     ("model.groups", NumberRange::whole_numbers(1, 4096)),
+    (
+        "model.ghost_size",
+        NumberRange::whole_numbers(1, 10_000_000),
+    ),
     ("model.norm_eps", NumberRange::NON_NEGATIVE),
     ("model.dim", NumberRange::whole_numbers(2, 1_000_000)),
     ("model.noise", NumberRange::NON_NEGATIVE),
@@ -127,6 +131,7 @@ pub fn is_shape_field(path: &str) -> bool {
             path,
             "model.depth" | "model.widen" | "model.groups" | "model.dim"
         )
+        || matches!(path, "model.ghost_size")
         || matches!(path, "model.hidden.width" | "model.hidden.depth")
         || matches!(path, "model.fixed_head" | "model.init.file")
 }
@@ -136,7 +141,11 @@ pub fn is_shape_field(path: &str) -> bool {
 pub fn can_be_unused(path: &str) -> bool {
     matches!(
         path,
-        "model.norm_eps" | "model.affine" | "model.groups" | "train.batch_size"
+        "model.norm_eps"
+            | "model.affine"
+            | "model.groups"
+            | "model.ghost_size"
+            | "train.batch_size"
     )
 }
 

@@ -111,6 +111,11 @@ impl VggDepth {
 pub enum Norm {
     /// Batch normalization over the whole batch.
     Batch,
+    /// Batch normalization over each of the ghost batches that a batch is cut into (Hoffer, Hubara and Soudry 2017).
+    GhostBatch {
+        /// Number of images in a ghost batch.
+        size: u32,
+    },
     /// Group normalization: over each image and group of channels.
     Group {
         /// Groups that the channels of every layer are cut into.
@@ -125,8 +130,17 @@ pub enum Norm {
 /// Number of groups of `norm = "group"` if the file sets none.
 const DEFAULT_GROUPS: u32 = 8;
 
-pub(super) const NORMS: [(&str, Norm); 4] = [
+/// Number of images in a ghost batch if the file sets none.
+const DEFAULT_GHOST_SIZE: u32 = 16;
+
+pub(super) const NORMS: [(&str, Norm); 5] = [
     ("batch", Norm::Batch),
+    (
+        "ghost-batch",
+        Norm::GhostBatch {
+            size: DEFAULT_GHOST_SIZE,
+        },
+    ),
     (
         "group",
         Norm::Group {
@@ -141,6 +155,7 @@ impl Norm {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Batch => "batch",
+            Self::GhostBatch { .. } => "ghost-batch",
             Self::Group { .. } => "group",
             Self::Layer => "layer",
             Self::None => "none",
@@ -224,7 +239,7 @@ const NETWORK_KINDS: &[ModelKindWord] = &[
     ModelKindWord::Empty,
 ];
 
-pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 12] = [
+pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 13] = [
     ("hidden", &[ModelKindWord::Mlp]),
     ("width", &[ModelKindWord::Cnn4, ModelKindWord::Vgg]),
     ("depth", &[ModelKindWord::Preresnet, ModelKindWord::Vgg]),
@@ -234,6 +249,7 @@ pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 12] = [
     ("start", &[ModelKindWord::Toy]),
     ("norm", NETWORK_KINDS),
     ("groups", NETWORK_KINDS),
+    ("ghost_size", NETWORK_KINDS),
     ("norm_eps", NETWORK_KINDS),
     ("affine", NETWORK_KINDS),
     ("fixed_head", NETWORK_KINDS),
@@ -336,12 +352,19 @@ impl ModelConfig {
     fn read_norm(r: &TableReader<'_>) -> Result<Norm, SpecError> {
         let norm = r.read_word("norm", &NORMS)?.unwrap_or(Norm::Batch);
         let groups = r.read_whole_number("groups", range_for_key(r, "groups"))?;
-        match (norm, groups) {
-            (Norm::Group { .. }, Some(groups)) => Ok(Norm::Group {
+        let ghost_size = r.read_whole_number("ghost_size", range_for_key(r, "ghost_size"))?;
+        match (norm, groups, ghost_size) {
+            (_, None, None) => Ok(norm),
+            (Norm::Group { .. }, Some(groups), None) => Ok(Norm::Group {
                 groups: groups as u32,
             }),
-            (_, None) => Ok(norm),
-            _ => Err(r.error_at("groups", "this belongs to norm = \"group\" only")),
+            (Norm::GhostBatch { .. }, None, Some(size)) => {
+                Ok(Norm::GhostBatch { size: size as u32 })
+            }
+            (Norm::Group { .. }, _, Some(_)) | (_, None, Some(_)) => {
+                Err(r.error_at("ghost_size", "this belongs to norm = \"ghost-batch\" only"))
+            }
+            (_, Some(_), _) => Err(r.error_at("groups", "this belongs to norm = \"group\" only")),
         }
     }
 

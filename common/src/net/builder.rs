@@ -114,6 +114,7 @@ impl NetBuilder<'_> {
     pub(super) fn norm_spec(&self) -> Option<NormSpec> {
         let over = match self.model.norm {
             Norm::Batch => NormScope::Batch,
+            Norm::GhostBatch { size } => NormScope::GhostBatch(size as usize),
             Norm::Group { groups } => NormScope::Groups(groups as usize),
             Norm::Layer => NormScope::Groups(1),
             Norm::None => return None,

@@ -980,6 +980,8 @@ fn models_norms_and_schedules_say_what_they_need() {
         "kind = \"preresnet\"\ndepth = 56\nwiden = 2\nnorm = \"group\"",
         "kind = \"mlp\"\nhidden = [64, 32]\nnorm = \"layer\"\naffine = true",
         "kind = \"cnn4\"\nwidth = 3\nnorm = \"group\"\ngroups = 3",
+        "kind = \"cnn4\"\nnorm = \"ghost-batch\"\nghost_size = 4\naffine = true",
+        "kind = \"preresnet\"\nnorm = \"ghost-batch\"\nghost_size = 8",
     ] {
         assert_eq!(spec(good, ""), Ok(()), "{good}");
     }
@@ -1024,6 +1026,36 @@ fn models_norms_and_schedules_say_what_they_need() {
             "kind = \"cnn4\"\ngroups = 4",
             "model.groups",
             "norm = \"group\"",
+        ),
+        (
+            "kind = \"cnn4\"\nnorm = \"ghost-batch\"\nghost_size = 3",
+            "model.ghost_size",
+            "a batch of 8 images cannot be cut into ghost batches of 3",
+        ),
+        (
+            "kind = \"cnn4\"\nnorm = \"ghost-batch\"",
+            "model.ghost_size",
+            "ghost batches of 16",
+        ),
+        (
+            "kind = \"cnn4\"\nnorm = \"ghost-batch\"\ngroups = 4",
+            "model.groups",
+            "norm = \"group\"",
+        ),
+        (
+            "kind = \"cnn4\"\nnorm = \"group\"\nghost_size = 4",
+            "model.ghost_size",
+            "norm = \"ghost-batch\"",
+        ),
+        (
+            "kind = \"cnn4\"\nghost_size = 4",
+            "model.ghost_size",
+            "norm = \"ghost-batch\"",
+        ),
+        (
+            "kind = \"toy\"\nghost_size = 4",
+            "model.ghost_size",
+            "belongs to kind",
         ),
         (
             "kind = \"cnn4\"\ninit = { zero_residual = true }",
@@ -1173,6 +1205,10 @@ fn what_became_a_refusal_is_one_for_new_sweeps_alone() {
         (
             vec![mlp("norm = \"batch\""), "train.batch_size=1".to_owned()],
             "batch norm",
+        ),
+        (
+            vec![mlp("norm = \"ghost-batch\", ghost_size = 1")],
+            "ghost batches of one image",
         ),
         (vec![mlp("norm = \"group\", groups = 4")], "another norm"),
     ] {

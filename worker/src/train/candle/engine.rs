@@ -49,7 +49,7 @@ impl CandleEngine {
                 classes: net.classes,
                 loss,
             },
-            micro_batch: net.micro_batch_size(batch as u64) as usize,
+            micro_batch: choose_micro_batch(net, batch),
             net: net.clone(),
             device: device.clone(),
             batch_statistics: Vec::new(),
@@ -182,8 +182,8 @@ impl CandleEngine {
                 .net
                 .layers
                 .iter()
-                .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()))
-                .map(|l| (labels.len() * l.output.height * l.output.width) as f64)
+                .filter_map(|l| l.norm?.images_per_set(labels.len()).zip(Some(l.output)))
+                .map(|(images, output)| (images * output.height * output.width) as f64)
                 .zip(&output.batch_statistics)
                 .map(|(count, statistics)| unbiased_statistics(statistics, count))
                 .collect::<Result<_>>()?;
@@ -208,6 +208,16 @@ impl CandleEngine {
         }
 
         Ok(())
+    }
+}
+
+/// Number of images in a pass with a gradient: the whole batch where norms run over several images, also where these are
+/// ghost batches, which a pass keeps apart.
+fn choose_micro_batch(net: &Net, batch: usize) -> usize {
+    if net.has_running_statistics() {
+        batch
+    } else {
+        net.micro_batch_size(batch as u64) as usize
     }
 }
 

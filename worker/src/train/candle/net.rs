@@ -112,7 +112,7 @@ fn apply_norm<'a>(
 ) -> Result<Tensor> {
     match norm.scope {
         NormScope::Groups(groups) => group_norm(x, groups, norm.eps),
-        NormScope::Batch => {
+        NormScope::Batch | NormScope::GhostBatch(_) => {
             let stored = running
                 .as_mut()
                 .map(|all| all.next().expect("statistics of every batch norm"));
@@ -226,27 +226,41 @@ fn scale_to_unit_variance(centred: &Tensor, variance: &Tensor, eps: f64) -> Resu
     centred.broadcast_mul(&(some / (square + none)?.sqrt()?)?)
 }
 
-/// Normalizes over the batch, or by running statistics if there are any. Returns the statistics of
-/// the batch as well.
+/// Normalizes over the batch, or over each ghost batch, or by running statistics if there are any.
+/// Returns the statistics of the batch as well.
 fn batch_norm(
     x: &Tensor,
     norm: NormSpec,
     running: Option<&[Tensor; 2]>,
 ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
-    let flat = x.reshape((lanes, batch * height * width, channels))?;
+    let in_set = norm.images_per_set(batch).filter(|_| running.is_none());
+    let sets = batch / in_set.unwrap_or(batch);
+    let flat = x.reshape((lanes * sets, batch / sets * height * width, channels))?;
     let (mean, variance, of_batch) = match running {
         Some([mean, variance]) => (mean.unsqueeze(1)?, variance.unsqueeze(1)?, None),
         None => {
             let mean = flat.mean_keepdim(1)?;
             let variance = flat.broadcast_sub(&mean)?.sqr()?.mean_keepdim(1)?;
-            let of_batch = [mean.squeeze(1)?.detach(), variance.squeeze(1)?.detach()];
+            let of_batch = [
+                mean_over_sets(&mean, lanes)?.detach(),
+                mean_over_sets(&variance, lanes)?.detach(),
+            ];
             (mean, variance, Some(of_batch))
         }
     };
     let normed = scale_to_unit_variance(&flat.broadcast_sub(&mean)?, &variance, norm.eps)?;
 
     Ok((normed.reshape(x.shape())?, of_batch))
+}
+
+/// The mean over each lane's ghost batches of `[lane and ghost batch, 1, channel]`, `[lane, channel]`.
+fn mean_over_sets(x: &Tensor, lanes: usize) -> Result<Tensor> {
+    let (all, _, channels) = x.dims3()?;
+    if all == lanes {
+        return x.squeeze(1);
+    }
+    x.reshape((lanes, all / lanes, channels))?.mean(1)
 }
 
 /// Normalizes over each image and group of channels.

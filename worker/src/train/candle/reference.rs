@@ -44,10 +44,10 @@ pub(crate) fn forward_backward(
     let statistics = net
         .layers
         .iter()
-        .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()))
+        .filter_map(|l| l.norm?.images_per_set(n).zip(Some(l.output)))
         .zip(&output.batch_statistics)
-        .map(|(layer, statistics)| {
-            let count = (n * layer.output.height * layer.output.width) as f64;
+        .map(|((images, output), statistics)| {
+            let count = (images * output.height * output.width) as f64;
             unbiased_statistics(statistics, count)
         });
 

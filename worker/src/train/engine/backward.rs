@@ -330,7 +330,7 @@ impl LayerState {
         }
     }
 
-    /// Turns the complete sums of a batch into what the norm's backward pass needs, and into the gradients of scale, shift
+    /// Turns the complete sums of a micro-batch into what the norm's backward pass needs, and into the gradients of scale, shift
     /// and bias. `after` are the layers from index `first_after` on.
     pub(crate) fn finish_gradient_sums(
         &mut self,
@@ -347,7 +347,10 @@ impl LayerState {
             );
         }
 
-        let sums = &self.gradient_sums;
+        let sums = match &mut self.ghost_totals {
+            Some(totals) => totals.take_gradient_sums(&mut self.gradient_sums),
+            None => &self.gradient_sums,
+        };
         write_gradient(gradient, self.param_ranges.scale.as_ref(), &sums.scale);
         if self.norm.is_some() {
             write_gradient(gradient, self.param_ranges.shift.as_ref(), &sums.shift);

@@ -9,6 +9,7 @@ use std::ops::Range;
 use ergodic_common::net::{Net, NormScope, NormSpec, ParamRole, Pool};
 
 use super::aligned_buffer::AlignedBuffer;
+use super::ghost_batch::GhostBatchTotals;
 use super::image_range::ImageRange;
 use super::norm::{ChannelCoefficients, ChannelMoments, set_mean_and_inv_std};
 use super::norm_backward::{GradientMeans, GradientSums};
@@ -45,6 +46,8 @@ pub(crate) struct LayerState {
     pub(crate) moments: ChannelMoments,
     pub(crate) gradient_sums: GradientSums,
     pub(crate) gradient_means: GradientMeans,
+    /// Sums over the ghost batches, if the norm runs over these.
+    pub(crate) ghost_totals: Option<GhostBatchTotals>,
     /// Σ ∂L/∂z where there is no norm: the gradient of the bias.
     pub(crate) bias_gradient: Vec<f64>,
 }
@@ -117,6 +120,9 @@ impl LayerState {
         let per_image = layer.norm.is_some_and(|n| !n.has_running_statistics());
         let has_residual = readers.activation.is_some() && readers.adder.is_some();
         let is_pooled = layer.pool != Pool::None;
+        let has_ghosts = layer
+            .norm
+            .is_some_and(|n| matches!(n.scope, NormScope::GhostBatch(_)));
 
         Self {
             source: layer.source,
@@ -135,6 +141,7 @@ impl LayerState {
             moments: ChannelMoments::new(width),
             gradient_sums: GradientSums::new(width),
             gradient_means: GradientMeans::new(width, if per_image { capacity } else { 1 }),
+            ghost_totals: has_ghosts.then(|| GhostBatchTotals::new(width)),
             bias_gradient: vec![0.0; width],
             plan,
         }
@@ -144,8 +151,36 @@ impl LayerState {
     pub(crate) fn norm_groups(&self) -> Option<(usize, f64)> {
         self.norm.and_then(|norm| match norm.scope {
             NormScope::Groups(groups) => Some((groups, norm.eps)),
-            NormScope::Batch => None,
+            NormScope::Batch | NormScope::GhostBatch(_) => None,
         })
+    }
+
+    /// Resets what is summed over a batch.
+    pub(crate) fn reset_batch_sums(&mut self) {
+        self.gradient_sums.reset();
+        if let Some(totals) = &mut self.ghost_totals {
+            totals.reset();
+        }
+    }
+
+    /// Adds the statistics of the last pass to those of the batch, if it was over a ghost batch.
+    pub(crate) fn add_ghost_statistics(&mut self) {
+        if let Some(totals) = &mut self.ghost_totals {
+            totals.add_statistics(&self.moments);
+        }
+    }
+
+    /// Mean and unbiased variance of the last training batch before the layer's norm; their means over ghost batches.
+    pub(crate) fn batch_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
+        let over_ghosts = self.ghost_totals.as_ref();
+        let whole = over_ghosts
+            .is_none()
+            .then(|| self.moments.unbiased_statistics());
+        let over_ghosts = over_ghosts.map(GhostBatchTotals::mean_statistics);
+        whole
+            .into_iter()
+            .flatten()
+            .chain(over_ghosts.into_iter().flatten())
     }
 
     pub(crate) fn pool_input(&self, chunk: ImageRange) -> PoolInput<'_> {

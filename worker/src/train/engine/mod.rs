@@ -9,6 +9,7 @@ pub(crate) mod backward;
 pub(crate) mod backward_buffers;
 pub(crate) mod direct_conv;
 pub(crate) mod forward;
+pub(crate) mod ghost_batch;
 pub(crate) mod image_range;
 pub(crate) mod layer;
 pub(crate) mod loss;
@@ -97,12 +98,14 @@ impl CpuEngine {
         gradient: &mut [f32],
     ) -> LossTally {
         gradient.fill(0.0);
-        self.layers.iter_mut().for_each(|l| l.gradient_sums.reset());
+        self.layers
+            .iter_mut()
+            .for_each(LayerState::reset_batch_sums);
         let mut tally = LossTally::default();
         let batch_images = batch.len();
 
         for micro_batch in batch.micro_batches(self.micro_batch) {
-            self.forward(s, weights, &micro_batch, None);
+            self.forward_training(s, weights, &micro_batch);
             tally.add(self.compute_loss_gradient(&micro_batch, batch_images));
             self.backward(s, weights, &micro_batch, batch_images, gradient);
         }
@@ -154,6 +157,14 @@ impl CpuEngine {
     #[cfg(test)]
     pub(crate) fn image_logits(&self, image: usize) -> &[f32] {
         &self.logits[image * round_up_to_block(self.objective.classes)..][..self.objective.classes]
+    }
+
+    /// The forward pass in training mode.
+    fn forward_training<S: Simd16>(&mut self, s: S, weights: &[f32], micro_batch: &ImageBatch<'_>) {
+        self.forward(s, weights, micro_batch, None);
+        self.layers
+            .iter_mut()
+            .for_each(LayerState::add_ghost_statistics);
     }
 
     /// The forward pass: z of every layer, and the logits. `running` are the statistics of an evaluation; a training pass
@@ -330,11 +341,16 @@ impl CpuEngine {
         weights: &[f32],
         batch: &ImageBatch<'_>,
     ) {
-        self.forward(s, weights, batch, None);
+        self.layers
+            .iter_mut()
+            .for_each(LayerState::reset_batch_sums);
+        for micro_batch in batch.micro_batches(self.micro_batch) {
+            self.forward_training(s, weights, &micro_batch);
+        }
     }
 
-    /// Mean and unbiased variance of the last training batch before a layer's norm.
+    /// Mean and unbiased variance of the last training batch before a layer's norm; their means over ghost batches.
     pub(crate) fn batch_statistics(&self, layer: usize) -> impl Iterator<Item = (f64, f64)> {
-        self.layers[layer].moments.unbiased_statistics()
+        self.layers[layer].batch_statistics()
     }
 }

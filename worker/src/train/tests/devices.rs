@@ -67,6 +67,7 @@ fn trials() -> Vec<TrialConfig> {
     let norms = [
         Norm::None,
         Norm::Batch,
+        Norm::GhostBatch { size: 4 },
         Norm::Group { groups: 2 },
         Norm::Layer,
     ];

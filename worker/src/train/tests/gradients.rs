@@ -81,7 +81,11 @@ impl GradientCase {
         config.model.affine = affine;
         Self::new(
             Net::from_config(&config).expect("not the empty model"),
-            13,
+            if matches!(norm, Norm::GhostBatch { .. }) {
+                12
+            } else {
+                13
+            },
             CrossEntropy {
                 smoothing: if affine { 0.1 } else { 0.0 },
             },
@@ -280,6 +284,8 @@ fn gradients_agree_with_autograd_on_every_architecture() {
         (Norm::None, false),
         (Norm::Batch, false),
         (Norm::Batch, true),
+        (Norm::GhostBatch { size: 6 }, false),
+        (Norm::GhostBatch { size: 4 }, true),
         (Norm::Layer, false),
         (Norm::Layer, true),
         (Norm::Group { groups: 2 }, false),
@@ -455,12 +461,12 @@ fn gradients_agree_for_any_kernel_stride_and_padding() {
 /// Central differences of the fast path's own loss along its gradient.
 #[test]
 fn gradients_agree_with_finite_differences() {
-    for norm in [Norm::None, Norm::Batch] {
+    for norm in [Norm::None, Norm::Batch, Norm::GhostBatch { size: 4 }] {
         for kind in [
             ModelKind::Mlp { hidden: vec![24] },
             ModelKind::Cnn4 { width: 4 },
         ] {
-            let mut bench = GradientCase::from_kind(kind.clone(), norm, norm == Norm::Batch);
+            let mut bench = GradientCase::from_kind(kind.clone(), norm, norm != Norm::None);
             let start = bench.packed.clone();
             let (_, gradient) = bench.fast(Isa::detect_fastest());
             let size = gradient

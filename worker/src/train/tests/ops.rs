@@ -40,6 +40,8 @@ struct NetCase {
     average: bool,
     classes: usize,
     batch: usize,
+    /// Number of ghost batches that batch norms run over.
+    ghosts: usize,
     loss: Loss,
     seed: u64,
 }
@@ -91,6 +93,7 @@ fn case() -> impl Strategy<Value = NetCase> {
             average,
             classes,
             batch,
+            ghosts: 1,
             loss,
             seed,
         },
@@ -160,7 +163,9 @@ impl NetCase {
         for hidden in &self.hidden {
             let input = layers.last().map_or(self.input, Layer::activation_shape);
             let norm = hidden.norm.map(|(batch, groups)| NormSpec {
-                scope: if batch {
+                scope: if batch && self.ghosts > 1 {
+                    NormScope::GhostBatch(self.batch / self.ghosts)
+                } else if batch {
                     NormScope::Batch
                 } else {
                     NormScope::Groups(if hidden.channels % groups == 0 {
@@ -217,6 +222,16 @@ impl NetCase {
             input: self.input,
             classes: self.classes,
             layers,
+        }
+    }
+
+    /// The same network on two to four times as many images, with as many ghost batches in the place of each batch.
+    fn with_ghosts(self) -> Self {
+        let ghosts = 2 + (self.seed % 3) as usize;
+        Self {
+            batch: self.batch * ghosts,
+            ghosts,
+            ..self
         }
     }
 
@@ -722,6 +737,7 @@ fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
         average: false,
         classes: 2,
         batch: 1,
+        ghosts: 1,
         loss,
         seed: 0,
     };
@@ -749,6 +765,60 @@ fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
 #[test]
 fn the_engine_agrees_with_the_composed_network() {
     check(500, |case| agrees(&case));
+}
+
+/// Loss and gradient of the composed network over ghost batches are the means of those that batch norm has over each of them.
+fn ghosts_are_batches_of_their_own(case: &NetCase) -> Result<(), TestCaseError> {
+    let net = case.net();
+    let (params, images) = case.smooth(&net);
+    let params = in_f64(&params);
+    let whole = composed(case, &net, &params, &images);
+
+    let one = NetCase {
+        ghosts: 1,
+        ..case.clone()
+    };
+    let net = one.net();
+    let labels = case.labels();
+    let images_each = case.batch / case.ghosts;
+    let mut loss = 0.0;
+    let mut gradient = vec![0.0; whole.gradient.concat().len()];
+    for (images, labels) in images
+        .chunks(images_each * net.input.len())
+        .zip(labels.chunks(images_each))
+    {
+        let batch = ReferenceBatch {
+            images: images.iter().map(|x| f64::from(*x)).collect(),
+            labels: labels.to_vec(),
+        };
+        let pass = reference::forward_backward(&net, &params, &batch, case.loss)
+            .expect("the composed network runs");
+        loss += pass.loss / case.ghosts as f64;
+        gradient
+            .iter_mut()
+            .zip(pass.gradient.concat())
+            .for_each(|(sum, g)| *sum += g / case.ghosts as f64);
+    }
+
+    let off = gradient.iter().zip(whole.gradient.concat());
+    let off = norm(&off.map(|(a, b)| a - b).collect::<Vec<_>>());
+    prop_assert!((loss - whole.loss).abs() < 1e-12 * (1.0 + loss));
+    prop_assert!(off < 1e-11 * (1.0 + norm(&gradient)), "{off}");
+    Ok(())
+}
+
+#[test]
+fn ghost_batches_are_normalized_by_themselves_on_any_shape() {
+    check(200, |case| {
+        let case = case.with_ghosts();
+        ghosts_are_batches_of_their_own(&case)?;
+        agrees(&case)
+    });
+    check_all(50, tiled_cases(), |case| {
+        let case = case.with_ghosts();
+        agrees(&case)?;
+        same_bits(&case)
+    });
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     };
 
     let group = |groups| Norm::Group { groups };
+    let ghost = Norm::GhostBatch { size: 3 };
     let mut all = vec![
         ("mlp none", mlp(Norm::None)),
         ("mlp batch", mlp(Norm::Batch)),
@@ -67,6 +68,10 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
         ("vgg batch", vgg(Norm::Batch)),
         ("vgg group", vgg(group(4))),
         ("vgg layer", vgg(Norm::Layer)),
+        ("mlp ghost", mlp(ghost)),
+        ("cnn4 ghost", cnn4(ghost)),
+        ("preresnet ghost", preresnet(ghost)),
+        ("vgg ghost", vgg(ghost)),
     ];
     for (at, (name, config)) in all.iter_mut().enumerate() {
         let colour = at == 2 || name.starts_with("vgg");
@@ -87,6 +92,8 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
 
     all[5].1.model.affine = true;
     all[8].1.model.affine = true;
+    all[16].1.model.affine = true;
+    all[17].1.train.nesterov = true;
     all[6].1.train.adamw = Some(AdamW {
         beta1: 0.9,
         beta2: 0.999,
@@ -153,7 +160,7 @@ const FINGERPRINTED: [Metric; 10] = [
 ];
 
 /// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/6`.
-const GOLDEN: [&str; 15] = [
+const GOLDEN: [&str; 19] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
     "5013f1fc17739500d93df42e7f1004a8c537d057eb440f5c918da6907a01f999",
@@ -169,6 +176,10 @@ const GOLDEN: [&str; 15] = [
     "1010c67465cf66e95d012592d22196bbab0a9df2bb87329e8f138a0fa49aea05",
     "1c7056464e47e563fc051c5eda10de29b5ad0912513a77ec71328a6450c95fe8",
     "9f8c73a7f5b02722f135ef1cd4ab12d3a64784147a781eb02d806aafb726d87b",
+    "",
+    "",
+    "",
+    "",
 ];
 
 #[test]
@@ -203,8 +214,11 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let mut trials = short_trials();
 
     // Batches of several parts: 300 images in layers of single pixels, 40 in convolutions.
-    for (at, batch) in [(1, 300), (4, 300), (3, 40), (5, 40)] {
+    for (at, batch) in [(1, 300), (4, 300), (3, 40), (5, 40), (15, 300), (16, 40)] {
         let (name, mut config) = trials[at].clone();
+        if let Norm::GhostBatch { size } = &mut config.model.norm {
+            *size = batch / 2;
+        }
         (
             config.data.dataset,
             config.data.train,
@@ -613,7 +627,7 @@ fn gradients_are_at_right_angles_to_weights_without_scale() {
         .filter(|(_, c)| c.model.norm != Norm::None)
     {
         (config.model.fixed_head, config.model.affine) = (true, false);
-        (config.data.train, config.train.batch_size) = (100, 16);
+        (config.data.train, config.train.batch_size) = (100, 18);
         let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradWeightCos]);
         let mut largest = |eps: f64| {
             config.model.norm_eps = eps;
@@ -1212,6 +1226,58 @@ fn norms_and_effective_lr_are_over_the_weights_that_a_norm_follows() {
     assert!(value(Metric::AngularUpdate).abs() < 1e-12);
 
     assert!(value(Metric::GradNorm) > 0.0);
+}
+
+/// A ghost batch that is the whole batch is batch norm, in metrics, predictions, running statistics and weights.
+#[test]
+fn one_ghost_batch_is_batch_norm_bit_for_bit() {
+    let mut measure = cases::metrics_without_gradient_passes();
+    measure.metrics.extend([
+        Metric::GradNoiseTrace,
+        Metric::GradNoiseDim,
+        Metric::HessianTop,
+    ]);
+    for statistics in [EvalStatistics::Running, EvalStatistics::ReEstimated] {
+        measure.statistics = statistics;
+        for (name, mut config) in short_trials() {
+            if config.model.norm != Norm::Batch {
+                continue;
+            }
+
+            config.train.average = Some(cases::every_step());
+            let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
+            let size = config.train.batch_size;
+            config.model.norm = Norm::GhostBatch { size };
+            let whole = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
+            assert!(whole == expected, "{name}");
+
+            config.train.batch_size = 12;
+            config.model.norm = Norm::GhostBatch { size: 6 };
+            let halves = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
+            config.model.norm = Norm::Batch;
+            let other = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
+            assert!(halves != other, "{name}: ghost batches change nothing");
+        }
+    }
+}
+
+/// At a learning rate of 0, statistics are those of the initial weights: with re-estimated ones, an epoch in ghost batches has
+/// the means and variances of an epoch in batches of that size.
+#[test]
+fn statistics_over_ghost_batches_are_those_of_batches_of_their_size() {
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    (config.data.train, config.train.batch_size, config.train.lr) = (96, 8, 0.0);
+    config.train.length = Length::Steps(1);
+    let mut measure = Measure::with_metrics(Length::Steps(1), vec![Metric::TestLoss]);
+    measure.statistics = EvalStatistics::ReEstimated;
+    let small = cases::result(&config, &measure, Isa::detect_fastest()).metrics[0];
+
+    config.train.batch_size = 48;
+    let large = cases::result(&config, &measure, Isa::detect_fastest()).metrics[0];
+    config.model.norm = Norm::GhostBatch { size: 8 };
+    let ghosts = cases::result(&config, &measure, Isa::detect_fastest()).metrics[0];
+    assert!((ghosts / small - 1.0).abs() < 1e-5, "{ghosts} {small}");
+    assert!((ghosts / large - 1.0).abs() > 1e-4, "{ghosts} {large}");
 }
 
 /// One image per batch has variance 0: all is normalised to 0, and nothing reaches the weights before the norm.

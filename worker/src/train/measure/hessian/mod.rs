@@ -403,6 +403,7 @@ mod tests {
     use ergodic_common::net::ParamRole;
     use ergodic_common::random_streams::Purpose;
 
+    use crate::train::candle::reference::{ReferenceBatch, forward_backward};
     use crate::train::measure::hessian::*;
     use crate::train::tests::cases;
     use crate::train::{Isa, SimdProgram};
@@ -464,6 +465,89 @@ mod tests {
 
             let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
             *self.apart = apart.fold(0.0, f64::max) / largest;
+        }
+    }
+
+    /// The product of [`Hessian`] over ghost batches, and the change of Candle's gradient in f64 along the direction,
+    /// relative to its size.
+    struct GhostProduct<'a> {
+        net: &'a Net,
+        apart: &'a mut f64,
+    }
+
+    impl SimdProgram for GhostProduct<'_> {
+        fn run_with<S: Simd16>(self, s: S) {
+            let net = self.net;
+            let loss = Loss::CrossEntropy { smoothing: 0.1 };
+            let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"ghosts");
+            let mut normal = |len: usize, spread: f64| -> Vec<f32> {
+                let drawn = (0..len).map(|_| spread * stream.next_normal());
+                drawn.map(|x| x as f32).collect()
+            };
+            let images = normal(12 * net.input.len(), 1.0);
+            let labels: Vec<u8> = (0..12).map(|i| (i % net.classes) as u8).collect();
+            let indices: Vec<u32> = (0..12).collect();
+            let mut parameters = Vec::new();
+            for param in net.params() {
+                let spread = match param.role {
+                    ParamRole::Weight => (2.0 / param.fan_in as f64).sqrt(),
+                    _ => 0.3,
+                };
+                let mut numbers = normal(param.len, spread);
+                if param.role == ParamRole::NormScale {
+                    numbers.iter_mut().for_each(|x| *x += 1.0);
+                }
+                parameters.push(numbers);
+            }
+
+            let batch = ImageBatch::from_floats(&images, &labels, &indices);
+            let hessian = Hessian::new(s, net, loss, &parameters, &batch);
+            let length = hessian.direction_layout().0;
+            let direction: Vec<f64> = normal(length, 1.0).into_iter().map(f64::from).collect();
+            let product = hessian.product_with(&direction);
+
+            let batch = ReferenceBatch {
+                images: images.iter().map(|x| f64::from(*x)).collect(),
+                labels,
+            };
+            let gradient_at = |h: f64| {
+                let mut along = direction.iter();
+                let moved = parameters.iter().map(|numbers| {
+                    let moved = numbers.iter().zip(along.by_ref());
+                    moved.map(|(w, d)| f64::from(*w) + h * d).collect()
+                });
+                let moved: Vec<Vec<f64>> = moved.collect();
+                let pass = forward_backward(net, &moved, &batch, loss);
+                pass.expect("the reference runs").gradient.concat()
+            };
+            let pairs = gradient_at(1e-6).into_iter().zip(gradient_at(-1e-6));
+            let expected: Vec<f64> = pairs.map(|(a, b)| (a - b) / 2e-6).collect();
+
+            let apart = product.iter().zip(&expected);
+            let apart: f64 = apart.map(|(a, b)| (a - b) * (a - b)).sum();
+            let size: f64 = expected.iter().map(|x| x * x).sum();
+            *self.apart = (apart / size).sqrt();
+        }
+    }
+
+    #[test]
+    fn a_product_over_ghost_batches_is_the_derivative_of_the_gradient() {
+        for kind in [
+            ModelKind::Mlp {
+                hidden: vec![24, 17],
+            },
+            ModelKind::Cnn4 { width: 4 },
+        ] {
+            let mut config = cases::small_trial(kind.clone(), Norm::GhostBatch { size: 4 });
+            config.model.affine = true;
+            let net = Net::from_config(&config).expect("not the toy");
+            let mut apart = f64::NAN;
+            Isa::detect_fastest().run_program(GhostProduct {
+                net: &net,
+                apart: &mut apart,
+            });
+
+            assert!(apart < 1e-5, "{kind:?}: {apart:e}");
         }
     }
 

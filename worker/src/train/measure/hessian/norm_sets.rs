@@ -16,7 +16,8 @@ pub(super) struct NormSets {
 impl NormSets {
     pub(super) fn new(norm: NormSpec, channels: usize, pixels: usize, images: usize) -> Self {
         match norm.scope {
-            NormScope::Batch => Self {
+            // A pass is over one ghost batch.
+            NormScope::Batch | NormScope::GhostBatch(_) => Self {
                 per_image: 0,
                 of_channel: (0..channels).collect(),
                 count: channels,
