@@ -1,7 +1,7 @@
 //! Twenty steps of every architecture × norm against PyTorch in f64, from the same weights and batches.
 //!
-//! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And the largest
-//! eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
+//! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And ghost batches
+//! (`tests/oracles/ghosts.py`), and the largest eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
 
 use ergodic_common::config::{
     AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope,
@@ -25,6 +25,8 @@ use crate::train::optim::tensor::with_tensor_data;
 use crate::train::{CandleDevice, Isa, SimdProgram};
 
 const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");
+
+const GHOSTS: &str = include_str!("../../../../tests/oracles/ghosts.json");
 
 const HESSIANS: &str = include_str!("../../../../tests/oracles/hessians.json");
 
@@ -78,6 +80,9 @@ fn model(config: &Value) -> (ModelConfig, ActivationShape) {
 
     let norm = match config["norm"].as_str().expect("a name") {
         "batch" => Norm::Batch,
+        "ghost" => Norm::GhostBatch {
+            size: config["ghost_size"].as_u64().expect("a number") as u32,
+        },
         "group" => Norm::Group { groups: 4 },
         "layer" => Norm::Layer,
         _ => Norm::None,
@@ -301,18 +306,27 @@ impl SimdProgram for Follow<'_> {
 
 #[test]
 fn trajectories_are_those_of_pytorch() {
-    follow(None);
+    follow(FIXTURE, 40, None);
+}
+
+#[test]
+fn trajectories_over_ghost_batches_are_those_of_pytorch() {
+    follow(GHOSTS, 6, None);
+    devices::candle_devices()
+        .iter()
+        .for_each(|candle| follow(GHOSTS, 6, Some(candle)));
 }
 
 #[test]
 fn trajectories_on_stock_operations_are_those_of_pytorch() {
     devices::candle_devices()
         .iter()
-        .for_each(|candle| follow(Some(candle)));
+        .for_each(|candle| follow(FIXTURE, 40, Some(candle)));
 }
 
-fn follow(candle: Option<&CandleDevice>) {
-    let fixture: Value = serde_json::from_str(FIXTURE).expect("the fixture is JSON");
+/// Follows the cases of a fixture, of which there are so many.
+fn follow(fixture: &str, expected: usize, candle: Option<&CandleDevice>) {
+    let fixture: Value = serde_json::from_str(fixture).expect("the fixture is JSON");
     let mut followed = 0;
     let mut strayed = 0;
     let mut far = Vec::new();
@@ -345,7 +359,7 @@ fn follow(candle: Option<&CandleDevice>) {
     }
 
     assert!(
-        far.is_empty() && followed == 40,
+        far.is_empty() && followed == expected,
         "{followed} cases; too far off:\n{}",
         far.join("\n")
     );
