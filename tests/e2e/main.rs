@@ -35,6 +35,7 @@ mod pictures;
 mod postgres;
 mod printed;
 mod programs;
+mod quantities;
 mod races;
 mod reading;
 mod refusals;

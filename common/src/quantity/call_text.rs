@@ -84,6 +84,12 @@ pub(super) fn split_quantity_calls(text: &str) -> Result<SplitText<'_>, String> 
     Ok(split)
 }
 
+/// The text of a quantity on one line, as it is shown.
+pub fn tidy_text(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ")
+}
+
 /// The number of the call that a name stands for.
 pub(super) fn call_number(name: &str) -> Option<usize> {
     name.strip_prefix('#')?.parse().ok()

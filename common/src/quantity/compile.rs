@@ -6,7 +6,7 @@ use crate::expr::{MAX_EXPR_BYTES, WordExpr};
 use crate::grid::Grid;
 use crate::metric::Metric;
 use crate::quantity::call_text::{
-    CalledFunction, QuantityCall, call_number, is_window, split_quantity_calls,
+    CalledFunction, QuantityCall, call_number, is_window, split_quantity_calls, tidy_text,
 };
 use crate::quantity::cell_names::{CellName, ComparedName};
 use crate::quantity::program::{NodeIndex, QuantityNode, QuantityProgram, Reduction};
@@ -54,6 +54,16 @@ impl<'a> QuantityCompiler<'a> {
 
     pub(super) fn program(&self) -> &QuantityProgram {
         &self.program
+    }
+
+    /// Describes the quantities that were used so far, by name, as in `inv = 1/effective_lr`.
+    pub(super) fn describe_named_quantities(&self) -> String {
+        let used = self.quantities.iter();
+        let used = used.filter(|(name, _)| self.named.contains_key(**name));
+        let texts: Vec<String> = used
+            .map(|(name, text)| format!("{name} = {}", tidy_text(text)))
+            .collect();
+        texts.join(", ")
     }
 
     /// Compiles a text that must be one number per trial.

@@ -7,7 +7,8 @@
 //! [`section`] reads both tables, [`claim`] one claim, which `claim_checks` checks; [`call_text`] finds the reducers in a text, [`compile`] makes a
 //! [`program`] of it, [`evaluate`] computes that from a curve with the functions of [`reduce`], and [`expand`] finds the cells
 //! that each claim is about, `reference_cells` those that they are
-//! set against, and `label_pairs` those whose predictions are compared. `windows` checks what is known before any trial.
+//! set against, and `label_pairs` those whose predictions are compared. `windows` checks what is known before any trial. A [`trial_quantity`] is
+//! used in place of a metric.
 
 pub mod call_text;
 pub mod cell_names;
@@ -25,10 +26,13 @@ mod reference_cells;
 pub mod section;
 #[cfg(test)]
 mod tests;
+pub mod trial_quantity;
 mod windows;
 
+pub use call_text::tidy_text;
 pub use claim::{Claim, ClaimForm, ClaimRegion, TrialPooling};
 pub use evaluate::{EventRounding, NodeValue, SampledCurve};
 pub use expand::{ClaimEffect, ExpandedClaim, ExpandedClaims};
 pub use program::{CellInputs, QuantityProgram};
 pub use section::ClaimSection;
+pub use trial_quantity::TrialQuantity;

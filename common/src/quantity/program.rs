@@ -83,6 +83,13 @@ pub struct CellInputs {
     pub(super) decay: f64,
 }
 
+impl CellInputs {
+    /// Number of steps of a trial, after which its last sample is.
+    pub fn end(&self) -> f64 {
+        self.end
+    }
+}
+
 impl QuantityProgram {
     /// The metrics that it reads, as indices into those of `[measure]`.
     pub fn metrics(&self) -> &[usize] {
@@ -150,6 +157,11 @@ impl QuantityProgram {
             QuantityNode::Reduction(reduction) => reduction.reducer.is_event(),
             _ => false,
         })
+    }
+
+    /// Whether a value depends on more than the sample that it belongs to.
+    pub fn has_reducers(&self, root: NodeIndex) -> bool {
+        self.any_used(root, |node| matches!(node, QuantityNode::Reduction(_)))
     }
 
     /// Whether a small change of the curves changes a number by little.

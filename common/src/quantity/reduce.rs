@@ -90,8 +90,34 @@ impl Reducer {
         }
     }
 
-    /// An example, for errors.
-    pub(super) fn example(self) -> &'static str {
+    /// The number that it yields, in words.
+    pub fn definition(self) -> &'static str {
+        match self {
+            Self::At => "Value at the last sample at or before the moment.",
+            Self::Mean => "Mean of the samples in the window.",
+            Self::Min => "Smallest of the samples in the window.",
+            Self::Max => "Largest of the samples in the window.",
+            Self::Sd => {
+                "Standard deviation of the samples in the window, n − 1 in the denominator."
+            }
+            Self::Quantile => {
+                "p-quantile of the samples in the window, linear between order statistics."
+            }
+            Self::Jump => "First value after the moment over the last one at or before it.",
+            Self::First => "First sampled step in the window at which the condition holds.",
+            Self::Count => {
+                "How often the condition becomes true in the window; true at the first sample counts."
+            }
+            Self::Settle => {
+                "Step after which the distance of ln q from ln q̄ stays below the tolerance times its first value. q̄ is the mean of q over \
+                 the last 40 % of the trial."
+            }
+            Self::Slope => "Slope of y over x in the window, by least squares.",
+        }
+    }
+
+    /// An example of a call.
+    pub fn example(self) -> &'static str {
         match self {
             Self::At => "at(test_acc, end)",
             Self::Mean => "mean(test_acc, last 20 %)",

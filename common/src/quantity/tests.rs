@@ -7,6 +7,7 @@ use crate::quantity::{
     ClaimSection, EventRounding, ExpandedClaims, NodeValue, SampledCurve, TrialPooling,
 };
 use crate::spec::SpecSource;
+use crate::spec::measured_value::{MeasuredValue, MeasuredValueError};
 
 const SWEEP: &str = "name = \"t\"\nrepeats = 4\n[data]\ndataset = \"glyphs\"\ntrain = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
                      norm = \"batch\"\n[train]\nsteps = 100\nbatch_size = 10\nschedule = [{ step = 40, lr = \"x0.1\" }]\n\
@@ -367,4 +368,78 @@ fn a_file_has_claims_alone() {
         refuse("[[claims]]\nname = 'c'").contains("unknown key 'claims', did you mean 'claim'?")
     );
     assert!(refuse("[quantity]\nx = '1'").contains("there is no claim in this file"));
+}
+
+#[test]
+fn a_quantity_of_a_trial_is_found_by_name_or_is_an_expression() {
+    let text = "[quantity]\ninv = '1/effective_lr'\ngain = 'jump(inv,\tdecay)'\nother = '2'\n";
+    let spec = read_sweep(text).unwrap_or_else(|e| panic!("{e}"));
+    let find = |name: &str| match spec.find_measured_value(name) {
+        Ok(MeasuredValue::Quantity(quantity)) => quantity,
+        found => panic!("{name}: {found:?}"),
+    };
+    assert!(matches!(
+        spec.find_measured_value("effective_lr"),
+        Ok(MeasuredValue::Metric(1))
+    ));
+
+    let gain = find("gain");
+    assert_eq!(gain.text(), "gain");
+    assert_eq!(
+        gain.definition(),
+        "gain = jump(inv, decay), inv = 1/effective_lr"
+    );
+    assert_eq!(
+        (gain.is_curve(), gain.needs_whole_curve(), gain.metrics()),
+        (false, true, &[1][..])
+    );
+    let relative = find("  inv /\n at(inv, 10)");
+    assert_eq!(relative.text(), "inv / at(inv, 10)");
+    assert_eq!(
+        (relative.is_curve(), relative.needs_whole_curve()),
+        (true, true)
+    );
+    let plain = find("train_loss*lr");
+    assert_eq!((plain.is_curve(), plain.needs_whole_curve()), (true, false));
+    assert_eq!(plain.definition(), "");
+
+    let cell = spec.grid.iter().next().expect("the sweep has cells");
+    let inputs = relative.cell_inputs(&spec.grid, cell).expect("a cell");
+    let found = relative.evaluate(&inputs, &[10.0, 20.0], &|row, column| {
+        assert_eq!(column, 1);
+        [0.5, 0.125][row]
+    });
+    assert_eq!(found, NodeValue::Series(vec![1.0, 4.0]));
+}
+
+#[test]
+fn what_no_trial_has_is_refused_but_not_what_some_have() {
+    let grid = "[quantity]\nlate = 'at(train_loss, 150)'\n";
+    let text = format!("{SWEEP}{grid}").replace("wd = [0.0, 0.1]", "steps = [100, 200]");
+    let text = text.replace("steps = 100\n", "");
+    let read = |text: String| {
+        let source = SpecSource {
+            text,
+            ..SpecSource::default()
+        };
+        Spec::read_stored(&source).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let spec = read(text);
+    assert!(spec.find_measured_value("late").is_ok());
+    let refused = |name: &str| match spec.find_measured_value(name) {
+        Ok(found) => panic!("{found:?}"),
+        Err(error) => error,
+    };
+    assert_eq!(
+        refused("at(train_loss, 300)"),
+        MeasuredValueError::Invalid(
+            "at: step 300 is after the end: a trial of the cell has 100 steps".to_owned()
+        )
+    );
+    assert_eq!(
+        refused("lte"),
+        MeasuredValueError::Unknown(
+            "the sweep does not measure 'lte', did you mean 'late'?".to_owned()
+        )
+    );
 }

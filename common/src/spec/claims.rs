@@ -1,6 +1,6 @@
-//! The claims of a sweep: checked in a new one, and found again in a stored one.
+//! The claims and quantities of a sweep: checked in a new one, and found again in a stored one.
 
-use crate::quantity::{ClaimSection, ExpandedClaims};
+use crate::quantity::{ClaimSection, ExpandedClaims, TrialQuantity};
 use crate::spec::Spec;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
@@ -13,6 +13,28 @@ impl Spec {
     pub fn expand_claims(&self, claims: &ClaimSection) -> Result<ExpandedClaims, SpecError> {
         let measure = &self.measure;
         claims.expand(&self.grid, &measure.metrics, measure.probe.as_ref())
+    }
+
+    /// The names of the quantities of the sweep file; none if they cannot be read.
+    pub fn quantity_names(&self) -> impl Iterator<Item = &str> {
+        let sections = self.claims.iter();
+        sections.flat_map(|section| section.quantities.iter().map(|q| q.name.as_str()))
+    }
+
+    /// Compiles a quantity for single trials: one of the sweep file by its name, or an expression.
+    ///
+    /// # Errors
+    /// The text is no quantity, or names something that the sweep does not have; the message says what and what to do.
+    pub fn compile_quantity(&self, text: &str) -> Result<TrialQuantity, String> {
+        let none = ClaimSection::default();
+        let section = self.claims.as_ref().unwrap_or(&none);
+        let compiled = section.compile_trial_quantity(&self.grid, &self.measure.metrics, text);
+        compiled.map_err(|why| match &self.claims {
+            Ok(_) => why,
+            Err(error) => {
+                format!("{why}; the quantities of the sweep file cannot be read: {error}")
+            }
+        })
     }
 }
 

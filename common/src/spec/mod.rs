@@ -10,6 +10,7 @@ mod expression_tests;
 pub(crate) mod meaning_hash;
 pub mod measure;
 mod measure_checks;
+pub mod measured_value;
 pub mod misleading;
 pub mod mistakes;
 #[cfg(test)]

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::metric::Metric;
-use ergodic_common::spec::misleading::describe_loss_quantity;
 use ergodic_common::spec_file::node::SpecValue;
 
 use super::error::AnalysisError;
@@ -14,6 +12,7 @@ use super::query::{MAX_EMPTY_ROWS, TableParams, TableQuery};
 use super::repeat_pairing::{RepeatPairing, describe_too_few_repeats};
 use super::row_source::RowSource;
 use crate::analysis::lookup::find_value;
+use crate::analysis::table_metric::TableMetric;
 use crate::analysis::trial_values::{CellTrials, read_cell_trials};
 use crate::estimators::paired::{PairedDifferences, holm_correction};
 
@@ -75,7 +74,7 @@ impl CompareQuery {
     }
 
     /// The metric of the comparison.
-    pub fn metric(&self) -> &Metric {
+    pub fn metric(&self) -> &TableMetric {
         self.query.metric()
     }
 
@@ -166,8 +165,8 @@ impl CompareQuery {
     /// Warns of a loss that is another quantity in the baseline; empty if it is the same.
     fn describe_mixed_losses(&self, spec: &Spec, cell: CellIndex, baseline: CellIndex) -> String {
         let metric = self.metric();
-        let here = describe_loss_quantity(spec, metric, cell);
-        let there = describe_loss_quantity(spec, metric, baseline);
+        let here = metric.describe_loss(spec, cell);
+        let there = metric.describe_loss(spec, baseline);
         match (here, there) {
             (Some(here), Some(there)) if here != there => format!(
                 "{} is another quantity in each cell: {here} here, {there} in the baseline",

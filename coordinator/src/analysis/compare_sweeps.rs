@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ergodic_common::Spec;
 use ergodic_common::ids::{CellHash, CellIndex};
-use ergodic_common::metric::Metric;
-use ergodic_common::spec::misleading::describe_loss_quantity;
 use ergodic_common::spec_file::node::SpecValue;
 
 use super::cell_matching::{CellMatching, ComparedSweep};
@@ -15,6 +13,7 @@ use super::query::{TableParams, TableQuery};
 use super::repeat_pairing::{RepeatPairing, describe_missing_values, describe_too_few_repeats};
 use super::row_source::RowSource;
 use super::shared_draws::SharedDraws;
+use super::table_metric::TableMetric;
 use super::trial_values::{CellTrials, read_cell_trials};
 use crate::estimators::paired::{PairedDifferences, holm_correction};
 use crate::estimators::unpaired::UnpairedDifference;
@@ -90,10 +89,10 @@ impl SweepCompareQuery {
         params: &SweepCompareParams<'_>,
     ) -> Result<Self, AnalysisError> {
         let cell_query = build_query(sweep, params.metric, params.at)?;
-        let metric = cell_query.metric().name().into_owned();
-        let baseline_query = build_query(baseline, &metric, params.at)?;
+        let baseline_query = build_query(baseline, &cell_query.metric().name(), params.at)?;
         let matching = CellMatching::find(sweep, baseline, params.match_axes)?;
-        refuse_mixed_losses(sweep, baseline, &matching, cell_query.metric())?;
+        let metrics = [cell_query.metric(), baseline_query.metric()];
+        refuse_mixed_losses(sweep, baseline, &matching, metrics)?;
         let pairing = RepeatPairing::new(sweep.spec, params.level)?;
         let unpaired_reason = find_unpaired_reason(sweep, baseline, &matching);
         let obstacles = match unpaired_reason {
@@ -105,7 +104,10 @@ impl SweepCompareQuery {
             unpaired_reason,
             obstacles,
             labels: [sweep, baseline].map(|side| side.label.to_owned()),
-            caveats: describe_design(sweep, baseline, &matching),
+            caveats: describe_definitions(sweep, baseline, metrics)
+                .into_iter()
+                .chain(describe_design(sweep, baseline, &matching))
+                .collect(),
             cell_query,
             baseline_query,
             matching,
@@ -114,7 +116,7 @@ impl SweepCompareQuery {
     }
 
     /// The metric of the comparison.
-    pub fn metric(&self) -> &Metric {
+    pub fn metric(&self) -> &TableMetric {
         self.cell_query.metric()
     }
 
@@ -354,11 +356,11 @@ fn refuse_mixed_losses(
     sweep: ComparedSweep<'_>,
     baseline: ComparedSweep<'_>,
     matching: &CellMatching,
-    metric: &Metric,
+    [metric, other_metric]: [&TableMetric; 2],
 ) -> Result<(), AnalysisError> {
     for (cell, other) in &matching.pairs {
-        let here = describe_loss_quantity(sweep.spec, metric, *cell);
-        let there = describe_loss_quantity(baseline.spec, metric, *other);
+        let here = metric.describe_loss(sweep.spec, *cell);
+        let there = other_metric.describe_loss(baseline.spec, *other);
         if let (Some(here), Some(there)) = (here, there)
             && here != there
         {
@@ -377,6 +379,22 @@ fn refuse_mixed_losses(
 fn compute_cell_hash(sweep: ComparedSweep<'_>, cell: CellIndex) -> Option<CellHash> {
     let config = sweep.spec.grid.resolve_config(cell).ok()?;
     Some(sweep.spec.compute_cell_hash(&config, sweep.dataset_hash))
+}
+
+/// Says that the two sweep files define a quantity differently; `None` if they do not.
+fn describe_definitions(
+    sweep: ComparedSweep<'_>,
+    baseline: ComparedSweep<'_>,
+    metrics: [&TableMetric; 2],
+) -> Option<String> {
+    let [here, there] = metrics.map(TableMetric::definition);
+    let message = format!(
+        "the sweeps define {} differently: {here} in {}, {there} in {}",
+        metrics[0].name(),
+        sweep.label,
+        baseline.label
+    );
+    (here != there).then_some(message)
 }
 
 /// Caveats that follow from the two sweep files.

@@ -1,5 +1,7 @@
 //! Errors of queries about sweeps.
 
+use ergodic_common::spec::measured_value::MeasuredValueError;
+
 use crate::estimators::statistic::StatisticError;
 use crate::store::StoreError;
 
@@ -24,6 +26,15 @@ impl AnalysisError {
             Self::Unknown(message) => Self::Unknown(format!("{label}: {message}")),
             Self::Invalid(message) => Self::Invalid(format!("{label}: {message}")),
             error @ Self::Store(_) => error,
+        }
+    }
+}
+
+impl From<MeasuredValueError> for AnalysisError {
+    fn from(error: MeasuredValueError) -> Self {
+        match error {
+            MeasuredValueError::Unknown(message) => Self::Unknown(message),
+            MeasuredValueError::Invalid(message) => Self::Invalid(format!("metric: {message}")),
         }
     }
 }

@@ -320,7 +320,7 @@ impl TableQuery {
     ) -> Result<Vec<CellRows>, StoreError> {
         let mut cells: Vec<CellRows> = Vec::new();
         let mut limits = DivergenceLimits::default();
-        reader.read_ended_trials(rows.sweep, part, &mut |trial| {
+        self.read_ended_trials(rows, reader, part, &mut |trial| {
             let cell = cell_row_mut(&mut cells, trial.key.cell);
             if self.pooled {
                 cell.repeats.push(trial.key.repeat.0);
@@ -351,14 +351,14 @@ impl TableQuery {
                 .filter(|x| self.at.is_none() && !x.is_nan())
         };
 
-        if let Some(value) = value(self.metric.0).filter(|_| has_completed) {
+        if let Some(value) = value(self.metric_column()).filter(|_| has_completed) {
             cell.values.push_value(value, trial.key, self.needs_keys());
         }
 
         // With `at`, the value of a completed trial comes from its curve later.
         if with_ends && !(has_completed && self.at.is_some()) {
             let end = if has_completed {
-                TrialEnd::Completed(value(self.selection_metric.0).unwrap_or(f64::NAN))
+                TrialEnd::Completed(value(self.selection_column()).unwrap_or(f64::NAN))
             } else {
                 TrialEnd::Failed
             };
@@ -402,7 +402,9 @@ impl TableQuery {
             moment: self
                 .at
                 .and_then(|at| Some(config.as_ref()?.length_in_steps(at))),
-            chance_level: config.and_then(|config| chance_level(&self.metric.1, &config)),
+            chance_level: config
+                .zip(self.metric().stored())
+                .and_then(|(config, metric)| chance_level(metric, &config)),
         }
     }
 
@@ -413,9 +415,9 @@ impl TableQuery {
         reader: &dyn StoreReader,
         part: TrialRange,
     ) -> Result<Vec<(CellIndex, CurvePoints)>, StoreError> {
-        let at = (rows.spec.measure.metrics.len(), self.metric.0);
+        let at = (self.row_width(rows.spec), self.metric_column());
         let mut cells: Vec<(CellIndex, CurvePoints)> = Vec::new();
-        reader.read_curves(rows.sweep, part, &mut |trial| {
+        self.read_curves(rows, reader, part, &mut |trial| {
             if cells.last().is_none_or(|(cell, _)| *cell != trial.key.cell) {
                 cells.push((trial.key.cell, CurvePoints::default()));
             }

@@ -1,15 +1,13 @@
-//! Finds axes, metrics, values, cells and moments by the names that users type.
+//! Finds axes, values, cells and moments by the names that users type.
 
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
 use ergodic_common::grid::axis::Axis;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::metric::Metric;
 use ergodic_common::number_format::format_shortest;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 
 use crate::analysis::error::AnalysisError;
-use crate::core::main_metric;
 use crate::core::queries::describe_cell;
 
 /// A cell as a user names it.
@@ -160,26 +158,6 @@ pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, AnalysisErro
             let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
             Err(AnalysisError::Unknown(format!(
                 "the sweep has no axis '{name}', {hint}"
-            )))
-        }
-    }
-}
-
-pub(super) fn find_metric(
-    metrics: &[Metric],
-    name: &str,
-) -> Result<(usize, Metric), AnalysisError> {
-    if name.is_empty() {
-        return Ok(main_metric(metrics));
-    }
-
-    match metrics.iter().position(|m| m.name() == name) {
-        Some(at) => Ok((at, metrics[at].clone())),
-        None => {
-            let names: Vec<_> = metrics.iter().map(Metric::name).collect();
-            let hint = suggest_nearest(name, names.iter().map(AsRef::as_ref));
-            Err(AnalysisError::Unknown(format!(
-                "the sweep does not measure '{name}', {hint}"
             )))
         }
     }

@@ -8,9 +8,9 @@ use ergodic_common::spec::stopping_rule::StoppingRule;
 use ergodic_common::spec_file::node::SpecValue;
 
 use crate::analysis::cell_condition::CellCondition;
-use crate::analysis::lookup::{find_axis, find_metric, parse_moment};
+use crate::analysis::lookup::{find_axis, parse_moment};
+use crate::analysis::table_metric::TableMetric;
 use crate::analysis::{AnalysisError, ranking};
-use crate::core::selection_metric;
 use crate::estimators::chance::has_chance_level;
 use crate::estimators::crossed::Crossing;
 use crate::estimators::statistic::Statistic;
@@ -22,7 +22,7 @@ pub struct TableParams<'a> {
     pub by: &'a [String],
     /// Whether one row pools all cells, with `by` empty.
     pub pool_all: bool,
-    /// The metric; empty for the main one.
+    /// The metric or quantity; empty for the main metric.
     pub metric: &'a str,
     /// The moment; empty for the end of the trial.
     pub at: &'a str,
@@ -50,9 +50,13 @@ pub struct TableQuery {
     pub(super) axes: Vec<usize>,
     /// Whether a row can have several cells.
     pub(super) pooled: bool,
-    pub(super) metric: (usize, Metric),
+    metric: TableMetric,
+    /// Column of the metric in the rows that are read, as in [`TableMetric::column`].
+    metric_column: usize,
     /// The metric that ranks rows: that of the validation images, if there are any.
-    pub(super) selection_metric: (usize, Metric),
+    selection_metric: TableMetric,
+    /// Column of the ranking metric.
+    selection_column: usize,
     /// The reason why rows are not ranked, if they are not.
     pub(super) unranked_reason: Option<String>,
     pub(super) at: Option<Length>,
@@ -118,26 +122,34 @@ impl TableQuery {
             )));
         }
 
-        let metric = find_metric(&spec.measure.metrics, question.metric)?;
+        let metric = TableMetric::find(spec, question.metric)?;
         let stats = Statistic::parse_list(question.stats)?;
-        if stats.iter().any(Statistic::counts_diverged) && !has_chance_level(&metric.1) {
+        let has_level = metric.stored().is_some_and(has_chance_level);
+        if stats.iter().any(Statistic::counts_diverged) && !has_level {
             let message = format!(
                 "statistics that count diverged trials (_all) exist for accuracies only: {} has no worst value that a \
                  diverged trial could count as; p_diverged gives the share of diverged trials, and ranks treat them as the \
                  worst",
-                metric.1.name()
+                metric.name()
             );
             return Err(AnalysisError::Invalid(message));
         }
 
-        let selection_metric = selection_metric(&spec.measure.metrics, &metric);
+        let at = parse_moment(question.at)?;
+        if at.is_some() {
+            metric.check_moment()?;
+        }
+
+        let selection_metric = metric.selection_metric(spec);
         Ok(Self {
             pooled: (0..spec.grid.axes().len()).any(|axis| !axes.contains(&axis)),
             axes,
+            metric_column: metric.column(),
             metric,
-            unranked_reason: ranking::unranked_reason(spec, &selection_metric.1),
+            unranked_reason: ranking::unranked_reason(spec, &selection_metric),
+            selection_column: selection_metric.column(),
             selection_metric,
-            at: parse_moment(question.at)?,
+            at,
             stats,
             weighting: question.weighting,
             crossing: Crossing::from_spec(spec),
@@ -158,24 +170,30 @@ impl TableQuery {
         self.pooled || self.crossing.is_some()
     }
 
-    /// The metric of the query.
-    pub fn metric(&self) -> &Metric {
-        &self.metric.1
+    /// The metric or quantity of the query.
+    pub fn metric(&self) -> &TableMetric {
+        &self.metric
     }
 
     /// The metric that ranks rows.
-    pub fn selection_metric(&self) -> &Metric {
-        &self.selection_metric.1
+    pub fn selection_metric(&self) -> &TableMetric {
+        &self.selection_metric
     }
 
-    /// Index of the ranking metric among the sweep's metrics.
+    /// The metric that ranks the rows of a sweep, if they are ranked.
+    pub(super) fn ranking_metric(&self, spec: &Spec) -> Option<&Metric> {
+        let is_ranked = self.is_ranked(spec);
+        self.selection_metric.stored().filter(|_| is_ranked)
+    }
+
+    /// Column of the ranking metric in the rows that the query reads.
     pub(super) fn selection_column(&self) -> usize {
-        self.selection_metric.0
+        self.selection_column
     }
 
-    /// Index of the metric among the sweep's metrics.
+    /// Column of the metric in the rows that the query reads.
     pub(super) fn metric_column(&self) -> usize {
-        self.metric.0
+        self.metric_column
     }
 
     /// The moment of the query; `None` for the end of the trial.

@@ -14,6 +14,7 @@ use ergodic_common::metric::Metric;
 use ergodic_common::spec::misleading::find_mixed_losses;
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
 
+use crate::analysis::table_metric::TableMetric;
 use crate::estimators::Sample;
 use crate::estimators::crossed::Crossing;
 use crate::estimators::rank::{CellEnds, Ranks, TrialEnd, better_first, find_repeat};
@@ -42,7 +43,7 @@ pub struct RowRank {
 const ERROR_RATE: f64 = 0.05;
 
 /// The reason why a metric cannot rank the cells of a sweep, if it cannot.
-pub fn unranked_reason(spec: &Spec, metric: &Metric) -> Option<String> {
+pub fn unranked_reason(spec: &Spec, metric: &TableMetric) -> Option<String> {
     let name = metric.name();
     if metric.larger_is_better().is_none() {
         return Some(format!(
@@ -50,7 +51,7 @@ pub fn unranked_reason(spec: &Spec, metric: &Metric) -> Option<String> {
         ));
     }
 
-    let [one, other] = find_mixed_losses(spec, metric)?;
+    let [one, other] = find_mixed_losses(spec, metric.stored()?)?;
     Some(format!(
         "cells are not ranked by {name}, which is another quantity in cells with another loss ({one}, {other}): rank by an \
          accuracy, or choose cells with one loss"
@@ -677,21 +678,26 @@ mod tests {
         );
     }
 
+    fn ranked_by(metric: Metric) -> TableMetric {
+        TableMetric::Stored(0, metric)
+    }
+
     #[test]
     fn losses_of_different_losses_are_not_ranked() {
         let mixed = sweep("\"train.loss\" = [\"cross-entropy\", \"mse\"]");
-        let why = unranked_reason(&mixed, &Metric::TestLoss).expect("another quantity");
+        let why = unranked_reason(&mixed, &ranked_by(Metric::TestLoss)).expect("another quantity");
         assert!(why.contains("(cross-entropy, mse)"), "{why}");
         assert_eq!(
             (
-                unranked_reason(&mixed, &Metric::TestAcc),
-                unranked_reason(&cells(3), &Metric::TestLoss)
+                unranked_reason(&mixed, &ranked_by(Metric::TestAcc)),
+                unranked_reason(&cells(3), &ranked_by(Metric::TestLoss))
             ),
             (None, None)
         );
 
         assert!(
-            unranked_reason(&mixed, &Metric::WeightNorm).is_some_and(|why| why.contains("neither"))
+            unranked_reason(&mixed, &ranked_by(Metric::WeightNorm))
+                .is_some_and(|why| why.contains("neither"))
         );
     }
 

@@ -4,13 +4,14 @@
 use ergodic_common::ids::CellIndex;
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_common::spec::stopping_rule::{MIN_FIRST_RUNG, precision_rungs};
-use ergodic_common::{Outcome, Spec, TrialResult};
+use ergodic_common::{Outcome, Spec};
 
 use super::error::AnalysisError;
 use super::query::TableQuery;
 use super::row_source::RowSource;
 use crate::estimators::Sample;
 use crate::estimators::precision::{DECIDING_LEVEL, required_sample_size};
+use crate::store::{EndedTrial, TrialRange};
 
 /// The estimate for a cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,15 +108,15 @@ impl PilotCell {
 }
 
 impl PilotCell {
-    fn add_trial(&mut self, result: &TrialResult, column: usize) {
+    fn add_trial(&mut self, trial: &EndedTrial<'_>, column: usize) {
         self.rows += 1;
-        if !matches!(result.outcome, Outcome::Failed { .. }) {
+        if !matches!(trial.outcome, Outcome::Failed { .. }) {
             self.timed += 1;
-            self.seconds += result.seconds;
+            self.seconds += trial.seconds;
         }
 
-        let value = result.metrics.get(column).copied().unwrap_or(f64::NAN);
-        if result.outcome == Outcome::Completed && value.is_finite() {
+        let value = trial.metrics.get(column).unwrap_or(f64::NAN);
+        if trial.outcome == Outcome::Completed && value.is_finite() {
             self.values.push(value);
         }
     }
@@ -139,15 +140,13 @@ pub fn compute_sample_size(
         .as_ref()
         .map_or(MIN_FIRST_RUNG, |until| until.min_repeats);
     rows.readers.with_reader(|reader| {
-        reader.read_trials(rows.sweep, &mut |row| {
-            let result = row.result;
-            if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
+        query.read_ended_trials(rows, reader, TrialRange::ALL, &mut |trial| {
+            if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != trial.key.cell) {
                 cells.push(done.estimate_sample_size(cell, target, first));
             }
 
-            let (_, pilot) = pilot.get_or_insert_with(|| (result.key.cell, PilotCell::default()));
-            pilot.add_trial(&result, query.metric_column());
-            true
+            let (_, pilot) = pilot.get_or_insert_with(|| (trial.key.cell, PilotCell::default()));
+            pilot.add_trial(&trial, query.metric_column());
         })
     })?;
 

@@ -67,9 +67,9 @@ impl TableQuery {
                 }
             })
             .collect();
-        let places = match is_ranked {
-            true => ranking::rank_rows(rows.spec, self.selection_metric(), &ends, &members),
-            false => vec![None; members.len()],
+        let places = match self.ranking_metric(rows.spec) {
+            Some(metric) => ranking::rank_rows(rows.spec, metric, &ends, &members),
+            None => vec![None; members.len()],
         };
 
         self.build_entries(rows, groups, places, &Cell::new(0))
@@ -123,13 +123,13 @@ impl TableQuery {
         &self,
         rows: RowSource<'_>,
     ) -> Result<BTreeMap<CellIndex, RowRank>, AnalysisError> {
-        if !self.is_ranked(rows.spec) {
+        let Some(metric) = self.ranking_metric(rows.spec) else {
             return Ok(BTreeMap::new());
-        }
+        };
 
         let ends = self.read_cell_ends(rows)?;
         let members: Vec<Vec<CellIndex>> = ends.keys().map(|cell| vec![*cell]).collect();
-        let places = ranking::rank_rows(rows.spec, self.selection_metric(), &ends, &members);
+        let places = ranking::rank_rows(rows.spec, metric, &ends, &members);
         Ok(ends
             .keys()
             .zip(places)

@@ -479,7 +479,7 @@ fn stored(
 }
 
 /// A store with a sweep of this file, and these results.
-fn stored_results(
+pub(super) fn stored_results(
     dir: &std::path::Path,
     text: String,
     results: Vec<TrialResult>,
@@ -920,7 +920,7 @@ fn cells_without_a_sample_at_a_moment_have_no_place_and_leave_the_others_theirs(
 }
 
 /// A table of pages of so many cells.
-fn in_pages(query: &TableQuery, cells: u64, rows: RowSource<'_>) -> Vec<TableEntry> {
+pub(super) fn in_pages(query: &TableQuery, cells: u64, rows: RowSource<'_>) -> Vec<TableEntry> {
     let mut all = Vec::new();
     let taken = query.for_each_page_of_cells(cells, rows, &mut |page| {
         all.extend(page);

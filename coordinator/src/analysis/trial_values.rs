@@ -116,7 +116,7 @@ pub(super) fn read_range_ends(
     let at: Option<Length> = query.moment();
     let mut limit = (CellIndex(u64::MAX), None);
     let mut ended = Vec::new();
-    reader.read_ended_trials(rows.sweep, part, &mut |trial| {
+    query.read_ended_trials(rows, reader, part, &mut |trial| {
         if limit.0 != trial.key.cell {
             limit = (
                 trial.key.cell,
@@ -211,10 +211,10 @@ impl TableQuery {
         part: TrialRange,
         at: Length,
     ) -> Result<MomentSamples, StoreError> {
-        let width = rows.spec.measure.metrics.len();
+        let width = self.row_width(rows.spec);
         let mut samples = MomentSamples::default();
         let mut moment = (CellIndex(u64::MAX), 0);
-        reader.read_curves(rows.sweep, part, &mut |trial| {
+        self.read_curves(rows, reader, part, &mut |trial| {
             let SampledTrial { key, curve, .. } = trial;
             if moment.0 != key.cell {
                 moment = (
@@ -234,8 +234,9 @@ impl TableQuery {
             *samples.cells.entry(key.cell).or_default() |= row.is_some();
 
             if let Some(row) = row {
-                let [metric_value, selection_value] = [self.metric.0, self.selection_metric.0]
-                    .map(|column| curve.value_at(row, width, column).unwrap_or(f64::NAN));
+                let [metric_value, selection_value] =
+                    [self.metric_column(), self.selection_column()]
+                        .map(|column| curve.value_at(row, width, column).unwrap_or(f64::NAN));
                 let values = SampledValues {
                     metric_value,
                     selection_value,

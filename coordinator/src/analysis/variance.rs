@@ -10,13 +10,13 @@
 
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::metric::Metric;
 
 use super::error::AnalysisError;
 use super::lookup::check_level;
 use super::query::{TableParams, TableQuery};
 use super::row_source::RowSource;
 use super::trial_values::read_cell_trials;
+use crate::analysis::table_metric::TableMetric;
 use crate::analysis::trial_values::CellTrials;
 use crate::estimators::crossed_layout::{ComponentEstimate, CrossedLayout, describe_caveats};
 
@@ -73,7 +73,7 @@ impl VarianceQuery {
     }
 
     /// The metric of the decomposition.
-    pub fn metric(&self) -> &Metric {
+    pub fn metric(&self) -> &TableMetric {
         self.query.metric()
     }
 

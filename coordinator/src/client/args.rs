@@ -95,7 +95,7 @@ pub struct ListArgs {
 /// What an analysis is of, and the level of its intervals.
 #[derive(Debug, Args)]
 pub struct MetricArgs {
-    /// Metric [default: test_acc if it is measured]
+    /// Metric, quantity of the sweep file, or expression [default: test_acc if it is measured]
     #[arg(long)]
     pub metric: Option<String>,
     /// Sample the curves here, as in "20 epochs", instead of at the end

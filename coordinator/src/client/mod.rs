@@ -13,6 +13,7 @@ pub mod export;
 pub mod failure_causes;
 pub mod last_run;
 pub mod latest;
+mod metric_list;
 pub(crate) mod option_names;
 pub mod plot;
 pub mod query;

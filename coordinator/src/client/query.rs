@@ -1,6 +1,7 @@
 //! Queries that several commands send: sweeps, status, tables, curves and trials.
 
 use ergodic_common::ids::SweepId;
+use ergodic_common::quantity::tidy_text;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::checksum::Checksummed as _;
@@ -112,19 +113,24 @@ pub async fn query_curves(
     Ok(curves)
 }
 
-/// Queries all rows of a sweep, in at least one page.
+/// Queries all rows of a sweep, in at least one page. The final values of further metrics or quantities follow those of the sweep's
+/// metrics, except those that the sweep measures.
 ///
 /// # Errors
-/// There is no such sweep, or the coordinator does not respond.
+/// There is no such sweep, metric or quantity, or the coordinator does not respond.
 pub async fn query_trials(
     client: &mut Client,
     sweep: &SweepId,
+    further_metrics: &[String],
 ) -> Result<Vec<v1::TrialsResponse>, UserError> {
     let request = v1::TrialsRequest {
         sweep: sweep.to_string(),
+        further_metrics: further_metrics.to_vec(),
         ..v1::TrialsRequest::default()
     };
-    collect_trial_pages(client, request).await
+    let pages = collect_trial_pages(client, request).await?;
+    check_metrics_supported(further_metrics, &pages[0].metrics)?;
+    Ok(pages)
 }
 
 /// Queries the failed trials of a sweep, in at least one page. Older coordinators send other trials
@@ -252,6 +258,20 @@ async fn collect_pages<T>(
     }
 
     Ok(Some(all))
+}
+
+/// Refuses a response without a chosen column, from a coordinator of an older version, which ignores further ones.
+fn check_metrics_supported(asked: &[String], sent: &[String]) -> Result<(), UserError> {
+    let mut names = asked.iter().map(|name| tidy_text(name));
+    let missing = names.find(|name| !name.is_empty() && !sent.contains(name));
+    let Some(name) = missing else {
+        return Ok(());
+    };
+
+    let message = format!(
+        "the coordinator's version is too old to compute '{name}' of each trial: update the coordinator"
+    );
+    Err(UserError::new(ErrorCode::Version, message))
 }
 
 /// Refuses a response without the chosen statistics, which a coordinator of an older version

@@ -1,15 +1,16 @@
 //! Several sweeps that a command shows together: their rows in one table, told apart by an axis named `sweep`.
 
+mod definitions;
 mod join;
 mod loss_kinds;
 
-use ergodic_common::ErrorCode;
 use ergodic_common::expr::WordExpr;
 use ergodic_common::ids::SweepId;
+use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use join::{join_curves, join_tables, join_trials};
-use loss_kinds::{describe_loss, describe_mixture, find_loss};
+use loss_kinds::{describe_loss, describe_mixture, find_losses};
 
 use super::Client;
 use super::latest::resolve_sweep_id;
@@ -170,28 +171,38 @@ impl SweepSet {
         }
 
         let mut joined = join_tables(tables, place.position)?;
-        if let Some(mixed) = self.describe_mixed_losses(client, &joined.metric).await? {
+        let texts = format!("{} {}", joined.metric, joined.quantities);
+        for mixed in self.describe_mixed_losses(client, &texts).await? {
             joined.unranked = format!("{}; {mixed}", joined.unranked);
         }
         Ok(joined)
     }
 
-    /// Says that a loss is not the same quantity in all sweeps; `None` if it is, and of any other metric.
+    /// Says of each loss that a text names that it is not the same quantity in all sweeps, if it is not.
     async fn describe_mixed_losses(
         &self,
         client: &mut Client,
-        metric: &str,
-    ) -> Result<Option<String>, UserError> {
-        let Some(loss) = find_loss(metric) else {
-            return Ok(None);
-        };
-        let mut kinds = Vec::new();
-        for sweep in self.iter() {
-            let file = query_sweep_file(client, &sweep.id).await?;
-            kinds.push((sweep.label.as_str(), describe_loss(&file.source, &loss)));
+        text: &str,
+    ) -> Result<Vec<String>, UserError> {
+        let losses = find_losses(text);
+        if losses.is_empty() {
+            return Ok(Vec::new());
         }
 
-        Ok(describe_mixture(metric, &kinds))
+        let mut files = Vec::new();
+        for sweep in self.iter() {
+            let file = query_sweep_file(client, &sweep.id).await?;
+            files.push((sweep.label.as_str(), file.source));
+        }
+
+        let mixtures = losses.iter().filter_map(|loss| {
+            let kinds: Vec<(&str, Option<String>)> = files
+                .iter()
+                .map(|(label, source)| (*label, describe_loss(source, loss)))
+                .collect();
+            describe_mixture(&loss.name(), &kinds)
+        });
+        Ok(mixtures.collect())
     }
 
     /// Queries statistics per cell and step of every sweep.
@@ -223,21 +234,54 @@ impl SweepSet {
         join_curves(curves, place.position)
     }
 
-    /// Queries the rows of every sweep.
+    /// Queries the sweep files, and returns the names of the quantities that all of them define.
     ///
     /// # Errors
     /// There is no such sweep, or nobody answers.
+    pub async fn query_quantity_names(
+        &self,
+        client: &mut Client,
+    ) -> Result<Vec<String>, UserError> {
+        let mut common: Option<Vec<String>> = None;
+        for sweep in self.iter() {
+            let file = query_sweep_file(client, &sweep.id).await?;
+            // What this program cannot read, the coordinator may.
+            let spec = Spec::read_stored(&file.source).ok();
+            let names: Vec<String> = spec
+                .iter()
+                .flat_map(Spec::quantity_names)
+                .map(str::to_owned)
+                .collect();
+            common = Some(match common {
+                Some(known) => known
+                    .into_iter()
+                    .filter(|name| names.contains(name))
+                    .collect(),
+                None => names,
+            });
+        }
+
+        Ok(common.unwrap_or_default())
+    }
+
+    /// Queries the rows of every sweep. The final values of further metrics or quantities follow those of the sweeps' metrics.
+    ///
+    /// # Errors
+    /// There is no such sweep, a sweep has no such metric or quantity, or nobody answers.
     pub async fn query_trials(
         &self,
         client: &mut Client,
+        further_metrics: &[String],
     ) -> Result<Vec<v1::TrialsResponse>, UserError> {
         if let Some(id) = self.only_id() {
-            return query_trials(client, id).await;
+            return query_trials(client, id, further_metrics).await;
         }
 
         let mut sweeps = Vec::new();
         for sweep in self.iter() {
-            let pages = query_trials(client, &sweep.id).await?;
+            let pages = query_trials(client, &sweep.id, further_metrics)
+                .await
+                .map_err(|error| sweep.explain(error))?;
             sweeps.push((sweep.label.clone(), pages));
         }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use ergodic_common::spec::measured_value::MeasuredValueError;
 use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_common::trial::CPU_F32;
@@ -35,7 +36,7 @@ pub struct RunTableArgs {
     /// Print the table as a grid: axis along the top
     #[arg(long, value_name = "AXIS", requires = "rows")]
     pub cols: Option<String>,
-    /// Metric of the table
+    /// Metric, quantity or expression of the table
     #[arg(long)]
     pub metric: Option<String>,
     /// Format of the table
@@ -121,15 +122,16 @@ fn check_table_options(table: &RunTableArgs, spec: &Spec) -> Result<(), UserErro
         }
     }
 
-    let metrics: Vec<_> = spec.measure.metrics.iter().map(|m| m.name()).collect();
-    match &table.metric {
-        Some(name) if !metrics.iter().any(|m| m == name) => {
-            let message = format!(
-                "the sweep does not measure '{name}', {}",
-                suggest_nearest(name, metrics.iter().map(AsRef::as_ref))
-            );
-            Err(UserError::new(ErrorCode::NotFound, message))
-        }
-        _ => Ok(()),
-    }
+    let Some(metric) = &table.metric else {
+        return Ok(());
+    };
+    let found = spec
+        .find_measured_value(metric)
+        .map_err(|error| match error {
+            MeasuredValueError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
+            MeasuredValueError::Invalid(message) => {
+                UserError::new(ErrorCode::BadInput, format!("--metric: {message}"))
+            }
+        });
+    found.map(drop)
 }

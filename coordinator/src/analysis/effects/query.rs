@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::RandomStream;
 
 use crate::analysis::effects::anova;
@@ -20,6 +19,7 @@ use crate::analysis::error::AnalysisError;
 use crate::analysis::lookup::{check_level, find_axis};
 use crate::analysis::query::{MAX_DRAWS, TableParams, TableQuery};
 use crate::analysis::row_source::RowSource;
+use crate::analysis::table_metric::TableMetric;
 use crate::analysis::trial_values::{CellTrials, read_cell_trials};
 use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::crossed::Crossing;
@@ -87,7 +87,7 @@ impl EffectsQuery {
     }
 
     /// The metric of the query.
-    pub fn metric(&self) -> &Metric {
+    pub fn metric(&self) -> &TableMetric {
         self.query.metric()
     }
 
@@ -190,6 +190,9 @@ impl EffectsQuery {
             notes.push(format!("no best cell: {why}"));
             return (Vec::new(), 0);
         }
+        let Some(ranking_metric) = ranked_by.stored() else {
+            return (Vec::new(), 0);
+        };
 
         if stream.is_none() {
             notes.push(NO_PROBABILITY.to_owned());
@@ -199,7 +202,7 @@ impl EffectsQuery {
             .iter()
             .map(|(cell, trials)| (*cell, trials.ends.clone()))
             .collect();
-        find_best_cells(spec, ranked_by, trials, &ends, stream)
+        find_best_cells(spec, ranking_metric, trials, &ends, stream)
     }
 
     /// Finds the two factors whose interaction is requested.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use arrow_schema::DataType;
 use clap::Args;
+use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -30,7 +31,7 @@ pub struct CurvesArgs {
     /// Further sweeps, whose rows follow; the column `sweep` tells them apart
     #[arg(index = 2, value_name = "SWEEP")]
     pub others: Vec<String>,
-    /// Metric [default: test_acc if it is measured]
+    /// Metric, quantity of the sweep file, or expression with a value at each sample [default: test_acc if it is measured]
     #[arg(long, default_value = "")]
     pub metric: String,
     /// Statistics by name, as for `table`
@@ -123,6 +124,7 @@ fn collect_points(curves: v1::CurvesResponse) -> v1::TableResponse {
         metric: curves.metric,
         axes: curves.axes.into_iter().chain(["step".to_owned()]).collect(),
         columns: curves.columns,
+        quantities: curves.quantities,
         rows: curves.points.into_iter().map(point_as_row).collect(),
         ..v1::TableResponse::default()
     }
@@ -178,6 +180,8 @@ fn keep_best_cells(points: &mut v1::TableResponse, best: &[Vec<String>], top: us
 struct CurveTable {
     sweep: String,
     metric: String,
+    /// The quantities of the sweep file that the metric uses; may be empty.
+    quantities: String,
     /// Types of the first columns: the axes and the step.
     key_types: Vec<DataType>,
     data: TableData,
@@ -193,6 +197,7 @@ impl CurveTable {
         Self {
             sweep: points.sweep.clone(),
             metric: points.metric.clone(),
+            quantities: points.quantities.clone(),
             key_types,
             data,
         }
@@ -206,7 +211,12 @@ impl CurveTable {
     ) -> Result<String, UserError> {
         if format == TextFormat::Table {
             let table = render_result_data(&self.data, layout, columns, "")?;
-            return Ok(format!("{} over steps\n{table}", self.metric));
+            let metric = escape_line(&self.metric);
+            let meaning = match self.quantities.as_str() {
+                "" => String::new(),
+                quantities => format!("; {}", escape_line(quantities)),
+            };
+            return Ok(format!("{metric} over steps{meaning}\n{table}"));
         }
 
         let mut data = self.data.clone();

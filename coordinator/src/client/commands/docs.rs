@@ -5,6 +5,7 @@ use ergodic_common::config::schema::{list_fields, list_models};
 use ergodic_common::dataset::files::download_hint;
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::metric::Metric;
+use ergodic_common::quantity::reduce::Reducer;
 use ergodic_proto::status::UserError;
 use serde_json::{Value, json};
 
@@ -32,6 +33,8 @@ pub enum DocsTopic {
     Fields,
     /// Metrics, and their definitions
     Metrics,
+    /// Reducers, which make one number of the samples of a trial, for quantities
+    Reducers,
     /// Models, and the keys that they take
     Models,
     /// Datasets, their sizes, and how to get their files
@@ -47,6 +50,7 @@ pub fn run_docs(args: &DocsArgs) -> Result<CommandOutcome, UserError> {
         None => list_topics(),
         Some(DocsTopic::Fields) => tabulate_fields(),
         Some(DocsTopic::Metrics) => tabulate_metrics(),
+        Some(DocsTopic::Reducers) => tabulate_reducers(),
         Some(DocsTopic::Models) => tabulate_models(),
         Some(DocsTopic::Datasets) => tabulate_datasets(),
     };
@@ -91,6 +95,17 @@ fn build_metric_row(name: &str, metric: &Metric) -> Vec<Value> {
         .larger_is_better()
         .map(|larger| if larger { "larger" } else { "smaller" });
     vec![json!(name), json!(better), json!(metric.definition())]
+}
+
+fn tabulate_reducers() -> TableData {
+    let rows = Reducer::NAMES.iter().map(|(name, reducer)| {
+        vec![
+            json!(name),
+            json!(reducer.example()),
+            json!(reducer.definition()),
+        ]
+    });
+    TableData::from_rows(&["reducer", "example", "number"], rows.collect())
 }
 
 fn tabulate_models() -> TableData {
@@ -179,6 +194,7 @@ mod tests {
             list_topics(),
             tabulate_fields(),
             tabulate_metrics(),
+            tabulate_reducers(),
             tabulate_models(),
             tabulate_datasets(),
         ] {
@@ -196,6 +212,10 @@ mod tests {
         for (name, metric) in Metric::NAMES {
             let definition = metric.definition();
             assert!(definition.ends_with('.'), "{name}: {definition}");
+        }
+        for (name, reducer) in Reducer::NAMES {
+            assert!(reducer.definition().ends_with('.'), "{name}");
+            assert!(reducer.example().starts_with(name), "{name}");
         }
         assert!(
             Metric::TestAcc

@@ -36,7 +36,7 @@ const ID_HELP: &str =
 
 /// Reads a metric and a half-width, as in `test_acc=±0.001`.
 fn parse_precision(text: &str) -> Result<(String, f64), String> {
-    let (metric, width) = text.split_once('=').unwrap_or_default();
+    let (metric, width) = text.rsplit_once('=').unwrap_or_default();
     match width.trim().trim_start_matches('±').trim().parse::<f64>() {
         Ok(width) if width.is_finite() && width > 0.0 => Ok((metric.trim().to_owned(), width)),
         _ => Err("expected a metric and a number above 0, as in test_acc=0.001".into()),

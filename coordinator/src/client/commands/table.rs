@@ -12,6 +12,7 @@ use super::trials::parse_cell_choices;
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
 use crate::client::failure_causes::{RetryCommand, query_failures};
+use crate::client::metric_list::split_metric_lists;
 use crate::client::render::{
     OutputArgs, RowSelection, TableLayout, TextFormat, ViewArgs, check_cells_found,
     choose_batch_columns, column_error, find_cell_rows, format_provenance, format_shown_trials,
@@ -55,8 +56,9 @@ pub struct TableQueryArgs {
     /// Print a grid: axis along the top
     #[arg(long, value_name = "AXIS", requires = "rows")]
     pub cols: Option<String>,
-    /// Metrics, as in test_acc,test_loss [default: test_acc if it is measured]
-    #[arg(long, value_delimiter = ',', value_name = "METRICS")]
+    /// Metrics, quantities of the sweep file, or expressions, as in "test_acc,mean(test_acc, last 20 %)" [default: test_acc if it is
+    /// measured]
+    #[arg(long, value_name = "METRICS")]
     pub metric: Vec<String>,
     /// Only the rows with these values of axes, as in lr=0.1,wd=5e-4
     #[arg(long, value_name = "AXIS=VALUE,…")]
@@ -241,17 +243,15 @@ async fn query_tables(
         refuse_grid_without_sweeps(query)?;
     }
     let selection = sweeps.split_selection(&query.selection, &by, &query.stat)?;
-    let main = [String::new()];
-    let metrics = if query.metric.is_empty() {
-        &main[..]
-    } else {
-        &query.metric
-    };
+    let mut metrics = split_metric_lists(&query.metric);
+    if metrics.is_empty() {
+        metrics.push(String::new());
+    }
     let mut tables = Vec::with_capacity(metrics.len());
 
     for metric in metrics {
         let request = v1::TableRequest {
-            metric: metric.clone(),
+            metric,
             by: by.clone(),
             at: query.at.clone().unwrap_or_default(),
             stats: query.stat.clone(),
@@ -406,7 +406,7 @@ fn format_table_heading(table: &v1::TableResponse) -> String {
         "{} ({}): {}, {what}{cells}\n",
         escape_line(&table.name),
         table.sweep,
-        table.metric
+        escape_line(&table.metric)
     )
 }
 

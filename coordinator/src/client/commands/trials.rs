@@ -1,16 +1,19 @@
 //! `ergodic trials`: prints one row per trial.
 
 use clap::Args;
+use ergodic_common::expr::WordExpr;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use crate::app::CommandOutcome;
+use crate::client::Client;
 use crate::client::args::SweepTarget;
 use crate::client::axis_choices::parse_axis_choices;
+use crate::client::metric_list::split_metric_lists;
 use crate::client::render::{
     OutputArgs, RowSelection, TableData, TableLayout, TextFormat, TrialRows, ViewArgs,
     build_trial_data, choose_batch_columns, column_error, find_cell_rows, infer_axis_types,
-    render_result_data, render_table_data,
+    is_trial_column, render_result_data, render_table_data,
 };
 use crate::client::sweep_set::SweepSet;
 
@@ -23,6 +26,10 @@ pub struct TrialsArgs {
     /// Further sweeps, whose rows follow; the column `sweep` tells them apart
     #[arg(index = 2, value_name = "SWEEP")]
     pub others: Vec<String>,
+    /// Further columns: quantities of the sweep file or expressions, as in "mean(test_acc, last 20 %)"; a quantity that --where,
+    /// --sort or --columns names is one, too
+    #[arg(long, value_name = "METRICS")]
+    pub metric: Vec<String>,
     /// Only the cells with these values of axes, as in lr=0.1,wd=5e-4
     #[arg(long, value_name = "AXIS=VALUE,…")]
     pub cell: Option<String>,
@@ -53,7 +60,8 @@ pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
     let cells = parse_cell_choices(args.cell.as_deref())?;
     let (mut client, id) = args.sweep.connect().await?;
     let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
-    let mut trials = TrialRows::from_pages(sweeps.query_trials(&mut client).await?);
+    let further = find_further_columns(&mut client, &sweeps, &args).await?;
+    let mut trials = TrialRows::from_pages(sweeps.query_trials(&mut client, &further).await?);
     // Inferred from all rows, so that a column's type does not depend on which rows are shown.
     let types = infer_axis_types(
         trials.axes.len(),
@@ -83,6 +91,50 @@ pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
     }
 
     Ok(CommandOutcome::Done)
+}
+
+/// The columns of `--metric`, and the quantities of the sweeps that other options name.
+async fn find_further_columns(
+    client: &mut Client,
+    sweeps: &SweepSet,
+    args: &TrialsArgs,
+) -> Result<Vec<String>, UserError> {
+    let mut columns = split_metric_lists(&args.metric);
+    let named = list_named_columns(args);
+    let mut unknown: Vec<String> = named
+        .into_iter()
+        .filter(|name| !columns.contains(name) && !is_trial_column(name))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(columns);
+    }
+
+    // Most names are those of axes. The sweep files tell which are quantities.
+    let defined = sweeps.query_quantity_names(client).await?;
+    unknown.retain(|name| defined.contains(name));
+    columns.extend(unknown);
+    Ok(columns)
+}
+
+/// The names in `--where`, `--sort` and `--columns`.
+fn list_named_columns(args: &TrialsArgs) -> Vec<String> {
+    let condition = args.condition.as_deref().map(WordExpr::parse);
+    let mut names: Vec<String> = match &condition {
+        Some(Ok(condition)) => condition
+            .expr
+            .names()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    };
+    let sort = args.sort.iter().map(|key| key.trim_start_matches('-'));
+    names.extend(sort.map(str::to_owned));
+    names.extend(args.view.columns.iter().cloned());
+
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// The choices of `--cell`; none without it.

@@ -115,8 +115,13 @@ fn format_subtitle(table: &v1::TableResponse, figure: &FigureArgs) -> String {
         _ => format_shown_trials(table),
     };
 
+    let quantities = match table.quantities.as_str() {
+        "" => String::new(),
+        quantities => format!(" · {quantities}"),
+    };
+
     format!(
-        "{} · {at}{trials} · {} · {}",
+        "{} · {at}{trials} · {} · {}{quantities}",
         table.sweep, table.numerics, table.data
     )
 }

@@ -44,7 +44,7 @@ pub struct FigureArgs {
     // The first option in the help, before --output.
     #[arg(long, value_enum, default_value_t = PlotKind::Heatmap, display_order = 0)]
     pub kind: PlotKind,
-    /// Metric [default: test_acc if it is measured]
+    /// Metric, quantity of the sweep file, or expression [default: test_acc if it is measured]
     #[arg(long)]
     pub metric: Option<String>,
     /// For heatmap, scatter, phase and pairs: sample the curves here, as in "20 epochs", instead of at the end

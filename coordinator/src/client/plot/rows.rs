@@ -111,7 +111,7 @@ async fn query_final_values(
     axes: &[String],
     cells: &str,
 ) -> Result<Vec<(GroupedTrial, f64)>, UserError> {
-    let pages = sweeps.query_trials(client).await?;
+    let pages = sweeps.query_trials(client, &[metric.to_owned()]).await?;
     let Some(first) = pages.first() else {
         return Ok(Vec::new());
     };

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use ergodic_common::ids::{CellIndex, SweepId};
+use ergodic_common::quantity::TrialQuantity;
+use ergodic_common::spec::measured_value::MeasuredValue;
 use ergodic_common::spec_file::grammar::GRAMMAR;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -58,9 +60,7 @@ pub(super) struct TrialFilter {
     condition: TrialCondition,
     /// Positions of the mean curves' axes.
     positions: Vec<usize>,
-    /// Position of the metric, and number of metrics.
-    column: usize,
-    width: usize,
+    value: MeasuredValue,
 }
 
 impl TrialFilter {
@@ -74,17 +74,15 @@ impl TrialFilter {
         axes: &[String],
         cells: &str,
     ) -> Result<Self, UserError> {
-        let metrics = &grid.spec.measure.metrics;
-        let column = metrics
-            .iter()
-            .position(|known| known.name() == metric)
-            .ok_or_else(|| incomplete_response("GetSweepResponse"))?;
+        let value = grid
+            .spec
+            .find_measured_value(metric)
+            .map_err(|_| incomplete_response("GetSweepResponse"))?;
 
         Ok(Self {
             condition: TrialCondition::parse(cells, &grid.axis_names())?,
             positions: grid.find_axes(axes),
-            column,
-            width: metrics.len(),
+            value,
             grid,
         })
     }
@@ -111,16 +109,44 @@ impl TrialFilter {
             return;
         }
 
-        let samples = result
-            .curve_values
-            .chunks(self.width)
-            .filter_map(|row| row.get(self.column).copied());
-        let points = result
-            .curve_steps
-            .iter()
-            .copied()
-            .zip(samples)
+        let steps = result.curve_steps.iter().copied();
+        let points = steps
+            .zip(self.read_samples(cell, result))
             .filter(|(_, value)| value.is_finite());
         curves.entry(curve).or_default().push(points.collect());
+    }
+
+    /// The value at each sample of a completed trial.
+    fn read_samples(&self, cell: CellIndex, result: &v1::TrialResult) -> Vec<f64> {
+        match &self.value {
+            MeasuredValue::Metric(column) => {
+                let rows = 0..result.curve_steps.len();
+                rows.map(|row| self.stored_value(result, row, *column))
+                    .collect()
+            }
+            MeasuredValue::Quantity(quantity) => self.evaluate_samples(quantity, cell, result),
+        }
+    }
+
+    fn evaluate_samples(
+        &self,
+        quantity: &TrialQuantity,
+        cell: CellIndex,
+        result: &v1::TrialResult,
+    ) -> Vec<f64> {
+        let Some(cell) = quantity.cell_inputs(&self.grid.spec.grid, cell) else {
+            return Vec::new();
+        };
+        let steps: Vec<f64> = result.curve_steps.iter().map(|step| *step as f64).collect();
+        let samples = quantity.evaluate(&cell, &steps, &|row, column| {
+            self.stored_value(result, row, column)
+        });
+        samples.to_series(steps.len())
+    }
+
+    fn stored_value(&self, result: &v1::TrialResult, row: usize, column: usize) -> f64 {
+        let width = self.grid.spec.measure.metrics.len();
+        let value = result.curve_values.get(row * width + column);
+        value.copied().unwrap_or(f64::NAN)
     }
 }

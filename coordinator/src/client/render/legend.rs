@@ -128,6 +128,9 @@ const MAX_NOTES: usize = 3;
 
 fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
     let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
+    if !table.quantities.is_empty() {
+        lines.push(format!("quantity {}", escape_line(&table.quantities)));
+    }
     if table.weighting == "trials"
         && table
             .rows

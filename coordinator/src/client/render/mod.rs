@@ -52,7 +52,7 @@ pub use table_data::{TableData, format_unquoted, render_table_data};
 pub use table_layout::TableLayout;
 pub(in crate::client) use text_table::cut_to_width;
 pub use trial_data::build_trial_data;
-pub use trial_rows::TrialRows;
+pub use trial_rows::{TrialRows, is_trial_column};
 pub use value_format::{AxisFormats, NamedAxisFormats};
 
 pub(in crate::client) use crate::terminal::escape_terminal_controls;

@@ -15,6 +15,13 @@ const TRIAL_COLUMNS: [&str; 9] = [
 /// Columns of a trial after its metrics.
 const LAST_COLUMNS: [&str; 2] = ["digest", "cause"];
 
+/// Whether trials have a column of this name, whatever their sweep is and whatever it measures.
+pub fn is_trial_column(name: &str) -> bool {
+    TRIAL_COLUMNS.contains(&name)
+        || LAST_COLUMNS.contains(&name)
+        || Metric::from_name(name).is_some()
+}
+
 /// The trials of a sweep in the order (cell, repeat), without curves and predictions.
 #[derive(Debug, Clone, Default)]
 pub struct TrialRows {

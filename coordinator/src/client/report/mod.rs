@@ -136,7 +136,7 @@ async fn report_sweep(
     check_plot_size("a page", &FigureArgs::new(PlotKind::Distribution), status)?;
     let id = status.sweep_id();
     let file = query_sweep_file(client, &id).await?;
-    let trials = query_trials(client, &id).await?;
+    let trials = query_trials(client, &id, &[]).await?;
     let sweep = SweepSet::of_one(id);
     let metrics = trials
         .first()

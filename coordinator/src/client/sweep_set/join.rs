@@ -5,6 +5,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::SWEEP_AXIS;
+use super::definitions::join_definitions;
 use crate::client::query::incomplete_response;
 
 /// Joins tables of the same metric and statistics; each comes with its label. The axis `sweep` gets this position.
@@ -45,6 +46,11 @@ pub(super) fn join_tables(
             .next()
             .map(|table| table.cell_condition.clone())
             .unwrap_or_default(),
+        quantities: join_definitions(
+            tables
+                .iter()
+                .map(|(label, table)| (label.as_str(), table.quantities.as_str())),
+        ),
     };
 
     for (number, (label, table)) in tables.into_iter().enumerate() {
@@ -91,6 +97,11 @@ pub(super) fn join_curves(
             .next()
             .map(|curves| curves.cell_condition.clone())
             .unwrap_or_default(),
+        quantities: join_definitions(
+            curves
+                .iter()
+                .map(|(label, curves)| (label.as_str(), curves.quantities.as_str())),
+        ),
     };
 
     for (number, (label, curves)) in curves.into_iter().enumerate() {

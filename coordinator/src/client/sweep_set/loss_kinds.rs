@@ -5,9 +5,15 @@ use ergodic_common::metric::Metric;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::{describe_loss_quantity, find_mixed_losses};
 
-/// The metric of this name, if it is a loss.
-pub(super) fn find_loss(name: &str) -> Option<Metric> {
-    Metric::from_name(name).filter(Metric::is_loss)
+/// The losses that a text names, such as a metric or an expression.
+pub(super) fn find_losses(text: &str) -> Vec<Metric> {
+    let words: Vec<&str> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect();
+    let named = Metric::NAMES
+        .into_iter()
+        .filter(|(name, metric)| metric.is_loss() && words.contains(name));
+    named.map(|(_, metric)| metric).collect()
 }
 
 /// The quantity that a loss is in all cells of a sweep; `None` if it differs among them, or if this program cannot read the sweep file.
@@ -44,7 +50,7 @@ mod tests {
             ),
             ..SpecSource::default()
         };
-        describe_loss(&source, &find_loss(metric)?)
+        describe_loss(&source, find_losses(metric).first()?)
     }
 
     #[test]
@@ -55,6 +61,9 @@ mod tests {
         let mixed = kind(both, "test_loss");
         assert_eq!(mixed, None);
         assert_eq!(kind("", "test_acc"), None);
+        let named =
+            find_losses("gain test_loss_x gain = jump(train_loss, decay)/at(test_loss,end)");
+        assert_eq!(named, [Metric::TrainLoss, Metric::TestLoss]);
 
         let all = [("a", plain.clone()), ("b", mixed), ("c", squared)];
         assert_eq!(

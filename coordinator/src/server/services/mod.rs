@@ -9,6 +9,7 @@ mod compare_sweeps;
 pub(crate) mod explain;
 pub(crate) mod export_rows;
 pub(crate) mod files;
+mod further_columns;
 pub(crate) mod launch;
 pub(crate) mod progress;
 pub(crate) mod row_readers;

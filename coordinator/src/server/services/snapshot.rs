@@ -10,6 +10,7 @@ use tonic::Status;
 use crate::server::services::access::SweepApi;
 
 /// The state of a sweep that an answer is based on.
+#[derive(Clone)]
 pub(crate) struct SweepSnapshot {
     pub(crate) number: SweepNumber,
     pub(crate) id: SweepId,

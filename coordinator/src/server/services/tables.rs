@@ -137,6 +137,10 @@ impl SweepApi {
     ) -> Result<AdmittedQuery, Status> {
         let snapshot = self.find_snapshot(word).await?;
         let query = TableQuery::new(&snapshot.spec, params).map_err(table_error)?;
+        if has_curves {
+            query.metric().check_has_curve().map_err(table_error)?;
+        }
+
         let bytes = query.estimate_bytes(&snapshot.spec, snapshot.done, has_curves, is_paged);
         let hint = if is_paged {
             FEWER_ROWS_HINT
@@ -204,6 +208,7 @@ fn table_without_rows(snapshot: &SweepSnapshot, query: &TableQuery) -> v1::Table
             .map(|by| by.name().into_owned())
             .unwrap_or_default(),
         cell_condition: String::new(),
+        quantities: query.metric().definition().to_owned(),
     }
 }
 
@@ -215,6 +220,7 @@ fn curves_without_points(snapshot: &SweepSnapshot, query: &TableQuery) -> v1::Cu
         points: Vec::new(),
         columns: query.statistic_columns(),
         cell_condition: String::new(),
+        quantities: query.metric().definition().to_owned(),
     }
 }
 

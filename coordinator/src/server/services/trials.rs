@@ -11,9 +11,10 @@ use tonic::Status;
 
 use crate::server::limits::{PageSender, ResponseStream};
 use crate::server::services::access::SweepApi;
+use crate::server::services::further_columns::{FurtherColumns, FurtherValues};
 use crate::server::services::snapshot::SweepSnapshot;
 use crate::server::{ServerContext, store_error};
-use crate::store::StoreReader;
+use crate::store::{StoreError, StoreReader};
 
 /// Number of rows per page of `Trials`.
 const TRIALS_PER_PAGE: usize = 512;
@@ -32,9 +33,32 @@ impl SweepApi {
             return Ok(Box::pin(tokio_stream::once(Ok(page))));
         }
 
-        self.stream_pages(move |context, pages| {
-            let reader = context.store.open_reader().map_err(store_error)?;
-            send_trials(reader.as_ref(), &snapshot, request.only_failed, pages)
+        let further = FurtherColumns::find(&snapshot.spec, &request.further_metrics)?;
+        let trials = TrialPages {
+            only_failed: request.only_failed,
+            names: further.names(),
+            snapshot,
+        };
+        if further.is_empty() {
+            return self.stream_pages(move |context, pages| {
+                let reader = context.store.open_reader().map_err(store_error)?;
+                let sent = trials.send(reader.as_ref(), FurtherValues::none(), pages);
+                sent.map_err(store_error)
+            });
+        }
+
+        let bytes = further.estimate_bytes(trials.snapshot.done);
+        let permit = self
+            .acquire_for_answer(bytes, "name fewer columns (--metric)")
+            .await?;
+        let snapshot = trials.snapshot.clone();
+        self.stream_rows(&snapshot, move |rows, pages| {
+            let _permit = permit;
+            let values = further.read_values(rows)?;
+            let sent = rows
+                .readers
+                .with_reader(|reader| trials.send(reader, values, pages));
+            Ok(sent?)
         })
     }
 
@@ -97,29 +121,40 @@ fn empty_trials_page(snapshot: &SweepSnapshot) -> v1::TrialsResponse {
     }
 }
 
-/// Sends all rows, or those of failed trials, in pages; the first page names the columns.
-fn send_trials(
-    reader: &dyn StoreReader,
-    snapshot: &SweepSnapshot,
+/// The rows of a sweep that are sent.
+struct TrialPages {
+    snapshot: SweepSnapshot,
     only_failed: bool,
-    pages: &PageSender<v1::TrialsResponse>,
-) -> Result<(), UserError> {
-    let mut page = empty_trials_page(snapshot);
-    // Rows are sorted by cell, so the values of the last cell are kept instead of looked up per
-    // row.
-    let mut cell: (CellIndex, Vec<v1::AxisValue>) = (CellIndex(u64::MAX), Vec::new());
+    /// Names of the columns after the metrics of the sweep.
+    names: Vec<String>,
+}
 
-    reader
-        .read_trials(snapshot.number, &mut |row| {
-            if only_failed && !matches!(row.result.outcome, Outcome::Failed { .. }) {
+impl TrialPages {
+    /// Sends all rows, or those of failed trials, in pages; the first page names the columns.
+    fn send(
+        &self,
+        reader: &dyn StoreReader,
+        mut further: FurtherValues,
+        pages: &PageSender<v1::TrialsResponse>,
+    ) -> Result<(), StoreError> {
+        let snapshot = &self.snapshot;
+        let mut page = empty_trials_page(snapshot);
+        page.metrics.extend(self.names.iter().cloned());
+        // Rows are sorted by cell, so the values of the last cell are kept instead of looked up per
+        // row.
+        let mut cell: (CellIndex, Vec<v1::AxisValue>) = (CellIndex(u64::MAX), Vec::new());
+
+        reader.read_trials(snapshot.number, &mut |mut row| {
+            if self.only_failed && !matches!(row.result.outcome, Outcome::Failed { .. }) {
                 return true;
             }
 
-            let number = row.result.key.cell;
-            if cell.0 != number {
-                cell = (number, snapshot.axis_values(number));
+            let key = row.result.key;
+            if cell.0 != key.cell {
+                cell = (key.cell, snapshot.axis_values(key.cell));
             }
 
+            row.result.metrics.extend(further.take_values(key));
             page.rows.push(v1::TrialRow {
                 result: Some(row.result.into()),
                 values: cell.1.clone(),
@@ -128,12 +163,12 @@ fn send_trials(
 
             page.rows.len() < TRIALS_PER_PAGE
                 || pages.send_page_blocking(Ok(std::mem::take(&mut page)))
-        })
-        .map_err(store_error)?;
+        })?;
 
-    // An empty last page is sent too: a sweep without rows still has columns.
-    let _ = pages.send_page_blocking(Ok(page));
-    Ok(())
+        // An empty last page is sent too: a sweep without rows still has columns.
+        let _ = pages.send_page_blocking(Ok(page));
+        Ok(())
+    }
 }
 
 /// Sends predictions in pages; the first page names the images.

@@ -1,0 +1,118 @@
+//! A quantity of single trials, which tables, curves and pictures show as they show a metric.
+
+use crate::grid::Grid;
+use crate::ids::CellIndex;
+use crate::metric::Metric;
+use crate::quantity::call_text::tidy_text;
+use crate::quantity::compile::QuantityCompiler;
+use crate::quantity::evaluate::{EventRounding, NodeValue, SampledCurve};
+use crate::quantity::program::{CellInputs, NodeIndex, QuantityProgram};
+use crate::quantity::section::ClaimSection;
+
+/// Number of cells in which a quantity is looked for.
+const CHECKED_CELLS: usize = 200;
+
+/// A quantity that is computed of each trial by itself.
+#[derive(Debug, Clone)]
+pub struct TrialQuantity {
+    /// The name of a quantity, or an expression.
+    text: String,
+    definition: String,
+    program: QuantityProgram,
+    root: NodeIndex,
+}
+
+impl ClaimSection {
+    /// Compiles a quantity for single trials: one of `[quantity]` by its name, or an expression.
+    ///
+    /// # Errors
+    /// The text is no quantity, is a condition, or names something unknown; the message says what and what to do.
+    pub fn compile_trial_quantity(
+        &self,
+        grid: &Grid,
+        metrics: &[Metric],
+        text: &str,
+    ) -> Result<TrialQuantity, String> {
+        let mut compiler = QuantityCompiler::new(grid, metrics, self.quantity_texts());
+        let root = compiler.compile_text(text)?;
+        if compiler.program().is_condition(root) {
+            return Err(format!(
+                "'{text}' is a condition: expected a number; how often a condition holds, a claim with form = \"share\" says"
+            ));
+        }
+
+        Ok(TrialQuantity {
+            text: tidy_text(text),
+            definition: compiler.describe_named_quantities(),
+            program: compiler.into_program(),
+            root,
+        })
+    }
+}
+
+impl TrialQuantity {
+    /// The name or the expression, as a user wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The quantities of the sweep file that it uses, as in `inv = 1/effective_lr`; empty if there are none.
+    pub fn definition(&self) -> &str {
+        &self.definition
+    }
+
+    /// Whether it has a value at each sample of a trial, rather than one for all of them.
+    pub fn is_curve(&self) -> bool {
+        self.program.is_series(self.root)
+    }
+
+    /// Whether a value depends on samples at other steps, because of a reducer.
+    pub fn needs_whole_curve(&self) -> bool {
+        self.program.has_reducers(self.root)
+    }
+
+    /// The metrics that it reads, as indices into those of `[measure]`.
+    pub fn metrics(&self) -> &[usize] {
+        self.program.metrics()
+    }
+
+    /// What it needs to know of a cell. `None` for a cell that cannot be resolved, which a sweep does not have.
+    pub fn cell_inputs(&self, grid: &Grid, cell: CellIndex) -> Option<CellInputs> {
+        self.program.cell_inputs(grid, cell)
+    }
+
+    /// Evaluates the quantity on samples after `steps` steps. `value` gives the value of a metric, by its index among those of
+    /// `[measure]`, at a sample.
+    pub fn evaluate(
+        &self,
+        cell: &CellInputs,
+        steps: &[f64],
+        value: &dyn Fn(usize, usize) -> f64,
+    ) -> NodeValue {
+        let columns: Vec<Vec<f64>> = self
+            .metrics()
+            .iter()
+            .map(|metric| (0..steps.len()).map(|at| value(at, *metric)).collect())
+            .collect();
+        let curve = SampledCurve {
+            steps,
+            columns: &columns,
+        };
+        let rounding = EventRounding::Between;
+        let mut nodes = self.program.evaluate_trial(cell, curve, rounding);
+        nodes.swap_remove(self.root)
+    }
+
+    /// Explains why no trial can have such a number: in every cell, a window or a moment lies outside of its trials. Of a large
+    /// sweep, the first cells show it.
+    pub fn explain_absence(&self, grid: &Grid) -> Option<String> {
+        let mut reason = None;
+        for cell in grid.iter().take(CHECKED_CELLS) {
+            let inputs = self.cell_inputs(grid, cell)?;
+            let why = self.program.check_windows(self.root, &inputs).err()?;
+            reason.get_or_insert(why);
+        }
+
+        reason
+    }
+}
