@@ -415,7 +415,7 @@ fn a_quantity_of_a_trial_is_found_by_name_or_is_an_expression() {
 #[test]
 fn what_no_trial_has_is_refused_but_not_what_some_have() {
     let grid = "[quantity]\nlate = 'at(train_loss, 150)'\n";
-    let text = format!("{SWEEP}{grid}").replace("wd = [0.0, 0.1]", "steps = [100, 200]");
+    let text = format!("{SWEEP}{grid}").replace("wd = [0.0, 0.1]", "train.steps = [100, 200]");
     let text = text.replace("steps = 100\n", "");
     let read = |text: String| {
         let source = SpecSource {

@@ -183,8 +183,8 @@ fn tables_of_quantities_have_the_numbers_of_each_trial() {
     }
 
     // A window that no sample of some trials lies in.
-    let entries = sweep.table(&of("at(train_loss, first(train_loss > 3.5))"));
-    let late = |cell: u64, r: u32| (1..=4).find(|step| loss(cell, r, *step) > 3.5);
+    let entries = sweep.table(&of("at(train_loss, first(train_loss > 3.4))"));
+    let late = |cell: u64, r: u32| (1..=4).find(|step| loss(cell, r, *step) > 3.4);
     let found = completed(0)
         .into_iter()
         .filter_map(|r| late(0, r).map(|s| loss(0, r, s)));

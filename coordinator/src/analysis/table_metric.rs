@@ -114,7 +114,7 @@ impl TableMetric {
     /// Refuses a moment for a quantity that has one value for all of a trial.
     ///
     /// # Errors
-    /// It is such a quantity.
+    /// The quantity is such a one.
     pub(super) fn check_moment(&self) -> Result<(), AnalysisError> {
         self.check_curve(
             "at",
@@ -125,7 +125,7 @@ impl TableMetric {
     /// Refuses curves of a quantity that has one value for all of a trial.
     ///
     /// # Errors
-    /// It is such a quantity.
+    /// The quantity is such a one.
     pub fn check_has_curve(&self) -> Result<(), AnalysisError> {
         self.check_curve("metric", "`ergodic table` shows it")
     }
