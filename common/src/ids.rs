@@ -64,6 +64,8 @@ hashes! {
     TrialIdentity;
     /// What a sweep file says with its settings and the content of the files that it names, however it is written.
     MeaningHash;
+    /// What a file claims of the results of a sweep, however it is written.
+    ClaimsHash;
     /// What all cells of a sweep resolve to, and in which order they are run.
     CellsFingerprint;
     /// BLAKE3 of the id and the secret of a token, which a coordinator keeps in place of the secret.

@@ -4,6 +4,8 @@
 //! other quantities. A *reducer* such as `mean(test_acc, last 20 %)` makes one number of the samples of a window. A quantity in
 //! which a metric stands outside all reducers is a series, otherwise it is one number per trial.
 //!
+//! [`figure`] reads `[[figure]]`: which of them are to be drawn, and over what.
+//!
 //! [`section`] reads both tables, [`claim`] one claim, which `claim_checks` checks; [`call_text`] finds the reducers in a text, [`compile`] makes a
 //! [`program`] of it, [`evaluate`] computes that from a curve with the functions of [`reduce`], and [`expand`] finds the cells
 //! that each claim is about, `reference_cells` those that they are
@@ -12,6 +14,7 @@
 
 pub mod call_text;
 pub mod cell_names;
+pub mod cell_quantity;
 pub mod claim;
 mod claim_checks;
 #[cfg(test)]
@@ -20,6 +23,7 @@ pub mod compile;
 pub mod evaluate;
 pub mod expand;
 mod label_pairs;
+pub mod figure;
 pub mod program;
 pub mod reduce;
 mod reference_cells;
@@ -30,9 +34,11 @@ pub mod trial_quantity;
 mod windows;
 
 pub use call_text::tidy_text;
+pub use cell_quantity::{CellQuantity, StepQuantity};
 pub use claim::{Claim, ClaimForm, ClaimRegion, TrialPooling};
 pub use evaluate::{EventRounding, NodeValue, SampledCurve};
 pub use expand::{ClaimEffect, ExpandedClaim, ExpandedClaims};
+pub use figure::{Figure, FigureSection, FigureSubject};
 pub use program::{CellInputs, QuantityProgram};
 pub use section::ClaimSection;
 pub use trial_quantity::TrialQuantity;

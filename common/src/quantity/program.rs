@@ -178,6 +178,11 @@ impl QuantityProgram {
         self.any_used(root, |node| matches!(node, QuantityNode::Other(_)))
     }
 
+    /// Whether a node depends on what is measured.
+    pub(super) fn needs_trial(&self, root: NodeIndex) -> bool {
+        self.any_used(root, QuantityNode::needs_trial)
+    }
+
     /// Whether a number is known without any trial.
     pub(super) fn is_static(&self, root: NodeIndex) -> bool {
         !self.is_series(root) && !self.any_used(root, QuantityNode::needs_trial)

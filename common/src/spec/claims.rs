@@ -1,9 +1,11 @@
-//! The claims and quantities of a sweep: checked in a new one, and found again in a stored one.
+//! The claims, quantities and figures of a sweep: checked in a new one, and found again in a stored one.
 
-use crate::quantity::{ClaimSection, ExpandedClaims, TrialQuantity};
-use crate::spec::Spec;
+use crate::number_format::format_shortest;
+use crate::quantity::{CellQuantity, ClaimSection, ExpandedClaims, StepQuantity, TrialQuantity};
+use crate::spec::{Spec, SpecSource};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl Spec {
     /// Compiles claims for this sweep and finds their cells.
@@ -36,19 +38,126 @@ impl Spec {
             }
         })
     }
+
+    /// Compiles a quantity that each cell of this sweep has without any trial, such as `1/(lr*wd)`.
+    ///
+    /// # Errors
+    /// The text names something unknown, or has no value without a trial; the message says what.
+    pub fn compile_cell_quantity(&self, text: &str) -> Result<CellQuantity, String> {
+        let none = ClaimSection::default();
+        let claims = self.claims.as_ref().unwrap_or(&none);
+        claims.compile_cell_quantity(&self.grid, &self.measure.metrics, text)
+    }
+
+    /// Compiles a quantity that each step of a trial has whatever it measures, such as `lr*wd*step`.
+    ///
+    /// # Errors
+    /// As for [`Self::compile_cell_quantity`].
+    pub fn compile_step_quantity(&self, text: &str) -> Result<StepQuantity, String> {
+        let none = ClaimSection::default();
+        let claims = self.claims.as_ref().unwrap_or(&none);
+        claims.compile_step_quantity(&self.grid, &self.measure.metrics, text)
+    }
+}
+
+impl SpecSource {
+    /// The tables `[quantity]` and `[[claim]]` of a file with its settings; `None` for a file that cannot be read.
+    pub(super) fn read_claims_tables(&self) -> Option<SpecTable> {
+        let mut document = self.read_document().ok()?;
+        document
+            .0
+            .retain(|(key, _)| ClaimSection::KEYS.contains(&key.as_str()));
+        Some(document)
+    }
+
+    /// The quantities and claims of the file, with its settings, as a file of claims alone; `None` for a file that cannot be read.
+    pub fn render_claims(&self) -> Option<String> {
+        let tables = self.read_claims_tables()?;
+        let lines = tables.0.iter();
+        let lines = lines.map(|(key, node)| format!("{key} = {}\n", render_toml(&node.value)));
+        Some(lines.collect())
+    }
+}
+
+/// Renders a value in TOML, on one line.
+fn render_toml(value: &SpecValue) -> String {
+    match value {
+        SpecValue::Bool(flag) => flag.to_string(),
+        SpecValue::Int(whole) => whole.to_string(),
+        SpecValue::Float(x) => format_shortest(*x),
+        SpecValue::Str(text) => quote_toml(text),
+        SpecValue::List(items) => {
+            let items: Vec<String> = items.iter().map(|item| render_toml(&item.value)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        SpecValue::Table(table) => {
+            let entries: Vec<String> = table
+                .0
+                .iter()
+                .map(|(key, node)| format!("{} = {}", quote_toml(key), render_toml(&node.value)))
+                .collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+    }
+}
+
+/// A text as a basic string of TOML.
+fn quote_toml(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted += &format!("\\u{:04x}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 impl ReadingMode {
-    /// Refuses the claims of a new sweep that cannot be evaluated. Those of a stored one never keep it from being read.
+    /// Refuses the claims of a new sweep that cannot be evaluated, and its figures that cannot be drawn. Those of a stored one never
+    /// keep it from being read.
     ///
     /// # Errors
-    /// A claim is wrong, and the sweep is new.
+    /// A claim or a figure is wrong, and the sweep is new.
     pub(super) fn refuse_claims_if_new(self, spec: &Spec) -> Result<(), SpecError> {
         if !self.is_new {
             return Ok(());
         }
 
         let claims = spec.claims.as_ref().map_err(Clone::clone)?;
-        spec.expand_claims(claims).map(drop)
+        spec.expand_claims(claims)?;
+        let figures = spec.figures.as_ref().map_err(Clone::clone)?;
+        figures.check(claims, &spec.grid, &spec.measure.metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::spec::claims::*;
+
+    #[test]
+    fn claims_are_rendered_as_a_file_that_says_the_same() {
+        let source = SpecSource {
+            text: "name = 'a'\n[quantity]\nx = '1/\"lr\"\\'\n[[claim]]\nname = \"a\\tb\\u007f\"\nof = ['x', 'y']\nwithin = [-1e-3, 2]\n\
+                   control = true\n[[claim]]\nname = 'c'\nmin = 5\n"
+                .to_owned(),
+            ..SpecSource::default()
+        };
+        let rendered = SpecSource {
+            text: source.render_claims().expect("it can be read"),
+            ..SpecSource::default()
+        };
+        assert!(
+            !rendered.text.contains("name = \"a\"\n"),
+            "{}",
+            rendered.text
+        );
+        assert_eq!(rendered.compute_claims_hash(), source.compute_claims_hash());
+        assert_ne!(
+            source.compute_claims_hash(),
+            SpecSource::default().compute_claims_hash()
+        );
     }
 }

@@ -3,22 +3,22 @@
 
 use crate::grid::cases::CASE;
 use crate::grid::is_axis_form;
-use crate::ids::{FileHash, MeaningHash};
+use crate::ids::{ClaimsHash, FileHash, MeaningHash};
 use crate::number_format::format_shortest;
-use crate::quantity::ClaimSection;
+use crate::quantity::{ClaimSection, FigureSection};
 use crate::spec::source::SpecSource;
 use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl SpecSource {
-    /// The hash of everything that the file says but claims, including its settings and the contents of the
+    /// The hash of everything that the file says but claims and figures, including its settings and the contents of the
     /// files that it names: two files with one meaning request the same sweep. `None` for a file
     /// that cannot be read; [`Spec::read_new`](crate::Spec::read_new) reports why.
     pub fn compute_meaning_hash(&self) -> Option<MeaningHash> {
         let mut document = self.read_document().ok()?;
-        // What is claimed of the results is no part of what is run.
-        document
-            .0
-            .retain(|(key, _)| !ClaimSection::KEYS.contains(&key.as_str()));
+        // What is claimed of the results, and shown of them, is no part of what is run.
+        document.0.retain(|(key, _)| {
+            !ClaimSection::KEYS.contains(&key.as_str()) && key != FigureSection::KEY
+        });
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
         hash_document(&mut hasher, &document);
 
@@ -40,6 +40,15 @@ impl SpecSource {
             hasher.update(&hash.0);
         }
 
+        Some(hasher.finalize().into())
+    }
+
+    /// The hash of the quantities and claims of the file, which may be a file of claims alone. Comments, the spelling of numbers and
+    /// the order of keys do not count; the order of claims does. `None` for a file that cannot be read.
+    pub fn compute_claims_hash(&self) -> Option<ClaimsHash> {
+        let claims = self.read_claims_tables()?;
+        let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 claims v1");
+        hash_document(&mut hasher, &claims);
         Some(hasher.finalize().into())
     }
 }
@@ -165,6 +174,32 @@ mod tests {
         };
         assert!(in_grammar(1).is_some());
         assert_ne!(in_grammar(1), in_grammar(2));
+    }
+
+    #[test]
+    fn claims_have_a_hash_of_their_own() {
+        let claims = |text: &str| {
+            SpecSource {
+                text: text.into(),
+                ..SpecSource::default()
+            }
+            .compute_claims_hash()
+        };
+        let alone =
+            claims("[[claim]]\nname = 'c'\nof = 'x'\nabove = 0.5\n[quantity]\nx = 'step'\n");
+        assert!(alone.is_some());
+        let in_a_sweep = "name = 'a'\n[quantity]\nx = \"step\" # a comment\n[[claim]]\nof = 'x'\nname = 'c'\nabove = 5e-1\n\
+                          [[figure]]\nname = 'f'\n";
+        assert_eq!(claims(in_a_sweep), alone);
+        assert_ne!(claims(&in_a_sweep.replace("5e-1", "0.6")), alone);
+        assert_eq!(claims("name = "), None);
+    }
+
+    #[test]
+    fn claims_and_figures_are_no_part_of_the_meaning() {
+        let plain = meaning("name = 'a'\nseed = 1\n", &[]);
+        let more = "name = 'a'\nseed = 1\n[quantity]\nx = '1'\n[[claim]]\nname = 'c'\n[[figure]]\nname = 'f'\n";
+        assert_eq!(meaning(more, &[]), plain);
     }
 
     #[test]

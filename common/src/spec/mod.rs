@@ -38,7 +38,7 @@ use std::borrow::Cow;
 use crate::config::TrialConfig;
 use crate::grid::{Grid, StillWanted, find_expressions};
 use crate::ids::{CellHash, CellIndex, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
-use crate::quantity::ClaimSection;
+use crate::quantity::{ClaimSection, FigureSection};
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::name::read_name;
@@ -83,6 +83,8 @@ pub struct Spec {
     pub grid: Grid,
     /// Quantities and claims. A stored sweep may have some that this program refuses.
     pub claims: Result<ClaimSection, SpecError>,
+    /// Figures, of which the same holds.
+    pub figures: Result<FigureSection, SpecError>,
 }
 
 impl Spec {
@@ -184,6 +186,7 @@ impl Spec {
         let numerics = read_numerics(&r);
         let scheduling = Scheduling::read_fields(&r);
         let claims = ClaimSection::read(&r);
+        let figures = FigureSection::read(&r);
 
         // Unknown keys are reported first: a misspelt section explains what is missing because of it.
         r.refuse_unknown_keys()?;
@@ -207,6 +210,7 @@ impl Spec {
             scales: find_scales(&source.text, &source.settings),
             grid,
             claims,
+            figures,
         })
     }
 
