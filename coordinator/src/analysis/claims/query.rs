@@ -32,6 +32,8 @@ pub struct ClaimVerdicts {
     pub claim: Claim,
     /// The cells, in words; empty if the sweep has one cell.
     pub cells: String,
+    /// The cell, if the effect is that of one.
+    pub cell: Option<CellIndex>,
     /// The region, in words.
     pub region: String,
     /// Whether the claim came after the launch.
@@ -140,6 +142,10 @@ impl ClaimQuery {
         ClaimVerdicts {
             claim: claim.clone(),
             cells: describe_cells(spec, claim, effect),
+            cell: match effect.cells[..] {
+                [only] => Some(only),
+                _ => None,
+            },
             region: describe_region(claim),
             is_post_hoc: self.is_post_hoc,
             judged,

@@ -1,7 +1,9 @@
 //! `Verdict`: what the rows of a sweep say about its claims.
 
 use ergodic_common::ErrorCode;
-use ergodic_common::spec::MAX_TEXT_BYTES;
+use ergodic_common::ids::ClaimsHash;
+use ergodic_common::quantity::ClaimRegion;
+use ergodic_common::spec::{MAX_TEXT_BYTES, SpecSource};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
@@ -25,11 +27,11 @@ impl SweepApi {
 
         let snapshot = self.find_snapshot(&request.sweep).await?;
         let _permit = self.acquire_for_cells(&snapshot, 0).await?;
+        let claims_hash = self.hash_claims(&request).await?;
         let verdicts = self
             .read_rows(&snapshot, move |rows| {
-                // Without a file, the claims are those of the sweep.
-                let is_file = !(request.file.is_empty() && request.claims.is_empty());
-                let file = is_file.then_some((request.file.as_str(), request.claims.as_str()));
+                let file = names_claims(&request)
+                    .then_some((request.file.as_str(), request.claims.as_str()));
                 ClaimQuery::new(rows.spec, file)?.judge(rows)
             })
             .await?;
@@ -42,18 +44,45 @@ impl SweepApi {
             trials: snapshot.trials,
             data: snapshot.data_provenance,
             numerics: snapshot.spec.numerics.clone(),
+            seed: snapshot.spec.seed,
+            scale: snapshot.spec.scales.chosen.clone().unwrap_or_default(),
+            claims_hash: claims_hash.map_or_else(Vec::new, |hash| hash.to_vec()),
         })
     }
+
+    /// The hash of the claims that are judged.
+    async fn hash_claims(
+        &self,
+        request: &v1::VerdictRequest,
+    ) -> Result<Option<ClaimsHash>, Status> {
+        let source = if names_claims(request) {
+            SpecSource {
+                text: request.claims.clone(),
+                ..SpecSource::default()
+            }
+        } else {
+            self.with_sweep(&request.sweep, |_, sweep| sweep.record.source.clone())
+                .await?
+        };
+        Ok(source.compute_claims_hash())
+    }
+}
+
+/// Whether claims are sent along. Without them, those of the sweep are judged.
+fn names_claims(request: &v1::VerdictRequest) -> bool {
+    !(request.file.is_empty() && request.claims.is_empty())
 }
 
 fn to_claim_row(found: ClaimVerdicts) -> v1::ClaimRow {
     let ClaimVerdicts {
         claim,
         cells,
+        cell,
         region,
         is_post_hoc,
         judged,
     } = found;
+    let [region_low, region_high] = region_ends(claim.region);
     let verdict = match judged.verdict {
         ClaimVerdict::Agrees => v1::Verdict::Agrees,
         ClaimVerdict::Disagrees => v1::Verdict::Disagrees,
@@ -76,5 +105,22 @@ fn to_claim_row(found: ClaimVerdicts) -> v1::ClaimRow {
         needed: judged.needed,
         post_hoc: is_post_hoc,
         note: judged.notes.join("; "),
+        alpha: claim.alpha,
+        cell: cell.map(|cell| cell.0),
+        region_low,
+        region_high,
+        region_outside: matches!(claim.region, Some(ClaimRegion::Outside(..))),
+    }
+}
+
+/// The lower and the upper end of a region, as far as it has them.
+fn region_ends(region: Option<ClaimRegion>) -> [Option<f64>; 2] {
+    match region {
+        Some(ClaimRegion::Within(low, high) | ClaimRegion::Outside(low, high)) => {
+            [Some(low), Some(high)]
+        }
+        Some(ClaimRegion::Above(low)) => [Some(low), None],
+        Some(ClaimRegion::Below(high)) => [None, Some(high)],
+        None => [None, None],
     }
 }
