@@ -6,7 +6,9 @@ mod papers;
 use proptest::prelude::*;
 
 use super::axis::{AxisScale, LevelSpacing};
-use super::curves::{CurveSeries, CurvesPlot, MeanCurve, MeanPoint, SeriesColour};
+use super::curves::{
+    CurveOverlays, CurveSeries, CurveShape, CurvesPlot, MeanCurve, MeanPoint, SeriesColour,
+};
 use super::differences::DifferenceRow;
 use super::heatmap::{CountedTrials, Heatmap, HeatmapCell};
 use super::scene::{Anchor, Area, Mark, SceneShape, SceneText};
@@ -203,7 +205,7 @@ fn curves_of(lines: usize, log: bool) -> CurvesPlot {
         panels: Vec::new(),
         notes: vec!["Without a curve: 1e38 (all 12 diverged).".to_owned()],
         log,
-        log_x: false,
+        ..CurvesPlot::default()
     }
 }
 

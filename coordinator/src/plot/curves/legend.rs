@@ -1,9 +1,9 @@
 //! The legend of curves: at their right, or below them where that would leave too little space.
 
-use super::{CurvesPlot, DrawnCurves, font};
+use super::{CurveShape, CurvesPlot, DrawnCurves, font};
 use crate::plot::colour::{GREY, INK};
 use crate::plot::frame::{self, PlotSheet, SMALL_TEXT_SIZE, TEXT_SIZE};
-use crate::plot::scene::{Anchor, Area, Scene};
+use crate::plot::scene::{Anchor, Area, Fill, Scene};
 
 const SAMPLE_WIDTH: f64 = 22.0;
 /// Space between a sample of a line and its name.
@@ -145,10 +145,19 @@ impl DrawnCurves<'_> {
     }
 
     fn draw_entry(&self, scene: &mut Scene, series: usize, (left, y): (f64, f64), label: &str) {
-        scene.add_line(
-            vec![(left, y), (left + SAMPLE_WIDTH, y)],
-            self.stroke_of(series),
-        );
+        match self.curves.shape {
+            CurveShape::Lines => scene.add_line(
+                vec![(left, y), (left + SAMPLE_WIDTH, y)],
+                self.stroke_of(series),
+            ),
+            CurveShape::Points => {
+                let fill = Fill {
+                    colour: self.colour_of(series),
+                    opacity: 1.0,
+                };
+                scene.add_circle((left + SAMPLE_WIDTH / 2.0, y), 3.0, Some(fill), None);
+            }
+        }
         scene.add_text(
             (left + SAMPLE_WIDTH + SAMPLE_GAP, y + TEXT_SIZE * 0.36),
             label,

@@ -1,7 +1,10 @@
-//! Mean curves over steps, each with its band or its single trials.
+//! Mean curves over steps, each with its band or its single trials; or effects over a quantity, each with its interval.
 
 mod legend;
+mod overlays;
 mod scales;
+
+pub use overlays::CurveOverlays;
 
 use super::axis::AxisScale;
 use super::clip::{clip_line, clip_polygon, is_within};
@@ -58,6 +61,16 @@ pub struct CurveSeries {
     pub dash: usize,
 }
 
+/// How means are drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CurveShape {
+    /// As a line, with a band.
+    #[default]
+    Lines,
+    /// As a dot each, with a bar.
+    Points,
+}
+
 /// The curves of one metric.
 #[derive(Debug, Clone, Default)]
 pub struct CurvesPlot {
@@ -79,6 +92,17 @@ pub struct CurvesPlot {
     pub log: bool,
     /// Whether the horizontal axis is logarithmic.
     pub log_x: bool,
+    /// How means are drawn.
+    pub shape: CurveShape,
+    /// What is drawn beside the curves.
+    pub overlays: CurveOverlays,
+}
+
+impl CurvesPlot {
+    /// Whether the scales have a place for a value.
+    fn has_place(&self, x: f64, value: f64) -> bool {
+        value.is_finite() && (!self.log || value > 0.0) && (!self.log_x || x > 0.0)
+    }
 }
 
 /// Maximum number of series that can be distinguished: each colour in three line styles.
@@ -102,6 +126,7 @@ pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, Strin
     let mut notes = curves.notes.clone();
     notes.extend(describe_left_out_points(curves));
     notes.extend(scales.notes.iter().cloned());
+    notes.extend(curves.overlays.notes.iter().cloned());
 
     let width = look.resolve_width(PREFERRED_WIDTH) - 70.0;
     let legend = CurveLegend::new(curves, look.resolve_width(PREFERRED_WIDTH));
@@ -203,16 +228,15 @@ fn drawable_curves(curves: &CurvesPlot) -> Result<Vec<MeanCurve>, String> {
         return Err(message);
     }
 
-    let has_place = |x: f64, value: f64| {
-        value.is_finite() && (!curves.log || value > 0.0) && (!curves.log_x || x > 0.0)
-    };
     let lines: Vec<MeanCurve> = curves
         .lines
         .iter()
         .map(|line| {
-            let points = line.points.iter().filter(|p| has_place(p.x, p.mean));
+            let points = line.points.iter().filter(|p| curves.has_place(p.x, p.mean));
             let trials = line.trials.iter().map(|trial| {
-                let kept = trial.iter().filter(|(x, value)| has_place(*x, *value));
+                let kept = trial
+                    .iter()
+                    .filter(|(x, value)| curves.has_place(*x, *value));
                 kept.copied().collect()
             });
             MeanCurve {
@@ -253,16 +277,21 @@ impl DrawnCurves<'_> {
         frame::draw_ticks_below(scene, at.area, &self.scales.x, at.label_overhang);
         frame::draw_left_ticks(scene, at.area, &self.scales.y, &ticks, at.is_first);
 
+        self.draw_region(scene, at.area);
+        self.draw_guides(scene, at.area);
+
         let lines = || self.lines.iter().filter(|line| line.panel == panel);
         let place = |x: f64, value: f64| self.place(at.area, x, value);
         for line in lines() {
-            if line.trials.is_empty() {
+            if self.curves.shape == CurveShape::Points {
+                self.draw_points(scene, line, at.area);
+            } else if line.trials.is_empty() {
                 self.draw_band(scene, line, at.area, &place);
             } else {
                 self.draw_trials(scene, line, at.area, &place);
             }
         }
-        for line in lines() {
+        for line in lines().filter(|_| self.curves.shape == CurveShape::Lines) {
             self.draw_mean_line(scene, line, at.area, &place);
         }
 

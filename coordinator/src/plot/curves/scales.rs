@@ -1,6 +1,6 @@
 //! The scales of curves, which a few wide bands or far curves do not stretch.
 
-use super::{CurvesPlot, MeanCurve, MeanPoint};
+use super::{CurveShape, CurvesPlot, MeanCurve, MeanPoint};
 use crate::plot::axis::AxisScale;
 use crate::plot::clip::{clip_line, clip_polygon, is_within};
 use crate::plot::robust::find_robust_range;
@@ -25,6 +25,10 @@ pub(super) fn choose_scales(
     lines: &[MeanCurve],
     look: &PlotStyle,
 ) -> Result<CurveScales, String> {
+    if curves.shape == CurveShape::Points {
+        return Ok(choose_point_scales(curves, lines));
+    }
+
     let x = look.x_limits.apply_to_axis(
         choose_x_scale(lines, curves.log_x),
         find_range(places_of(lines)),
@@ -47,6 +51,22 @@ pub(super) fn choose_scales(
         check_curves_shown(lines, &scales)?;
     }
     Ok(scales)
+}
+
+/// Space between points and the frame, relative to the frame.
+const POINT_PADDING: f64 = 0.06;
+
+/// The scales that contain all points, their intervals and the ends of the region.
+fn choose_point_scales(curves: &CurvesPlot, lines: &[MeanCurve]) -> CurveScales {
+    let [first, last] = find_range(places_of(lines));
+    let values = values_of(lines).chain(curves.overlays.region_ends());
+    let shown = values.filter(|value| curves.has_place(1.0, *value));
+    let [low, high] = find_range(shown);
+    CurveScales {
+        x: AxisScale::from_range(first, last, curves.log_x).with_padding(POINT_PADDING),
+        y: AxisScale::from_range(low, high, curves.log).with_padding(POINT_PADDING),
+        notes: Vec::new(),
+    }
 }
 
 /// The scales without limits of values.

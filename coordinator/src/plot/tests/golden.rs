@@ -121,6 +121,49 @@ fn curve_facets() -> CurvesPlot {
     curves
 }
 
+/// Curves with the moments of a schedule and a theory.
+fn curves_with_theory() -> CurvesPlot {
+    let places = (1..=30).map(|step| 10.0 * f64::from(step));
+    CurvesPlot {
+        overlays: CurveOverlays {
+            guides: vec![places.map(|x| (x, 20.0 / x)).collect()],
+            marks: vec![150.0],
+            region: None,
+            notes: vec!["Dashed curves: 20/x.".to_owned()],
+        },
+        ..curves_of(3, true)
+    }
+}
+
+/// Effects of a claim in cells of two kinds over three decades, one without an interval.
+fn effects() -> CurvesPlot {
+    let point = |at: usize, series: usize| {
+        let x = 1e-4 * libm::pow(10.0, at as f64 / 2.0);
+        let mean = 1.0 + 0.1 * noise(20 * series + at) + 0.05 * series as f64;
+        MeanPoint {
+            x,
+            mean,
+            interval: (at != 3).then_some((mean - 0.04, mean + 0.05)),
+        }
+    };
+    let mut curves = curves_of(2, false);
+    for (series, line) in curves.lines.iter_mut().enumerate() {
+        line.points = (0..7).map(|at| point(at, series)).collect();
+    }
+    CurvesPlot {
+        metric: "ratio of settling times".to_owned(),
+        x_name: "intrinsic_lr".to_owned(),
+        log_x: true,
+        shape: CurveShape::Points,
+        overlays: CurveOverlays {
+            guides: vec![vec![(1e-4, 1.0), (0.1, 1.1)]],
+            region: Some((0.85, 1.2)),
+            ..CurveOverlays::default()
+        },
+        ..curves
+    }
+}
+
 /// Rows of which one has a difference far from all others.
 fn far_pairs() -> Vec<DifferenceRow> {
     let mut pairs = pairs_of(4);
@@ -144,6 +187,8 @@ fn pictures_of_width(width: f64) -> Vec<NamedPicture> {
         ("curves", curves_of(4, false)),
         ("curves-trials", ordered_curves()),
         ("curves-facets", curve_facets()),
+        ("curves-theory", curves_with_theory()),
+        ("effects", effects()),
     ];
     let named = |name: &str| format!("{name}-{width}");
 
