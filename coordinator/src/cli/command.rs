@@ -12,7 +12,9 @@ use super::dispatch::ErgodicCli;
 pub(super) const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Run",
-        &["run", "plan", "init", "docs", "launch", "watch", "replay"],
+        &[
+            "run", "verify", "plan", "init", "docs", "launch", "watch", "replay",
+        ],
     ),
     (
         "Steer",

@@ -18,7 +18,7 @@ use crate::client::export::command as export;
 use crate::client::{report, sql};
 use crate::restore;
 use crate::server::serve_command as serve;
-use crate::standalone::{replay, rm, run};
+use crate::standalone::{replay, rm, run, verify};
 
 /// Sweeps of repeated trainings, on every machine you can spare.
 #[derive(Debug, Parser)]
@@ -38,6 +38,11 @@ pub(super) struct ErgodicCli {
 pub(super) enum CliCommand {
     /// Run a sweep on this machine, with a coordinator and workers, and print its table
     Run(run::RunArgs),
+    /// Run what is missing of one or more experiments on this machine, and judge the claims in their files
+    ///
+    /// Exits with 0 if all claims agree, with 7 if one disagrees, with 8 if none does but some are not decided, and with 1 if all
+    /// agree but some trials failed.
+    Verify(verify::VerifyArgs),
     /// Check a sweep file and show its cells, trials and data; stores nothing
     Plan(plan::PlanArgs),
     /// Write a commented sweep file to start from
@@ -134,6 +139,7 @@ pub(super) async fn dispatch_command(
 ) -> Result<CommandOutcome, UserError> {
     match command {
         CliCommand::Run(args) => run::run_standalone(args).await,
+        CliCommand::Verify(args) => verify::run_verify(args).await,
         CliCommand::Plan(args) => plan::run_plan(args).await,
         CliCommand::Init(args) => init::run_init(&args),
         CliCommand::Docs(args) => docs::run_docs(&args),

@@ -26,6 +26,7 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
         "missing arguments",
         &[
             "run",
+            "verify",
             "launch",
             "status",
             "explain",
@@ -49,7 +50,13 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
     ),
     (
         "surplus arguments",
-        &["list a", "status a b", "extend a b c", "explain a 0/0 b"],
+        &[
+            "list a",
+            "verify a b",
+            "status a b",
+            "extend a b c",
+            "explain a 0/0 b",
+        ],
     ),
     (
         "options that need another one",
@@ -77,6 +84,7 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
         &[
             "run a.toml --workers 0",
             "run a.toml --slots 4097",
+            "verify a --workers 0",
             "extend a --repeats 0",
             "replay a 0/0 --threads 257",
             "table a --top 0",

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use ergodic_common::ids::SweepId;
+use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_proto::status::UserError;
 
 use super::Client;
@@ -104,4 +105,22 @@ pub struct MetricArgs {
     /// Level of the confidence intervals, in percent
     #[arg(long, default_value_t = 95.0, value_name = "PERCENT")]
     pub level: f64,
+}
+
+/// What is changed of a sweep file as it is read.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SettingArgs {
+    /// Override a field, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// Choose a scale of the file, one of its tables [scale.NAME]
+    #[arg(long, value_name = "NAME")]
+    pub scale: Option<String>,
+}
+
+impl SettingArgs {
+    /// The settings, with the choice of the scale.
+    pub fn resolve(&self) -> Vec<String> {
+        settings_with_scale(&self.settings, self.scale.as_deref())
+    }
 }

@@ -26,6 +26,8 @@ pub mod status_text;
 pub mod store_access;
 pub mod sweep_file;
 pub mod sweep_set;
+pub mod utc;
+pub mod verdicts;
 pub mod wait_reason;
 
 pub use connect::{Client, START_TIMEOUT};

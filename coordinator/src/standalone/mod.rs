@@ -1,8 +1,10 @@
-//! Processes on this machine: `run` with its embedded coordinator and workers, `replay`, and `rm`, which can start such a
-//! coordinator.
+//! Processes on this machine: `run` and `verify` with an embedded coordinator and workers, `replay`, and `rm`, which can start
+//! such a coordinator.
 
+mod local_workers;
 pub mod replay;
 pub mod rm;
 pub mod run;
 mod run_source;
 pub mod sweeps;
+pub mod verify;

@@ -10,7 +10,7 @@ use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::run::start_embedded_coordinator;
+use super::local_workers::start_embedded_coordinator;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
 use crate::client::args::ConnectionArgs;

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use clap::Args;
 use ergodic_common::spec::measured_value::MeasuredValueError;
-use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
+use crate::client::args::SettingArgs;
 use crate::client::render::TextFormat;
 use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 
@@ -19,12 +19,9 @@ pub struct RunSourceArgs {
     /// The sweep file; or, with --store, an unfinished sweep in that store: its name, its id, or a unique prefix of the id
     #[arg(value_name = "SPEC|ID")]
     pub what: String,
-    /// Override a field, as in train.epochs=5; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<String>,
-    /// Choose a scale of the file, one of its tables [scale.NAME]
-    #[arg(long, value_name = "NAME")]
-    pub scale: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub change: SettingArgs,
 }
 
 /// The table that `ergodic run` prints at the end.
@@ -62,8 +59,7 @@ pub(super) fn read_run_source(
     table: &RunTableArgs,
     dir: Option<&Path>,
 ) -> Result<(RunSource, String), UserError> {
-    let settings = settings_with_scale(&source.settings, source.scale.as_deref());
-    let file = match read_sweep_file(&source.what, &settings) {
+    let file = match read_sweep_file(&source.what, &source.change.resolve()) {
         Err(_) if is_stored_sweep(&source.what, dir) => {
             return Ok((RunSource::Stored(source.what.clone()), String::new()));
         }
@@ -91,7 +87,7 @@ fn is_stored_sweep(what: &str, dir: Option<&Path>) -> bool {
 pub(super) fn check_numerics(numerics: &str) -> Result<(), UserError> {
     if numerics != CPU_F32 {
         let message = format!(
-            "numerics: the workers that `ergodic run` starts compute {CPU_F32}, not {numerics}: use `ergodic serve`, a worker \
+            "numerics: the workers that this command starts compute {CPU_F32}, not {numerics}: use `ergodic serve`, a worker \
              of that class and `ergodic launch`"
         );
         return Err(UserError::new(ErrorCode::BadInput, message));

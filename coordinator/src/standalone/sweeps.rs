@@ -76,9 +76,7 @@ async fn launch_or_resume(
     spec: Spec,
     mode: LaunchMode,
 ) -> Result<StartedSweep, UserError> {
-    upload_files(client, file).await?;
-    let request = request_as_user(build_launch_request(file, &spec, mode));
-    let launched = server.launch_read_sweep(request, spec).await?;
+    let launched = launch_file(client, server, file, spec, mode).await?;
     report_data(&launched)?;
     let lines = format_reused_results(&launched);
 
@@ -90,6 +88,19 @@ async fn launch_or_resume(
     }
 
     Ok(StartedSweep { status, is_new })
+}
+
+/// Uploads the files of a sweep whose file has been read as `spec`, and launches it.
+pub(super) async fn launch_file(
+    client: &mut Client,
+    server: &RunningServer,
+    file: &SweepFile,
+    spec: Spec,
+    mode: LaunchMode,
+) -> Result<v1::LaunchResponse, UserError> {
+    upload_files(client, file).await?;
+    let request = request_as_user(build_launch_request(file, &spec, mode));
+    server.launch_read_sweep(request, spec).await
 }
 
 /// Resumes a sweep in the store, given its name, its id or a prefix of the id.
@@ -213,7 +224,7 @@ fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>,
 mod tests {
     use ergodic_common::spec::SpecSource;
 
-    use crate::standalone::run::start_embedded_coordinator;
+    use crate::standalone::local_workers::start_embedded_coordinator;
     use crate::standalone::sweeps::*;
 
     #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,6 @@ use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_count;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
@@ -17,7 +16,7 @@ use super::table::{TableQueryArgs, TableView, query_table_text};
 use super::watch::follow_until_interrupt;
 use crate::app::{CommandOutcome, print_output, print_unpaged};
 use crate::client::Client;
-use crate::client::args::{ConnectionArgs, DEFAULT_COORDINATOR};
+use crate::client::args::{ConnectionArgs, DEFAULT_COORDINATOR, SettingArgs};
 use crate::client::last_run::LastRun;
 use crate::client::latest::request_as_user;
 use crate::client::query::incomplete_response;
@@ -31,12 +30,9 @@ use crate::client::sweep_set::SweepSet;
 pub struct LaunchArgs {
     /// The sweep file
     pub spec: String,
-    /// Override a field, as in train.epochs=5; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<String>,
-    /// Choose a scale of the file, one of its tables [scale.NAME]
-    #[arg(long, value_name = "NAME")]
-    pub scale: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub change: SettingArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionArgs,
@@ -53,8 +49,7 @@ pub struct LaunchArgs {
 /// # Errors
 /// The sweep file cannot be used, the sweep was refused, or nobody answers.
 pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
-    let settings = settings_with_scale(&args.settings, args.scale.as_deref());
-    let file = read_sweep_file(&args.spec, &settings)?;
+    let file = read_sweep_file(&args.spec, &args.change.resolve())?;
     let mut client = args.connection.connect().await?;
     let mode = if args.again {
         LaunchMode::All

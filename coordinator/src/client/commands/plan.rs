@@ -14,15 +14,17 @@ use ergodic_common::Spec;
 use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
 use ergodic_common::number_format::{format_count, format_shortest, format_significant};
+use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::settle_new_sweep;
 use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_proto::status::UserError;
-pub use named_files::NamedFiles;
-use named_files::inspect_named_files;
+use named_files::{DatasetPlace, inspect_named_files};
+pub use named_files::{NamedFiles, check_local_files};
 use serde_json::json;
 
 use crate::app::{CommandOutcome, print_output};
+use crate::client::args::SettingArgs;
 use crate::client::render::TextFormat;
 use crate::client::status_text::format_duration;
 use crate::client::sweep_file::{read_launch_spec, read_sweep_file};
@@ -35,12 +37,9 @@ const MAX_LISTED_CLASSES: usize = 20;
 pub struct PlanArgs {
     /// The sweep file
     pub spec: String,
-    /// Override a field of the file, as in train.epochs=5; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<String>,
-    /// Choose a scale of the file, one of its tables [scale.NAME]
-    #[arg(long, value_name = "NAME")]
-    pub scale: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub change: SettingArgs,
     /// Directory with datasets, to check the one that the sweep names
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -57,18 +56,17 @@ pub struct PlanArgs {
 /// # Errors
 /// The sweep file or its data cannot be used.
 pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
-    let settings = settings_with_scale(&args.settings, args.scale.as_deref());
-    let file = read_sweep_file(&args.spec, &settings)?;
+    let file = read_sweep_file(&args.spec, &args.change.resolve())?;
     let mut spec = read_launch_spec(&file.source)?;
     check_other_scales(&args, &spec)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
-    let named = inspect_named_files(
-        &file,
-        &spec,
-        args.data_dir.as_deref(),
-        args.coordinator.as_deref(),
-    )?;
+    let place = DatasetPlace {
+        data_dir: args.data_dir.as_deref(),
+        coordinator: args.coordinator.as_deref(),
+        is_run_here: false,
+    };
+    let named = inspect_named_files(&file, &spec, place)?;
     let costs = find_class_costs(&file.source, &spec).await;
     print_output(render_plan(&spec, &named, &costs, args.format))
 }
@@ -76,7 +74,7 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
 /// Checks the file under each scale that is not chosen.
 fn check_other_scales(args: &PlanArgs, spec: &Spec) -> Result<(), UserError> {
     for scale in spec.scales.others() {
-        let settings = settings_with_scale(&args.settings, Some(scale));
+        let settings = settings_with_scale(&args.change.settings, Some(scale));
         read_sweep_file(&args.spec, &settings)
             .and_then(|file| read_launch_spec(&file.source))
             .map_err(|error| {
@@ -108,6 +106,33 @@ pub fn render_plan(
     match format {
         TextFormat::Json => render_json_plan(spec, &classes, named, costs),
         _ => render_human_plan(spec, &classes, named, costs),
+    }
+}
+
+/// What a sweep would cost.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedCost {
+    /// Number of cells.
+    pub cells: u64,
+    /// Number of trials, or the maximum.
+    pub trials: u64,
+    /// Seconds of one core.
+    pub core_seconds: f64,
+    /// Whether the speed of this machine was measured for it.
+    pub is_measured: bool,
+}
+
+/// Estimates the cost of a sweep on this machine, whose speed is measured if it is not known.
+pub async fn estimate_cost(source: &SpecSource, spec: &Spec) -> PlannedCost {
+    let mut spec = spec.clone();
+    let _ = settle_new_sweep(&mut spec);
+    let classes = plan_classes(&spec);
+    let speeds = find_class_speeds(source, &spec).await;
+    PlannedCost {
+        cells: spec.grid.cell_count(),
+        trials: planned_trials(&spec),
+        core_seconds: estimate_core_seconds(&spec, &classes, &speeds),
+        is_measured: !speeds.is_assumed(),
     }
 }
 

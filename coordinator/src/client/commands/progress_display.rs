@@ -23,13 +23,19 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct ProgressDisplay {
     bar: Option<ProgressBar>,
     source: StatusSource,
+    /// What lines begin with.
+    prefix: String,
     last_line: Option<Instant>,
     last_notes: Vec<String>,
 }
 
 impl ProgressDisplay {
-    /// A display that is redrawn on a terminal, and made of lines elsewhere.
-    pub(super) fn new(source: StatusSource) -> Self {
+    /// A display that is redrawn on a terminal, and made of lines elsewhere. They begin with the title, unless it is empty.
+    pub(super) fn new(source: StatusSource, title: &str) -> Self {
+        let prefix = match title {
+            "" => String::new(),
+            title => format!("{title}: "),
+        };
         let bar = can_redraw_stderr().then(|| {
             let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -37,6 +43,7 @@ impl ProgressDisplay {
         Self {
             bar,
             source,
+            prefix,
             last_line: None,
             last_notes: Vec::new(),
         }
@@ -53,12 +60,17 @@ impl ProgressDisplay {
             Some(bar) => {
                 bar.set_length(expected_trials(status));
                 bar.set_position(count_done_trials(status));
-                bar.set_message(render_progress(status, self.source, grid, notes));
+                let progress = render_progress(status, self.source, grid, notes);
+                bar.set_message(match self.prefix.as_str() {
+                    "" => progress,
+                    prefix => format!("{}\n{progress}", prefix.trim_end()),
+                });
             }
             None if self.is_line_due() || self.last_notes != notes => {
                 self.last_line = Some(Instant::now());
                 self.last_notes = notes.to_vec();
-                print_stderr_line(&format_progress_line(status, self.source, notes));
+                let line = format_progress_line(status, self.source, notes);
+                print_stderr_line(&format!("{}{line}", self.prefix));
             }
             None => {}
         }
@@ -90,7 +102,8 @@ impl ProgressDisplay {
 
         let state = status_word(status);
         print_stderr_line(&format!(
-            "{state}: {}/{}  {}",
+            "{}{state}: {}/{}  {}",
+            self.prefix,
             count_done_trials(status),
             format_count(status.trials, "trial"),
             format_incomplete_counts(status)

@@ -1,12 +1,14 @@
 //! `ergodic update`: the priority and weight of a sweep.
 
 use clap::Args;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::status::render_status;
 use super::steer::send_steer;
 use crate::app::{CommandOutcome, print_output};
+use crate::client::Client;
 use crate::client::args::SweepToChange;
 use crate::client::render::TextFormat;
 
@@ -43,4 +45,25 @@ pub async fn run_update(args: UpdateArgs) -> Result<CommandOutcome, UserError> {
     };
     let status = send_steer(&mut client, request).await?;
     print_output(render_status(&status, TextFormat::Table))
+}
+
+/// Priorities that a sweep can have.
+pub const PRIORITY_RANGE: std::ops::RangeInclusive<i32> = -100..=100;
+
+/// Changes the priority of a sweep.
+///
+/// # Errors
+/// There is no such sweep, it has ended, or nobody answers.
+pub async fn set_priority(
+    client: &mut Client,
+    sweep: &SweepId,
+    priority: i32,
+) -> Result<(), UserError> {
+    let request = v1::SteerRequest {
+        sweep: sweep.to_string(),
+        steering: v1::Steering::Share.into(),
+        priority: Some(priority),
+        weight: None,
+    };
+    send_steer(client, request).await.map(drop)
 }

@@ -109,7 +109,19 @@ pub async fn follow_sweep(
     client: &mut Client,
     sweep: &SweepId,
 ) -> Result<v1::SweepStatus, UserError> {
-    let mut progress = ProgressDisplay::new(StatusSource::of_client(client));
+    follow_titled_sweep(client, sweep, "").await
+}
+
+/// Watches a sweep to its end, one of several: its progress begins with a title, unless that is empty.
+///
+/// # Errors
+/// As for [`follow_sweep`].
+pub async fn follow_titled_sweep(
+    client: &mut Client,
+    sweep: &SweepId,
+    title: &str,
+) -> Result<v1::SweepStatus, UserError> {
+    let mut progress = ProgressDisplay::new(StatusSource::of_client(client), title);
     let mut notes = ProgressNotes::default();
     let mut away_since: Option<Instant> = None;
 

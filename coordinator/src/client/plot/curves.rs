@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::number_format::format_count;
+use ergodic_common::quantity::StepQuantity;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -18,12 +19,22 @@ use super::{
 use crate::client::render::{AxisFormats, check_cells_found, exact_value};
 use crate::client::sweep_set::SweepSet;
 use crate::plot::Scene;
-use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};
+use crate::plot::curves::{self, CurveOverlays, CurvesPlot, MeanCurve, MeanPoint};
+
+/// What a figure of a sweep file has beyond the options of `ergodic plot`.
+#[derive(Default)]
+pub(super) struct CurveFrame {
+    /// What is drawn beside the curves.
+    pub(super) overlays: CurveOverlays,
+    /// The horizontal axis in place of `--x`: its name, the grid of the only sweep, and the quantity.
+    pub(super) x: Option<(String, SweepGrid, StepQuantity)>,
+}
 
 pub(super) async fn draw_curves(
     client: &mut Client,
     sweeps: &SweepSet,
     figure: &FigureArgs,
+    frame: CurveFrame,
 ) -> Result<Scene, UserError> {
     let by = figure.grouping_axes();
     let selection = figure.split_selection(sweeps, &by)?;
@@ -36,7 +47,12 @@ pub(super) async fn draw_curves(
         .rows
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
-    let (units, trials) = query_units_and_trials(client, sweeps, figure, &table, cells).await?;
+    let (mut units, trials) = query_units_and_trials(client, sweeps, figure, &table, cells).await?;
+    let mut x_name = unit_name(figure.x.unwrap_or_default()).to_owned();
+    if let Some((name, grid, x)) = frame.x {
+        units = grid.collect_quantity(x, &table.axes, cells)?;
+        x_name = name;
+    }
     let data = CurveData {
         facet: find_facet_axis(&table, figure)?,
         points: group_points(points),
@@ -46,9 +62,10 @@ pub(super) async fn draw_curves(
     let shown = if figure.trials { "trials" } else { "95 % CI" };
     let title = format!("{}: {}, mean and {shown}", table.name, table.metric);
     let mut drawn = CurvesPlot {
-        x_name: unit_name(figure.x.unwrap_or_default()).to_owned(),
+        x_name,
         log: figure.log,
         log_x: figure.log_x,
+        overlays: frame.overlays,
         ..build_curves_plot(&table, data)
     };
     drawn

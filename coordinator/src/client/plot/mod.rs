@@ -2,16 +2,21 @@
 
 mod curve_series;
 mod curves;
+mod effect_points;
+mod file_figures;
+mod guides;
 mod maps;
 mod options;
 mod rows;
 mod single_trials;
 mod step_units;
 
+use curves::CurveFrame;
 use ergodic_common::ErrorCode;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
+pub use file_figures::draw_file_figure;
 pub use options::{FigureArgs, PlotKind};
 
 use super::Client;
@@ -39,7 +44,9 @@ pub async fn draw_scene(
         PlotKind::Heatmap | PlotKind::Scatter | PlotKind::Phase => {
             maps::draw_map(client, sweeps, figure).await
         }
-        PlotKind::Curves => curves::draw_curves(client, sweeps, figure).await,
+        PlotKind::Curves => {
+            curves::draw_curves(client, sweeps, figure, CurveFrame::default()).await
+        }
         PlotKind::Distribution => rows::draw_distribution(client, sweeps, figure).await,
         PlotKind::Pairs => {
             rows::draw_pairs(

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ergodic_common::ids::SweepId;
+use ergodic_common::quantity::{CellInputs, StepQuantity};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
@@ -16,23 +17,31 @@ use crate::client::render::{TrialCondition, exact_value};
 /// Maximum number of cells whose steps are converted.
 const MAX_CELLS: u64 = 1_000_000;
 
+/// Steps at which the quantities of cells that are pooled are compared.
+const COMPARED_STEPS: [f64; 2] = [1.0, 1000.0];
+
 /// How many units a step of each curve is.
 pub(super) enum StepUnits {
     /// Steps themselves.
     Steps,
     /// The units per step, by the exact values of a curve's axes.
     PerCurve(HashMap<Vec<String>, f64>),
+    /// A quantity of steps, and what it needs to know of a cell of each curve.
+    Quantity(StepQuantity, HashMap<Vec<String>, CellInputs>),
 }
 
 impl StepUnits {
     /// The units of a curve after some steps.
     pub(super) fn convert_step(&self, curve: &[String], step: u64) -> f64 {
-        let per_step = match self {
-            Self::Steps => 1.0,
+        let step = step as f64;
+        match self {
+            Self::Steps => step,
             // Every curve has a cell, which the sweep file has, too.
-            Self::PerCurve(units) => units.get(curve).copied().unwrap_or(f64::NAN),
-        };
-        step as f64 * per_step
+            Self::PerCurve(units) => step * units.get(curve).copied().unwrap_or(f64::NAN),
+            Self::Quantity(x, cells) => cells
+                .get(curve)
+                .map_or(f64::NAN, |cell| x.value_at(cell, step)),
+        }
     }
 }
 
@@ -138,6 +147,44 @@ impl SweepGrid {
         }
 
         Ok(StepUnits::PerCurve(units))
+    }
+
+    /// Finds a cell of each curve, whose axes are `axes`, for the values of `x`. `cells` is the condition that cells meet.
+    ///
+    /// # Errors
+    /// A curve pools cells with different values, or the sweep has too many cells.
+    pub(super) fn collect_quantity(
+        &self,
+        x: StepQuantity,
+        axes: &[String],
+        cells: &str,
+    ) -> Result<StepUnits, UserError> {
+        let condition = TrialCondition::parse(cells, &self.axis_names())?;
+        let positions = self.find_axes(axes);
+        let mut known: HashMap<Vec<String>, CellInputs> = HashMap::new();
+        for cell in self.spec.grid.iter() {
+            let values = self.cell_values(cell);
+            let inputs = x.cell_inputs(&self.spec.grid, cell);
+            let Some(inputs) = inputs.filter(|_| condition.is_met_by(&values)) else {
+                continue;
+            };
+
+            let curve = positions.iter().map(|at| exact_value(&values[*at]));
+            let curve: Vec<String> = curve.collect();
+            let first = known.entry(curve.clone()).or_insert_with(|| inputs.clone());
+            if COMPARED_STEPS
+                .iter()
+                .any(|step| x.value_at(first, *step) != x.value_at(&inputs, *step))
+            {
+                return Err(bad_input_error(format!(
+                    "x: the curve of {} pools cells in which it differs: name the axis that it depends on in by or facet, or select \
+                     cells with where",
+                    curve.join(" · ")
+                )));
+            }
+        }
+
+        Ok(StepUnits::Quantity(x, known))
     }
 
     fn units_per_step(

@@ -17,13 +17,17 @@ use page::ReportPage;
 
 use super::Client;
 use super::args::SweepTarget;
-use super::plot::{FigureArgs, MAX_CURVES, PlotKind, check_plot_size, draw_scene, varying_axes};
+use super::plot::{
+    FigureArgs, MAX_CURVES, PlotKind, check_plot_size, draw_file_figure, draw_scene, varying_axes,
+};
 use super::query::{PinnedSweepFile, query_status, query_sweep_file, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
 use super::status_text::{count_done_trials, format_audit_status, format_duration, state_word};
 use super::sweep_set::SweepSet;
+use super::utc::format_utc;
+use super::verdicts::{format_verdict_counts, query_verdicts};
 use crate::app::{CommandOutcome, print_output};
-use crate::plot::svg;
+use crate::plot::{Scene, svg};
 
 /// Maximum number of rows of a table on the page.
 const MAX_ROWS: usize = 200;
@@ -137,13 +141,14 @@ async fn report_sweep(
     let id = status.sweep_id();
     let file = query_sweep_file(client, &id).await?;
     let trials = query_trials(client, &id, &[]).await?;
-    let sweep = SweepSet::of_one(id);
+    let sweep = SweepSet::of_one(id.clone());
     let metrics = trials
         .first()
         .map(|page| page.metrics.clone())
         .unwrap_or_default();
 
     page.add_heading(&sweep_title(status), &format_status_line(status));
+    report_claims(client, &id, &file.source, page).await?;
 
     // The sweep's own metric comes first, because it ranks the cells.
     let (main, others): (Vec<String>, Vec<String>) = metrics
@@ -164,6 +169,44 @@ async fn report_sweep(
     page.add_facts(&collect_provenance(client, status, &file, &trials).await?);
 
     report_sweep_file(&file.source, page);
+    Ok(())
+}
+
+/// Adds the verdicts on the claims of a sweep, and the figures of its file, if it has any.
+async fn report_claims(
+    client: &mut Client,
+    sweep: &SweepId,
+    source: &SpecSource,
+    page: &mut ReportPage,
+) -> Result<(), UserError> {
+    let Ok(spec) = Spec::read_stored(source) else {
+        return Ok(());
+    };
+    let claims = spec
+        .claims
+        .as_ref()
+        .map_or(0, |section| section.claims.len());
+    let verdicts = match claims {
+        0 => v1::VerdictResponse::default(),
+        _ => query_verdicts(client, sweep, None).await?,
+    };
+    if claims > 0 {
+        page.add_section("Claims");
+        page.add_paragraph(&format!("{}.", format_verdict_counts(&verdicts)));
+        page.add_verdicts(&verdicts.rows);
+    }
+
+    let figures = spec
+        .figures
+        .as_ref()
+        .map_or(&[][..], |section| section.figures.as_slice());
+    if !figures.is_empty() {
+        page.add_section("Figures");
+    }
+    for figure in figures {
+        let drawn = draw_file_figure(client, sweep, &spec, figure, &verdicts).await;
+        add_drawn_figure(drawn, &format!("figure '{}'", figure.name), page)?;
+    }
     Ok(())
 }
 
@@ -303,12 +346,21 @@ async fn report_figure(
     figure: &FigureArgs,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    match draw_scene(client, sweeps, figure).await {
+    let drawn = draw_scene(client, sweeps, figure).await;
+    add_drawn_figure(drawn, plot_kind_name(figure.kind), page)
+}
+
+/// Adds a figure that could be drawn, or the reason why there is none.
+fn add_drawn_figure(
+    drawn: Result<Scene, UserError>,
+    name: &str,
+    page: &mut ReportPage,
+) -> Result<(), UserError> {
+    match drawn {
         Ok(scene) => page.add_figure(&svg::render_svg(&scene)),
         Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
             page.add_paragraph(&format!(
-                "No {}: {}.",
-                plot_kind_name(figure.kind),
+                "No {name}: {}.",
                 error.message.trim_end_matches('.')
             ));
         }
@@ -438,46 +490,4 @@ fn total_trial_seconds(trials: &[v1::TrialsResponse]) -> f64 {
     iter_trial_results(trials)
         .map(|(_, result)| result.seconds)
         .sum()
-}
-
-/// Formats `2026-11-28 04:51:29 UTC`. Converts days to dates as in Hinnant, "chrono-compatible
-/// low-level date algorithms" (2013).
-fn format_utc(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    let days = seconds / 86_400 + 719_468;
-    let time = seconds % 86_400;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
-        time / 3600,
-        time / 60 % 60,
-        time % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::client::report::*;
-
-    #[test]
-    fn seconds_are_dates() {
-        assert_eq!(format_utc(0.0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(format_utc(951_782_399.0), "2000-02-28 23:59:59 UTC");
-        assert_eq!(format_utc(951_782_400.0), "2000-02-29 00:00:00 UTC");
-        assert_eq!(format_utc(1_795_841_489.9), "2026-11-28 04:51:29 UTC");
-        assert_eq!(format_utc(4_107_542_399.0), "2100-02-28 23:59:59 UTC");
-        assert_eq!(format_utc(4_107_542_400.0), "2100-03-01 00:00:00 UTC");
-    }
 }

@@ -8,6 +8,7 @@ use crate::client::render::{
     AxisFormats, RankMarks, find_best_row, format_incomplete_counts, format_mean_and_interval,
     format_trial_statistics, render_legend,
 };
+use crate::client::verdicts::{PRINTED_COLUMNS, describe_levels, format_verdict_row};
 
 /// The style follows the reader's light or dark mode. Figures stay on white, and printed pages are
 /// white.
@@ -146,6 +147,24 @@ impl ReportPage {
             .for_each(|line| self.add_paragraph(line));
     }
 
+    /// Adds a table of verdicts on claims, and what their intervals are.
+    pub(super) fn add_verdicts(&mut self, rows: &[v1::ClaimRow]) {
+        self.add(&html! {
+            div.scroll {
+                table.data {
+                    "\n" thead { tr { @for name in PRINTED_COLUMNS { th { (Text(name)) } } } }
+                    "\n" tbody {
+                        "\n"
+                        @for row in rows {
+                            tr { @for cell in format_verdict_row(row) { td { (Text(&cell)) } } } "\n"
+                        }
+                    }
+                }
+            }
+        });
+        self.add_paragraph(&describe_levels(rows));
+    }
+
     pub(super) fn add_statistics_notes(&mut self) {
         self.add_section("Statistics");
         STATISTICS.iter().for_each(|text| self.add_paragraph(text));
@@ -204,6 +223,12 @@ mod tests {
         page.add_verbatim(bad);
         page.add_facts(&[("name", bad.to_owned())]);
 
+        page.add_verdicts(&[v1::ClaimRow {
+            claim: bad.to_owned(),
+            note: bad.to_owned(),
+            ..v1::ClaimRow::default()
+        }]);
+
         let value = v1::AxisValue {
             kind: Some(v1::axis_value::Kind::Text(bad.to_owned())),
         };
@@ -223,7 +248,7 @@ mod tests {
         let html = page.to_html();
         assert!(!html.contains('\u{1b}'), "no control character");
         assert!(
-            !html.contains("<script") && html.matches("&lt;script&gt;").count() == 9,
+            !html.contains("<script") && html.matches("&lt;script&gt;").count() == 11,
             "{html}"
         );
 

@@ -22,26 +22,51 @@ pub struct NamedFiles {
     pub checks: Vec<String>,
 }
 
-/// Reads and checks what the sweep names. `coordinator` is the one that the user named: without a folder of datasets here, they are
-/// left to it, because it reads its own.
+/// Where datasets are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DatasetPlace<'a> {
+    /// The folder of datasets here.
+    pub(super) data_dir: Option<&'a Path>,
+    /// The coordinator that the user named: without a folder of datasets here, they are left to it, because it reads its own.
+    pub(super) coordinator: Option<&'a str>,
+    /// Whether the sweep is to be run on this machine, with the datasets that are here.
+    pub(super) is_run_here: bool,
+}
+
+/// Reads and checks what a sweep names that is to be run on this machine.
+///
+/// # Errors
+/// A launch would refuse it.
+pub fn check_local_files(
+    file: &SweepFile,
+    spec: &Spec,
+    data_dir: Option<&Path>,
+) -> Result<(), UserError> {
+    let place = DatasetPlace {
+        data_dir,
+        coordinator: None,
+        is_run_here: true,
+    };
+    inspect_named_files(file, spec, place).map(drop)
+}
+
+/// Reads and checks what the sweep names.
 ///
 /// # Errors
 /// A launch would refuse it.
 pub(super) fn inspect_named_files(
     file: &SweepFile,
     spec: &Spec,
-    data_dir: Option<&Path>,
-    coordinator: Option<&str>,
+    place: DatasetPlace<'_>,
 ) -> Result<NamedFiles, UserError> {
-    let inspected = inspect_files(file, spec, data_dir, coordinator);
+    let inspected = inspect_files(file, spec, place);
     inspected.map_err(|e| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
 }
 
 fn inspect_files(
     file: &SweepFile,
     spec: &Spec,
-    data_dir: Option<&Path>,
-    coordinator: Option<&str>,
+    place: DatasetPlace<'_>,
 ) -> Result<NamedFiles, DataError> {
     let configs = spec.grid.class_configs();
     let cells = spec.grid.cell_count();
@@ -64,7 +89,8 @@ fn inspect_files(
         });
     };
     let title = name.as_str();
-    if let Some(url) = coordinator.filter(|_| is_left_to_coordinator(name, data_dir)) {
+    let is_left = is_left_to_coordinator(name, place.data_dir);
+    if let Some(url) = place.coordinator.filter(|_| is_left) {
         checks.push(format!("not {title}, which the coordinator reads"));
         return Ok(NamedFiles {
             left_to: Some(url.to_owned()),
@@ -73,7 +99,7 @@ fn inspect_files(
         });
     }
 
-    let dataset = summarize_dataset(file, spec, name, data_dir, &configs)?;
+    let dataset = summarize_dataset(file, spec, name, place, &configs)?;
     checks.push(format!("the images and labels of {title}"));
     Ok(NamedFiles {
         dataset: Some(dataset),
@@ -93,7 +119,7 @@ fn summarize_dataset(
     file: &SweepFile,
     spec: &Spec,
     name: DatasetName,
-    data_dir: Option<&Path>,
+    place: DatasetPlace<'_>,
     configs: &[TrialConfig],
 ) -> Result<DatasetSummary, DataError> {
     match name {
@@ -106,8 +132,8 @@ fn summarize_dataset(
             Dataset::decode(content)?.summarize_use(&pin.path, data.dataset_hash(), spec, configs)
         }
         name => {
-            let dataset = files::load_dataset(name, data_dir, count_needed_images(configs))
-                .map_err(|error| explain_missing_dataset(error, data_dir))?;
+            let dataset = files::load_dataset(name, place.data_dir, count_needed_images(configs))
+                .map_err(|error| explain_missing_dataset(error, place))?;
             let hash = blake3::hash(&dataset.encode_canonical());
             dataset.summarize_use(name.as_str(), hash.into(), spec, configs)
         }
@@ -115,9 +141,10 @@ fn summarize_dataset(
 }
 
 /// The error of a dataset, with how to plan the sweep where only a coordinator has it.
-fn explain_missing_dataset(error: DataError, data_dir: Option<&Path>) -> DataError {
-    match data_dir {
+fn explain_missing_dataset(error: DataError, place: DatasetPlace<'_>) -> DataError {
+    match place.data_dir {
         Some(_) => error,
+        None if place.is_run_here => error,
         None => DataError(format!(
             "{error}. If a coordinator has them, name it with --coordinator URL: it reads its own, and they are not checked here"
         )),
@@ -147,7 +174,8 @@ mod tests {
             contents: Vec::new(),
         };
 
-        let refused = inspect_named_files(&file, &spec, None, None).expect_err("it is nowhere");
+        let refused =
+            inspect_named_files(&file, &spec, DatasetPlace::default()).expect_err("it is nowhere");
         for words in [
             "digits.toml: mnist needs files",
             "--data-dir DIR",
@@ -155,7 +183,11 @@ mod tests {
         ] {
             assert!(refused.message.contains(words), "{refused}");
         }
-        let elsewhere = inspect_named_files(&file, &spec, None, Some("http://a:1"));
+        let at_a_coordinator = DatasetPlace {
+            coordinator: Some("http://a:1"),
+            ..DatasetPlace::default()
+        };
+        let elsewhere = inspect_named_files(&file, &spec, at_a_coordinator);
         assert_eq!(
             elsewhere.map(|named| (named.dataset, named.left_to)),
             Ok((None, Some("http://a:1".to_owned())))
