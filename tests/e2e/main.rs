@@ -56,6 +56,7 @@ mod terminal;
 mod torn_writes;
 mod untrusted_text;
 mod validation;
+mod verify;
 mod weights;
 
 use std::sync::OnceLock;
