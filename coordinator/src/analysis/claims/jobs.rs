@@ -300,19 +300,15 @@ fn is_undefined(node: &NodeValue) -> bool {
 
 /// A fingerprint of the steps and of the values of some nodes, in which every bit counts.
 fn fingerprint_bits(roots: &[NodeIndex], nodes: &[NodeValue], steps: &[f64]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |values: &[f64]| {
-        for value in values {
-            hasher.update(&value.to_bits().to_le_bytes());
-        }
-    };
-
-    add(steps);
+    let length = steps.len();
+    let mut bytes = Vec::with_capacity(size_of::<f64>() * length * (1 + roots.len()));
+    bytes.extend(steps.iter().flat_map(|step| step.to_le_bytes()));
     for root in roots {
-        add(&nodes[*root].to_series(steps.len()));
+        let values = nodes[*root].to_series(length);
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     }
 
-    let hash = hasher.finalize();
+    let hash = blake3::hash(&bytes);
     let (head, _) = hash
         .as_bytes()
         .split_first_chunk::<8>()
