@@ -127,12 +127,12 @@ pub async fn estimate_cost(source: &SpecSource, spec: &Spec) -> PlannedCost {
     let mut spec = spec.clone();
     let _ = settle_new_sweep(&mut spec);
     let classes = plan_classes(&spec);
-    let speeds = find_class_speeds(source, &spec).await;
+    let costs = find_class_costs(source, &spec).await;
     PlannedCost {
         cells: spec.grid.cell_count(),
         trials: planned_trials(&spec),
-        core_seconds: estimate_core_seconds(&spec, &classes, &speeds),
-        is_measured: !speeds.is_assumed(),
+        core_seconds: estimate_core_seconds(&spec, &classes, &costs),
+        is_measured: !costs.is_assumed(),
     }
 }
 

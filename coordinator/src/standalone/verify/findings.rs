@@ -187,7 +187,7 @@ async fn add_trial_seconds(
     client: &mut Client,
     status: &v1::SweepStatus,
 ) -> Result<f64, UserError> {
-    let pages = query_trials(client, &status.sweep_id()).await?;
+    let pages = query_trials(client, &status.sweep_id(), &[]).await?;
     let rows = pages.iter().flat_map(|page| &page.rows);
     let results = rows.filter_map(|row| row.result.as_ref());
     Ok(results.map(|result| result.seconds).sum())
