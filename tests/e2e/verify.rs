@@ -90,8 +90,8 @@ fn a_folder_is_run_once_and_judged_each_time() {
     for words in [
         "a-right (",
         "8 trials",
-        "agrees    ",
-        "disagrees ",
+        "agrees",
+        "disagrees",
         "1 of 2 experiments agrees; 1 disagrees: b-wrong (the loss)\n",
     ] {
         assert!(first.stdout.contains(words), "{words}: {first:?}");
