@@ -272,6 +272,15 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_a_wrong_claim_alone_uses_is_no_mistake() {
+        const CASES: &str = "[case]\nA = { \"model.init.scale\" = 1, k = 1 }\nB = { \"model.init.scale\" = 2, k = 2 }\n\
+                             [measure]\nmetrics = [\"test_acc\"]\n\
+                             [[claim]]\nname = \"c\"\nof = \"at(test_ac, end)\"\nform = \"slope\"\nagainst = \"k\"\nabove = 0\n";
+        let measure = "[measure]\nmetrics = [\"test_acc\"]\n";
+        assert_eq!(fields(&[(measure, CASES)]), ["claim 'c': of"]);
+    }
+
+    #[test]
     fn a_file_of_claims_names_all_mistakes() {
         let source = SpecSource {
             text: GOOD.to_owned(),

@@ -23,6 +23,8 @@ pub(super) struct Repairs {
     has_dropped_word: bool,
     /// Whether an expression was dropped, and the names in it are unused.
     has_dropped_expression: bool,
+    /// Whether a claim was dropped, and the names in it are unused.
+    has_dropped_claim: bool,
     /// Whether an axis has another name than the expressions know.
     has_renamed_axis: bool,
 }
@@ -71,10 +73,11 @@ impl Repairs {
                 self.has_dropped_key || self.replaced.iter().any(lost_kind)
             }
             ErrorCause::Value if is_expression => error.unknown.is_none() && self.has_renamed_axis,
+            // Nothing else uses the name of an axis or of a case.
             ErrorCause::Value => {
-                self.has_dropped_expression
-                    && error.unknown.is_some()
-                    && error.path.starts_with("grid.")
+                let has_names = error.path.starts_with("grid.") || error.path.starts_with("case.");
+                let has_dropped_user = self.has_dropped_expression || self.has_dropped_claim;
+                has_dropped_user && error.unknown.is_some() && has_names
             }
         }
     }
@@ -82,6 +85,7 @@ impl Repairs {
     /// Repairs what an error names; returns whether anything changed.
     pub(super) fn repair(&mut self, document: &mut SpecTable, error: &SpecError) -> bool {
         if is_about_claims(&error.path) {
+            self.has_dropped_claim = true;
             return drop_claim(document, error);
         }
         let path = error.path.split('[').next().unwrap_or_default();
