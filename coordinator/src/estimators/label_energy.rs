@@ -41,13 +41,12 @@ impl EnergyDistance {
     /// The joint distance, of the same arguments.
     pub fn of_all_points(a: &[&[u8]], b: &[&[u8]]) -> Option<Self> {
         let mut sums = vec![0.0; a.len()];
-        for i in 0..a.len() {
-            for j in 0..i {
-                let kernel = distance_of_labels(a[i], b[j]) + distance_of_labels(a[j], b[i])
-                    - distance_of_labels(a[i], a[j])
-                    - distance_of_labels(b[i], b[j]);
-                sums[i] += kernel;
-                sums[j] += kernel;
+        for (i, (x, y)) in a.iter().zip(b).enumerate() {
+            for (j, (other_x, other_y)) in a.iter().zip(b).enumerate().take(i) {
+                let between = distance_of_labels(x, other_y) + distance_of_labels(other_x, y);
+                let within = distance_of_labels(x, other_x) + distance_of_labels(y, other_y);
+                sums[i] += between - within;
+                sums[j] += between - within;
             }
         }
         Self::from_repeat_sums(&sums)

@@ -155,8 +155,8 @@ fn wrong_agreement_of_crossed(levels: [usize; 2], deviations: [f64; 3], experime
             let moved = parts.iter().zip(deviations).map(|(x, by)| x * by);
             1.0 + moved.sum::<f64>()
         });
-        let numbers = vec![repeats.collect()];
-        experiment.judge_numbers(&numbers)[0].verdict == ClaimVerdict::Agrees
+        let numbers: Vec<f64> = repeats.collect();
+        experiment.judge_numbers(&[numbers])[0].verdict == ClaimVerdict::Agrees
     });
     f64::from(agreed.count() as u32) / f64::from(experiments)
 }
