@@ -67,8 +67,8 @@ mod tests {
         };
         let of_three = vec![1.0, 2.0, 3.0];
         let of_five = vec![1.0, 1.5, 2.0, 2.5, 3.0];
-        let (v3, _) = spread(&[of_three.clone()]);
-        let (v5, _) = spread(&[of_five.clone()]);
+        let (v3, _) = spread(std::slice::from_ref(&of_three));
+        let (v5, _) = spread(std::slice::from_ref(&of_five));
         let (variance, degrees) = spread(&[of_three.clone(), of_five]);
         assert!((variance - v3 - v5).abs() < 1e-12);
         assert!((degrees - (v3 + v5) / (v3 / 2.0 + v5 / 4.0)).abs() < 1e-12);

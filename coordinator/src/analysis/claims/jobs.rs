@@ -301,7 +301,7 @@ fn is_undefined(node: &NodeValue) -> bool {
 /// A fingerprint of the steps and of the values of some nodes, in which every bit counts.
 fn fingerprint_bits(roots: &[NodeIndex], nodes: &[NodeValue], steps: &[f64]) -> u64 {
     let length = steps.len();
-    let mut bytes = Vec::with_capacity(size_of::<f64>() * length * (1 + roots.len()));
+    let mut bytes = Vec::with_capacity(size_of_val(steps) * (1 + roots.len()));
     bytes.extend(steps.iter().flat_map(|step| step.to_le_bytes()));
     for root in roots {
         let values = nodes[*root].to_series(length);

@@ -151,6 +151,10 @@ fn draw_repeat(stream: &mut RandomStream, apart: f64) -> [Vec<u8>; 2] {
 /// `cargo test -p ergodic --release --lib -- --ignored --nocapture intervals_of_distances`
 #[test]
 #[ignore = "a minute; its figures stand in the documentation"]
+#[expect(
+    clippy::print_stdout,
+    reason = "the figures stand in the documentation"
+)]
 fn intervals_of_distances_contain_the_true_one() {
     use crate::estimators::label_energy::{EnergyDistance, jackknife_covariance};
     use crate::estimators::special::{normal_cdf, student_t_quantile};
