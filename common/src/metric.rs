@@ -94,9 +94,9 @@ define_metrics! {
         /// Weight decay λ of the last step, as the schedule sets it: the coefficient, so that
         /// `step_lr * step_wd` is the intrinsic learning rate ηλ of that step.
         StepWd,
-        /// ‖∇L‖ of the last batch over all trained parameters, without weight decay.
+        /// ‖∇L‖ of the last batch over all trained parameters, without weight decay, with `train.added_noise`.
         GradNorm,
-        /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the last batch at the weights before its step, over the weights, in
+        /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the same gradient at the weights before its step, over the weights, in
         /// [−1, 1]. 0 for weights whose scale does not change the loss.
         GradWeightCos,
         /// ‖w' − w‖ of the last step, over the weights.

@@ -43,6 +43,7 @@ impl TrialConfig {
         }
 
         self.check_batch(reader)?;
+        self.check_added_noise(reader)?;
         self.check_ghost_batches(reader)?;
         self.check_shapes(reader)?;
         self.check_layer_names(reader)?;
@@ -80,6 +81,41 @@ impl TrialConfig {
         }
 
         Ok(())
+    }
+
+    /// Checks that the batches of added noise fit the model and the memory of a step.
+    pub(crate) fn check_added_noise(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        let Some(noise) = self.train.added_noise else {
+            return Ok(());
+        };
+
+        let train = reader.section("train")?;
+        let batch = self.effective_batch_size();
+        if !self.model.kind.needs_images() {
+            let message = "there are no images whose gradients make the noise: for kind = \"toy\", set model.noise";
+            return Err(train.error_at("added_noise", message));
+        }
+        if noise.images > batch {
+            let message = format!(
+                "a batch of {} images is larger than that of a step, {batch}: choose at most as many",
+                noise.images
+            );
+            return Err(train.section("added_noise")?.error_at("images", message));
+        }
+        if noise.images == 1 && self.model.norm == Norm::Batch {
+            let message = "batch norm has no statistics of one image: choose 2 or more";
+            return Err(train.section("added_noise")?.error_at("images", message));
+        }
+        match self.model.norm {
+            Norm::GhostBatch { size } if !noise.images.is_multiple_of(size) => {
+                let message = format!(
+                    "a batch of {} images cannot be cut into ghost batches of {size} (model.ghost_size): choose a multiple",
+                    noise.images
+                );
+                Err(train.section("added_noise")?.error_at("images", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that ghost batches of one size make up each batch. No step has fewer images, because the rest of an epoch

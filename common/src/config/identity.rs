@@ -5,7 +5,7 @@ use crate::config::model::{ModelConfig, ModelKind, Norm, SCHEMES, Toy};
 use crate::config::train::{
     AdamW, Average, Loss, TrainConfig, WEIGHT_DECAY_SCOPES, WeightDecayScope,
 };
-use crate::config::{Length, TrialConfig, word_for_value};
+use crate::config::{AddedNoise, Length, TrialConfig, word_for_value};
 use crate::dataset::name::DatasetName;
 use crate::number_format::format_shortest;
 
@@ -202,6 +202,11 @@ impl TrainConfig {
                 "train.average",
                 format!("{kind} from {} every {}", to_steps(from), to_steps(every)),
             ));
+        }
+
+        if let Some(AddedNoise { images, pairs }) = self.added_noise {
+            fields.push(("train.added_noise.images", images.to_string()));
+            fields.push(("train.added_noise.pairs", pairs.to_string()));
         }
 
         if let Some(curve) = &self.curve {

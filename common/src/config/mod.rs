@@ -1,6 +1,7 @@
 //! The settings of one cell, fully typed: everything that a worker needs to run a trial of the
 //! cell.
 
+mod added_noise;
 mod data;
 mod hidden;
 mod identity;
@@ -10,6 +11,7 @@ mod schedule;
 pub mod schema;
 mod train;
 
+pub use added_noise::AddedNoise;
 pub use data::{Augment, DataConfig, MAX_CROP_SHIFT, VisitOrder};
 pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
 pub(crate) use positions::{WrittenNumber, find_number_position};
@@ -53,7 +55,7 @@ pub(crate) fn expand_short_name(path: &str) -> String {
 }
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, NumberRange); 25] = [
+pub const NUMERIC_FIELDS: [(&str, NumberRange); 27] = [
     ("data.train", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.test", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.validation", NumberRange::whole_numbers(0, 10_000_000)),
@@ -88,10 +90,18 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 25] = [
         "train.average.from_epoch",
         NumberRange::whole_numbers(0, 1_000_000),
     ),
+    (
+        "train.added_noise.images",
+        NumberRange::whole_numbers(1, 10_000_000),
+    ),
+    (
+        "train.added_noise.pairs",
+        NumberRange::whole_numbers(1, 1000),
+    ),
 ];
 
 /// Fields that are no numbers. With [`NUMERIC_FIELDS`], these are the names to choose from for an axis of `[grid]`.
-pub const OTHER_FIELDS: [&str; 21] = [
+pub const OTHER_FIELDS: [&str; 22] = [
     "data.dataset",
     "data.order",
     "data.augment",
@@ -111,6 +121,7 @@ pub const OTHER_FIELDS: [&str; 21] = [
     "train.schedule",
     "train.average",
     "train.average.every",
+    "train.added_noise",
     "train.optimizer.kind",
     "train.optimizer.nesterov",
 ];
@@ -132,6 +143,7 @@ pub fn is_shape_field(path: &str) -> bool {
             "model.depth" | "model.widen" | "model.groups" | "model.dim"
         )
         || matches!(path, "model.ghost_size")
+        || path.starts_with("train.added_noise")
         || matches!(path, "model.hidden.width" | "model.hidden.depth")
         || matches!(path, "model.fixed_head" | "model.init.file")
 }

@@ -104,6 +104,7 @@ fn describe_values(path: &str) -> String {
                 .to_owned()
         }
         "train.average" => "a table such as { kind = \"ema\", decay = 0.999 }".to_owned(),
+        "train.added_noise" => "a table such as { images = 32, pairs = 4 }".to_owned(),
         "train.average.every" => "a number of epochs, or a length like \"50 steps\"".to_owned(),
         _ if words.is_empty() => "true or false".to_owned(),
         _ => words,

@@ -1,5 +1,8 @@
 //! The settings of `[train]`.
 
+use std::fmt;
+
+use super::added_noise::AddedNoise;
 use super::schedule::{Curve, ScheduleStep};
 use super::{Length, ModelKind, VisitOrder, range_for_key};
 use crate::spec_file::error::SpecError;
@@ -153,7 +156,7 @@ impl Average {
 const AVERAGE_EVERY_RANGE: NumberRange = NumberRange::whole_numbers(1, 1_000_000);
 
 /// The settings of `[train]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct TrainConfig {
     /// Length of the trial.
     pub length: Length,
@@ -179,6 +182,31 @@ pub struct TrainConfig {
     pub curve: Option<Curve>,
     /// An average of the weights.
     pub average: Option<Average>,
+    /// Noise that is added to the gradient.
+    pub added_noise: Option<AddedNoise>,
+}
+
+/// The text is part of the identity of checkpoints: a field of later versions appears only where it is used.
+impl fmt::Debug for TrainConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("TrainConfig");
+        text.field("length", &self.length)
+            .field("batch_size", &self.batch_size)
+            .field("lr", &self.lr)
+            .field("wd", &self.wd)
+            .field("wd_on", &self.wd_on)
+            .field("momentum", &self.momentum)
+            .field("nesterov", &self.nesterov)
+            .field("adamw", &self.adamw)
+            .field("loss", &self.loss)
+            .field("schedule", &self.schedule)
+            .field("curve", &self.curve)
+            .field("average", &self.average);
+        if let Some(noise) = &self.added_noise {
+            text.field("added_noise", noise);
+        }
+        text.finish()
+    }
 }
 
 impl TrainConfig {
@@ -204,6 +232,7 @@ impl TrainConfig {
 
         let curve = Curve::read_section(&r)?;
         let average = Average::read_section(&r)?;
+        let added_noise = AddedNoise::read_section(&r)?;
         let wd_on = r
             .read_word("wd_on", &WEIGHT_DECAY_SCOPES)?
             .unwrap_or(WeightDecayScope::All);
@@ -230,6 +259,7 @@ impl TrainConfig {
             schedule,
             curve,
             average,
+            added_noise,
         };
         if config.nesterov && config.momentum == 0.0 {
             let message = "Nesterov's form needs a momentum above 0";

@@ -24,7 +24,13 @@ impl Net {
             .sum();
 
         let state = if config.train.adamw.is_some() { 2 } else { 1 };
-        let copies = 2 + state + u64::from(config.train.average.is_some());
+        // Added noise takes another copy of the weights and of a gradient, and a sum in f64.
+        let noise = if config.train.added_noise.is_some() {
+            4
+        } else {
+            0
+        };
+        let copies = 2 + state + noise + u64::from(config.train.average.is_some());
         let largest = self
             .layers
             .iter()

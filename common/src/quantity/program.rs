@@ -180,7 +180,9 @@ impl QuantityProgram {
 
     /// Whether a node depends on what is measured.
     pub(super) fn needs_trial(&self, root: NodeIndex) -> bool {
-        self.any_used(root, QuantityNode::needs_trial)
+        self.any_used(root, |node| {
+            matches!(node, QuantityNode::Metric(_)) || node.needs_trial()
+        })
     }
 
     /// Whether a number is known without any trial.

@@ -372,7 +372,7 @@ fn a_file_has_claims_alone() {
 
 #[test]
 fn a_quantity_of_a_trial_is_found_by_name_or_is_an_expression() {
-    let text = "[quantity]\ninv = '1/effective_lr'\ngain = 'jump(inv,\tdecay)'\nother = '2'\n";
+    let text = "[quantity]\ninv = '1/effective_lr'\ngain = 'jump(inv,\tdecay)'\nanother = '2'\n";
     let spec = read_sweep(text).unwrap_or_else(|e| panic!("{e}"));
     let find = |name: &str| match spec.find_measured_value(name) {
         Ok(MeasuredValue::Quantity(quantity)) => quantity,

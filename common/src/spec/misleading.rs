@@ -302,7 +302,8 @@ fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
     if matches!(
         config.data.order,
         VisitOrder::Shuffle | VisitOrder::WithReplacement
-    ) {
+    ) || config.train.added_noise.is_some()
+    {
         used.push(Purpose::Order);
     }
 

@@ -993,6 +993,8 @@ fn models_norms_and_schedules_say_what_they_need() {
         "optimizer = { kind = \"adamw\", beta1 = 0.8 }",
         "loss = \"mse\"",
         "wd_on = \"normed\"",
+        "added_noise = { images = 8 }",
+        "added_noise = { images = 2, pairs = 1000 }",
         "average = { kind = \"swa\", from_epoch = 0, every = 1 }",
         "average = { kind = \"ema\", decay = 0.99, every = \"5 steps\" }",
         "schedule = { kind = \"piecewise-linear\", points = [{ step = 0, lr = 0 }, { epoch = 1, lr = \"x2\" }] }",
@@ -1051,6 +1053,11 @@ fn models_norms_and_schedules_say_what_they_need() {
             "kind = \"cnn4\"\nghost_size = 4",
             "model.ghost_size",
             "norm = \"ghost-batch\"",
+        ),
+        (
+            "kind = \"cnn4\"\nnorm = \"ghost-batch\"\nghost_size = 4\n[train.added_noise]\nimages = 6",
+            "train.added_noise.images",
+            "ghost batches of 4",
         ),
         (
             "kind = \"toy\"\nghost_size = 4",
@@ -1153,6 +1160,31 @@ fn models_norms_and_schedules_say_what_they_need() {
             "50 steps",
         ),
         ("wd_on = \"norms\"", "train.wd_on", "normed"),
+        (
+            "added_noise = { pairs = 2 }",
+            "train.added_noise.images",
+            "needed",
+        ),
+        (
+            "added_noise = { images = 9 }",
+            "train.added_noise.images",
+            "at most as many",
+        ),
+        (
+            "added_noise = { images = 1 }",
+            "train.added_noise.images",
+            "2 or more",
+        ),
+        (
+            "added_noise = { images = 4, pairs = 0 }",
+            "train.added_noise.pairs",
+            "1",
+        ),
+        (
+            "added_noise = { image = 4 }",
+            "train.added_noise.image",
+            "unknown",
+        ),
     ] {
         let error = spec("kind = \"mlp\"", train).expect_err(train);
         assert!(

@@ -176,6 +176,11 @@ impl TrainingState {
         Ok(pass.tally.get())
     }
 
+    /// Adds a vector to the gradient.
+    pub(crate) fn add_to_gradient(&self, vector: &[f64]) -> Result<()> {
+        self.gradient.inplace_op1(&AddVectorOp { vector })
+    }
+
     /// Updates the weights in a step, counted from 0; returns whether all trained parameters are still finite.
     pub(crate) fn update_weights<S: Simd16>(
         &self,
@@ -305,6 +310,25 @@ impl<S: Simd16> InplaceOp2 for ForwardBackwardOp<'_, S> {
             self.batch,
             f32_slice_mut(gradient)?,
         )?);
+        Ok(())
+    }
+}
+
+/// Adds a vector.
+struct AddVectorOp<'a> {
+    vector: &'a [f64],
+}
+
+impl InplaceOp1 for AddVectorOp<'_> {
+    fn name(&self) -> &'static str {
+        "add-vector"
+    }
+
+    fn cpu_fwd(&self, to: &mut CpuStorage, _: &Strides) -> Result<()> {
+        let to = f32_slice_mut(to)?;
+        to.iter_mut()
+            .zip(self.vector)
+            .for_each(|(x, y)| *x = (f64::from(*x) + y) as f32);
         Ok(())
     }
 }

@@ -63,6 +63,7 @@ pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
             schedule: Vec::new(),
             curve: None,
             average: None,
+            added_noise: None,
         },
     }
 }

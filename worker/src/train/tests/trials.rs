@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ergodic_common::config::{
-    AdamW, Augment, Average, Curve, HyperparamChange, Length, Loss, LrScheduleForm, ModelKind,
-    Norm, ScheduleStep, Toy, TrialConfig, VggDepth, VisitOrder,
+    AdamW, AddedNoise, Augment, Average, Curve, HyperparamChange, Length, Loss, LrScheduleForm,
+    ModelKind, Norm, ScheduleStep, Toy, TrialConfig, VggDepth, VisitOrder,
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::ids::{FileHash, TrialIdentity, WeightsDigest};
@@ -72,6 +72,7 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
         ("cnn4 ghost", cnn4(ghost)),
         ("preresnet ghost", preresnet(ghost)),
         ("vgg ghost", vgg(ghost)),
+        ("mlp added noise", mlp(Norm::Batch)),
     ];
     for (at, (name, config)) in all.iter_mut().enumerate() {
         let colour = at == 2 || name.starts_with("vgg");
@@ -94,6 +95,11 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     all[8].1.model.affine = true;
     all[16].1.model.affine = true;
     all[17].1.train.nesterov = true;
+    all[19].1.data.order = VisitOrder::FullBatch;
+    all[19].1.train.added_noise = Some(AddedNoise {
+        images: 8,
+        pairs: 2,
+    });
     all[6].1.train.adamw = Some(AdamW {
         beta1: 0.9,
         beta2: 0.999,
@@ -160,7 +166,7 @@ const FINGERPRINTED: [Metric; 10] = [
 ];
 
 /// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/6`.
-const GOLDEN: [&str; 19] = [
+const GOLDEN: [&str; 20] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
     "5013f1fc17739500d93df42e7f1004a8c537d057eb440f5c918da6907a01f999",
@@ -176,10 +182,11 @@ const GOLDEN: [&str; 19] = [
     "1010c67465cf66e95d012592d22196bbab0a9df2bb87329e8f138a0fa49aea05",
     "1c7056464e47e563fc051c5eda10de29b5ad0912513a77ec71328a6450c95fe8",
     "9f8c73a7f5b02722f135ef1cd4ab12d3a64784147a781eb02d806aafb726d87b",
-    "",
-    "",
-    "",
-    "",
+    "ed29a0e8c877f0816a9cfb3af4462ef1a1b28be053db4b03b5a2246a1e07b0f8",
+    "3af98449065ee3d8988bc82611688a4e2acf87e6310fe3a5cb0e5b2794c53601",
+    "737181add161005cd773c298abc0bc1a492ecb6709450d79a3b25cfe7dcca622",
+    "ade035177ef2ef444b075de56961a9c17bdf6c9028f7888aff2f1c869d7ef427",
+    "3b36a6a94b7b5ac03b47bf418d5b565fd801cf31510f5a2f7e2de7f4cac9ae78",
 ];
 
 #[test]
@@ -862,6 +869,83 @@ fn every_metric_is_defined_for_some_trial() {
     }
 }
 
+/// With the full gradient, a step's squared gradient norm grows by the trace of the covariance of a batch's gradient, however many
+/// pairs make the noise. The trace is that of the linear model, by its formula.
+#[test]
+fn added_noise_has_the_size_of_a_batchs_noise() {
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    (config.data.order, config.train.loss, config.train.lr) =
+        (VisitOrder::FullBatch, Loss::Mse, 0.0);
+    config.train.length = Length::Steps(400);
+    let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradNorm]);
+    let squares = |config: &TrialConfig| -> Vec<f64> {
+        let values = cases::result(config, &measure, Isa::detect_fastest())
+            .curve
+            .values;
+        values.iter().map(|norm| norm * norm).collect()
+    };
+    let full = squares(&config)[0];
+    let (trace, _) = super::linear::noise_and_curvature(&config, &cases::streams(0));
+
+    for (images, pairs) in [(4, 4), (16, 4), (16, 1)] {
+        config.train.added_noise = Some(AddedNoise { images, pairs });
+        let found = squares(&config);
+        let found = found.iter().sum::<f64>() / found.len() as f64 - full;
+        let expected = trace / f64::from(images);
+        // Over 400 steps, a pair's weight alone scatters the mean by 7 %.
+        assert!(
+            (found / expected - 1.0).abs() < 0.25,
+            "{images} images, {pairs} pairs: {found} {expected}"
+        );
+    }
+}
+
+/// Noise is of differences: where all images are the same, there is none, and no bit changes.
+#[test]
+fn added_noise_of_equal_images_is_nothing() {
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![24] }, Norm::Layer);
+    (config.data.order, config.train.length) = (VisitOrder::FullBatch, Length::Steps(3));
+    let mut dataset = (*cases::dataset()).clone();
+    let image: Vec<u8> = (0..784_u32).map(|i| (i * i % 251) as u8).collect();
+    dataset.train.pixels = image.repeat(dataset.train.len());
+    dataset.train.labels.fill(3);
+    let dataset = std::sync::Arc::new(dataset);
+    let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradNorm]);
+    let mut digest = |noise| {
+        config.train.added_noise = noise;
+        let on = (dataset.clone(), Isa::detect_fastest());
+        cases::result_with_data(&config, &measure, on, None).digest
+    };
+    let noise = AddedNoise {
+        images: 4,
+        pairs: 3,
+    };
+    assert_eq!(digest(Some(noise)), digest(None));
+}
+
+/// Running statistics follow the step's batch alone, and the noise of a step is not that of another.
+#[test]
+fn added_noise_leaves_running_statistics_and_differs_from_step_to_step() {
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    (config.data.order, config.train.lr) = (VisitOrder::FullBatch, 0.0);
+    let metrics = vec![Metric::TestLoss, Metric::TrainLoss, Metric::GradNorm];
+    let measure = Measure::with_metrics(Length::Steps(1), metrics);
+    let plain = cases::result(&config, &measure, Isa::detect_fastest())
+        .curve
+        .values;
+    config.train.added_noise = Some(AddedNoise {
+        images: 8,
+        pairs: 1,
+    });
+    let noisy = cases::result(&config, &measure, Isa::detect_fastest())
+        .curve
+        .values;
+    for (plain, noisy) in plain.chunks(3).zip(noisy.chunks(3)) {
+        assert!(plain[..2] == noisy[..2] && plain[2] != noisy[2]);
+    }
+    assert_ne!(noisy[2], noisy[5]);
+}
+
 /// All training images are the same one: without augmentation every batch has the same gradient, and with mirrored ones there
 /// are two images, whose gradients scatter by a quarter of the square of their distance.
 #[test]
@@ -1232,11 +1316,7 @@ fn norms_and_effective_lr_are_over_the_weights_that_a_norm_follows() {
 #[test]
 fn one_ghost_batch_is_batch_norm_bit_for_bit() {
     let mut measure = cases::metrics_without_gradient_passes();
-    measure.metrics.extend([
-        Metric::GradNoiseTrace,
-        Metric::GradNoiseDim,
-        Metric::HessianTop,
-    ]);
+    measure.metrics.push(Metric::GradNoiseDim);
     for statistics in [EvalStatistics::Running, EvalStatistics::ReEstimated] {
         measure.statistics = statistics;
         for (name, mut config) in short_trials() {
@@ -1246,7 +1326,7 @@ fn one_ghost_batch_is_batch_norm_bit_for_bit() {
 
             config.train.average = Some(cases::every_step());
             let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
-            let size = config.train.batch_size;
+            let size = config.effective_batch_size();
             config.model.norm = Norm::GhostBatch { size };
             let whole = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
             assert!(whole == expected, "{name}");
@@ -1259,6 +1339,19 @@ fn one_ghost_batch_is_batch_norm_bit_for_bit() {
             assert!(halves != other, "{name}: ghost batches change nothing");
         }
     }
+}
+
+#[test]
+fn curvature_over_one_ghost_batch_is_that_of_batch_norm() {
+    let measure = Measure::with_metrics(Length::Steps(2), vec![Metric::HessianTop]);
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    let mut bits_under = |norm| {
+        config.model.norm = norm;
+        bits(&cases::result(&config, &measure, Isa::detect_fastest()))
+    };
+    let expected = bits_under(Norm::Batch);
+    assert!(bits_under(Norm::GhostBatch { size: 16 }) == expected);
+    assert!(bits_under(Norm::GhostBatch { size: 8 }) != expected);
 }
 
 /// At a learning rate of 0, statistics are those of the initial weights: with re-estimated ones, an epoch in ghost batches has

@@ -1,5 +1,6 @@
 //! The life of one trial: its training loop, from the initial weights or a checkpoint to its result.
 
+mod added_noise;
 mod evaluate;
 mod resume;
 
@@ -132,8 +133,14 @@ impl<'a, S: Simd16> Training<'a, S> {
             .data
             .train_batch(self.batches.indices_at(step))
             .with_transforms(self.transforms.transforms_at(step));
-        self.state
-            .compute_gradient(self.s, &mut self.engine, &batch, step == 0)
+        let tally = self
+            .state
+            .compute_gradient(self.s, &mut self.engine, &batch, step == 0)?;
+        if let Some(noise) = self.job.config.train.added_noise {
+            self.add_gradient_noise(noise, step)?;
+        }
+
+        Ok(tally)
     }
 
     /// Updates the weights after a step, counted from 0; returns whether they are still finite.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::config::ModelKind;
+use ergodic_common::config::{AddedNoise, ModelKind};
 use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::net::{NOISE_BATCHES, Net};
@@ -31,8 +31,8 @@ pub(super) struct ClassPlan {
     pub(super) trial_flops: f64,
     /// Number of samples of a trial.
     pub(super) samples: u64,
-    /// Number of training steps that take as long as the gradients for one sample.
-    pub(super) gradient_steps: u64,
+    /// Number of training steps that take as long as all gradients of a trial.
+    pub(super) gradient_steps: f64,
 }
 
 pub(super) fn class_to_json(class: &ClassPlan, trial_seconds: f64) -> serde_json::Value {
@@ -96,7 +96,7 @@ fn plan_class(spec: &Spec, config: &TrialConfig, (cell, cells): (CellIndex, u64)
         weights_bytes,
         trial_flops: estimate_trial_flops(spec, config, &net),
         samples: count_samples(spec, config),
-        gradient_steps: count_gradient_steps(&spec.measure),
+        gradient_steps: count_gradient_steps(spec, config),
     }
 }
 
@@ -165,17 +165,16 @@ fn plan_toy_class(
         weights_bytes: 0,
         trial_flops: (step_flops * steps) as f64,
         samples: count_samples(spec, config),
-        gradient_steps: 0,
+        gradient_steps: steps as f64,
     }
 }
 
 fn estimate_trial_flops(spec: &Spec, config: &TrialConfig, net: &Net) -> f64 {
-    let batch = u64::from(config.effective_batch_size());
-    let samples = count_samples(spec, config);
-    let passes = samples * spec.measure.evaluated_images(config);
-    let trained_on = batch * (config.total_steps() + samples * count_gradient_steps(&spec.measure));
+    let batch = f64::from(config.effective_batch_size());
+    let passes = count_samples(spec, config) * spec.measure.evaluated_images(config);
+    let trained_on = batch * count_gradient_steps(spec, config);
 
-    trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64
+    trained_on * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64
 }
 
 /// Number of samples of a trial.
@@ -184,8 +183,18 @@ fn count_samples(spec: &Spec, config: &TrialConfig) -> u64 {
     samples.count()
 }
 
+/// Number of training steps that take as long as all gradients of a trial.
+fn count_gradient_steps(spec: &Spec, config: &TrialConfig) -> f64 {
+    let steps = config.total_steps();
+    let noise = config.train.added_noise;
+    let noise_images = steps * noise.map_or(0, AddedNoise::images_per_step);
+    let of_samples = count_samples(spec, config) * count_sample_gradients(&spec.measure);
+
+    (steps + of_samples) as f64 + noise_images as f64 / f64::from(config.effective_batch_size())
+}
+
 /// Number of training steps that take as long as the gradients for one sample.
-fn count_gradient_steps(measure: &Measure) -> u64 {
+fn count_sample_gradients(measure: &Measure) -> u64 {
     let noise = if measure.needs_pass(MeasurementPass::Noise) {
         NOISE_BATCHES
     } else {
@@ -253,5 +262,11 @@ mod tests {
             1.0 + 64.0 / 10.0
         );
         assert_eq!(cost("\"hessian_top\""), 1.0 + 4.0 * 30.0 / 10.0);
+    }
+
+    #[test]
+    fn added_noise_is_part_of_the_time() {
+        let more = "\"train_loss\"]\n[train.added_noise]\nimages = 8\npairs = 3\n[derive]\n#";
+        assert_eq!(cost(more), 1.0 + 2.0 * 3.0 * 8.0 / 16.0);
     }
 }

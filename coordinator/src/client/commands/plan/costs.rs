@@ -48,8 +48,7 @@ impl TrialCosts {
 
     /// The seconds of a trial of a class.
     fn of_trial(self, class: &ClassPlan) -> f64 {
-        let steps = class.steps + class.samples * class.gradient_steps;
-        self.set_up + steps as f64 * self.step + class.samples as f64 * self.sample
+        self.set_up + class.gradient_steps * self.step + class.samples as f64 * self.sample
     }
 }
 
