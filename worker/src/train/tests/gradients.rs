@@ -169,11 +169,13 @@ impl GradientCase {
         {
             if slot.param.trained {
                 let error = distance(&ours, theirs);
-                // Among a million activations a few lie so near 0 that f32 and f64 disagree on which side.
-                let limit = if self.net.layers.len() > 6 {
-                    1e-3
-                } else {
-                    1e-4
+                // Among a million activations a few lie so near 0 that f32 and f64 disagree on which side. In small ghost
+                // batches, one moves more.
+                let is_deep = self.net.layers.len() > 6;
+                let limit = match (is_deep, has_ghosts(&self.net)) {
+                    (false, _) => 1e-4,
+                    (true, false) => 1e-3,
+                    (true, true) => 1e-2,
                 };
                 assert!(
                     error < limit,
@@ -266,6 +268,11 @@ impl GradientCase {
             }
         }
     }
+}
+
+fn has_ghosts(net: &Net) -> bool {
+    let mut norms = net.layers.iter().filter_map(|l| l.norm);
+    norms.any(|norm| matches!(norm.scope, NormScope::GhostBatch(_)))
 }
 
 fn distance(a: &[f64], b: &[f64]) -> f64 {
@@ -475,7 +482,8 @@ fn gradients_agree_with_finite_differences() {
                 .sum::<f64>()
                 .sqrt();
 
-            let step = 2e-3;
+            // The loss over small ghost batches bends more.
+            let step = if has_ghosts(&bench.net) { 5e-4 } else { 2e-3 };
             let mut loss_at = |sign: f64| {
                 let moved = start
                     .iter()

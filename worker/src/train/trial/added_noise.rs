@@ -17,7 +17,7 @@ struct NoiseStreams {
 }
 
 impl NoiseStreams {
-    fn open(streams: &Streams, step: u64) -> Self {
+    fn open_at_step(streams: &Streams, step: u64) -> Self {
         let detail = format!("added noise {step}");
         Self {
             order: streams.open_stream(Purpose::Order, detail.as_bytes()),
@@ -29,7 +29,7 @@ impl NoiseStreams {
 impl<S: Simd16> Training<'_, S> {
     /// Adds the noise of a step, counted from 0, to its gradient. The running statistics must have been updated before.
     pub(super) fn add_gradient_noise(&mut self, noise: AddedNoise, step: u64) -> Result<()> {
-        let mut streams = NoiseStreams::open(self.job.streams, step);
+        let mut streams = NoiseStreams::open_at_step(self.job.streams, step);
         let weights = with_tensor_data(&self.state.weights, <[f32]>::to_vec)?;
         let mut gradient = vec![0.0; weights.len()];
         let mut sum = vec![0.0; weights.len()];
