@@ -101,7 +101,12 @@ fn quantities_are_shown_where_metrics_are() {
     let id = cluster.launch(&sweep("several", "repeats = 4", QUANTITIES));
     let single = cluster.launch(&sweep("single", "repeats = 1", QUANTITIES));
     let other = cluster.launch(&sweep("other", "repeats = 4", "inv = '2/weight_norm_sq'"));
-    for id in [&id, &single, &other] {
+    let squared = sweep("squared", "repeats = 4", QUANTITIES).replace(
+        "steps      =",
+        "loss       = { kind = \"mse\" }\nsteps      =",
+    );
+    let squared = cluster.launch(&squared);
+    for id in [&id, &single, &other, &squared] {
         cluster.wait_for_end(id);
     }
 
@@ -112,6 +117,7 @@ fn quantities_are_shown_where_metrics_are() {
     check_analyses(&cluster, &id);
     check_pictures(&cluster, &id);
     check_several_sweeps(&cluster, &id, &other);
+    check_mixed_losses(&cluster, &id, &squared);
     check_refusals(&cluster, &id, &other);
 }
 
@@ -181,7 +187,7 @@ fn check_tables(cluster: &Cluster, id: &str) {
     assert!(diverged["mean"].is_null(), "{diverged}");
     let people = cluster.ask(&["table", id, "--metric", "gain"]);
     assert!(
-        people.contains("4 diverged") && people.contains("quantity gain = jump(train_loss, decay)"),
+        people.contains("4 diverged") && people.contains("\ngain = jump(train_loss, decay)\n"),
         "{people}"
     );
     assert!(!people.contains('★'), "{people}");
@@ -380,6 +386,25 @@ fn check_several_sweeps(cluster: &Cluster, id: &str, other: &str) {
     }
     let compared = cluster.ask(&["compare", id, other, "--metric", "inv"]);
     assert!(compared.contains("define inv differently"), "{compared}");
+}
+
+/// A quantity that is made of a loss is another one under another loss.
+fn check_mixed_losses(cluster: &Cluster, id: &str, squared: &str) {
+    let words =
+        "train_loss is another quantity in each sweep: cross-entropy in several, mse in squared";
+    for metric in ["gain", "mean(train_loss)"] {
+        let people = cluster.ask(&["table", id, squared, "--metric", metric]);
+        assert!(people.contains(words), "{people}");
+    }
+    let people = cluster.ask(&["table", id, squared, "--metric", "inv"]);
+    assert!(!people.contains("another quantity"), "{people}");
+    refused(
+        &cluster.run(&[
+            "compare", id, squared, "--metric", "gain", "--match", "lr,wd",
+        ]),
+        BAD_INPUT,
+        &["gain is another quantity in each sweep", "mse"],
+    );
 }
 
 fn check_refusals(cluster: &Cluster, id: &str, other: &str) {

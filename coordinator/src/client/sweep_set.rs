@@ -173,7 +173,15 @@ impl SweepSet {
         let mut joined = join_tables(tables, place.position)?;
         let texts = format!("{} {}", joined.metric, joined.quantities);
         for mixed in self.describe_mixed_losses(client, &texts).await? {
-            joined.unranked = format!("{}; {mixed}", joined.unranked);
+            // Why rows are not ranked is told only where they could be.
+            let told = match joined.better {
+                0 => &mut joined.quantities,
+                _ => &mut joined.unranked,
+            };
+            *told = match told.as_str() {
+                "" => mixed,
+                told => format!("{told}; {mixed}"),
+            };
         }
         Ok(joined)
     }

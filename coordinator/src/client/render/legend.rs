@@ -129,7 +129,7 @@ const MAX_NOTES: usize = 3;
 fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
     let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
     if !table.quantities.is_empty() {
-        lines.push(format!("quantity {}", escape_line(&table.quantities)));
+        lines.push(escape_line(&table.quantities).into_owned());
     }
     if table.weighting == "trials"
         && table
