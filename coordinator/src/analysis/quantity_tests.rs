@@ -195,11 +195,9 @@ fn tables_of_quantities_have_the_numbers_of_each_trial() {
         (entries[0].counts.completed, entries[0].counts.diverged),
         (3, 1)
     );
-    assert_eq!(
-        entries[0].note,
-        "2 of 3 completed trials have no such value, and are left out"
-    );
-    assert_eq!(entries[1].note, "");
+    let says = "2 completed trials have no value here";
+    assert!(entries[0].note.contains(says), "{}", entries[0].note);
+    assert!(!entries[1].note.contains("no value here"));
 }
 
 #[test]

@@ -254,7 +254,6 @@ impl TableQuery {
         step: u64,
         group: TrialGroup,
     ) -> TableEntry {
-        let missing = self.describe_missing_values(&group);
         let whole = group.complete_repeats();
         let complete_repeats = whole
             .as_ref()
@@ -289,23 +288,9 @@ impl TableQuery {
                 .iter()
                 .flat_map(|statistic| statistic.compute_values(&figures))
                 .collect(),
-            note: [missing, figures.describe_caveats(&self.stats)]
-                .into_iter()
-                .filter(|note| !note.is_empty())
-                .collect::<Vec<_>>()
-                .join("; "),
+            note: figures.describe_caveats(&self.stats),
             rank: None,
         }
-    }
-
-    /// Says how many completed trials a quantity is not defined for; empty if there are none, and for a metric.
-    fn describe_missing_values(&self, group: &TrialGroup) -> String {
-        let completed = group.counts.completed;
-        let missing = completed.saturating_sub(group.values.values.len() as u64);
-        if missing == 0 || self.metric().stored().is_some() {
-            return String::new();
-        }
-        format!("{missing} of {completed} completed trials have no such value, and are left out")
     }
 
     /// The sample in which diverged trials count with their chance level; `None` if no statistic

@@ -1,7 +1,7 @@
 //! The options that fields of requests come from: a coordinator names the field that it refuses, and people typed an option.
 
 /// The fields that messages of coordinators begin with, and their options.
-pub(crate) const FIELD_OPTIONS: [(&str, &str); 11] = [
+pub(crate) const FIELD_OPTIONS: [(&str, &str); 12] = [
     ("at", "--at"),
     ("baseline", "--baseline"),
     ("between", "--between"),
@@ -9,6 +9,7 @@ pub(crate) const FIELD_OPTIONS: [(&str, &str); 11] = [
     ("cell_condition", "--where"),
     ("interaction", "--interaction"),
     ("level", "--level"),
+    ("metric", "--metric"),
     ("note", "--note"),
     ("permutations", "--permutations"),
     ("role", "--role"),
@@ -48,6 +49,10 @@ mod tests {
                 "--where: expected a condition",
             ),
             ("at: no trial was sampled", "--at: no trial was sampled"),
+            (
+                "metric: a parenthesis is open",
+                "--metric: a parenthesis is open",
+            ),
         ] {
             assert_eq!(name_option(message.to_owned()), named);
         }
