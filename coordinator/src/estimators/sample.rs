@@ -26,9 +26,15 @@ impl Sample {
     /// taken around the mean and corrected for its rounding (Chan, Golub and LeVeque 1983).
     pub fn new(values: Vec<f64>) -> Self {
         let n = values.len() as f64;
-        let (first, drift) = sum_twice(&values);
-        let squares = compensated_sum(values.iter().map(|x| (x - first) * (x - first)))
-            - drift * drift / n.max(1.0);
+        let first = first_mean(&values);
+        let mut drift = CompensatedSum::default();
+        let mut squares = CompensatedSum::default();
+        for x in &values {
+            drift.add_value(x - first);
+            squares.add_value((x - first) * (x - first));
+        }
+        let drift = drift.total();
+        let squares = squares.total() - drift * drift / n.max(1.0);
 
         // With an infinite value, the sum is infinite or undefined.
         if !first.is_finite() && values.iter().any(|x| x.is_infinite()) {
@@ -304,13 +310,12 @@ pub fn wilson_interval(hits: u64, n: u64, level: f64) -> (f64, f64) {
     (low, if share == 1.0 { 1.0 } else { middle + half })
 }
 
-/// A mean of values, and the sum of what they are above it, which corrects its rounding.
-fn sum_twice(values: &[f64]) -> (f64, f64) {
-    let first = match values.len() {
+/// The sum of values over their number; corrected by what they are above it, it is their mean.
+fn first_mean(values: &[f64]) -> f64 {
+    match values.len() {
         0 => 0.0,
         n => compensated_sum(values.iter().copied()) / n as f64,
-    };
-    (first, compensated_sum(values.iter().map(|x| x - first)))
+    }
 }
 
 /// The mean of equal values. Of zeros with different signs, which are equal, it is the least.
@@ -320,37 +325,48 @@ fn least_of_equal(values: &[f64]) -> f64 {
 
 /// The mean of finite values as a [`Sample`] of them has it; `None` without values.
 pub(crate) fn mean_of_finite_values(values: &[f64]) -> Option<f64> {
-    let first = values.first()?;
-    if values.iter().all(|x| x == first) {
+    let equal = values.first()?;
+    if values.iter().all(|x| x == equal) {
         return Some(least_of_equal(values));
     }
-    let (mean, drift) = sum_twice(values);
-    Some(mean + drift / values.len() as f64)
+    let first = first_mean(values);
+    let drift = compensated_sum(values.iter().map(|x| x - first));
+    Some(first + drift / values.len() as f64)
 }
 
 /// Compensated sum.
 pub(crate) fn compensated_sum(values: impl Iterator<Item = f64>) -> f64 {
-    let mut total = 0.0_f64;
-    let mut lost = 0.0;
+    let mut sum = CompensatedSum::default();
+    values.for_each(|x| sum.add_value(x));
+    sum.total()
+}
 
-    for x in values {
-        let next = total + x;
-        if !next.is_finite() {
-            total = next;
-            lost = 0.0;
-            continue;
-        }
+/// A sum with the part that rounding took from it (Neumaier 1974).
+#[derive(Debug, Clone, Copy, Default)]
+struct CompensatedSum {
+    rounded: f64,
+    lost: f64,
+}
 
-        lost += if total.abs() >= x.abs() {
-            (total - next) + x
+impl CompensatedSum {
+    fn add_value(&mut self, x: f64) {
+        let next = self.rounded + x;
+        self.lost += if self.rounded.abs() >= x.abs() {
+            (self.rounded - next) + x
         } else {
-            (x - next) + total
+            (x - next) + self.rounded
         };
-
-        total = next;
+        self.rounded = next;
     }
 
-    total + lost
+    fn total(self) -> f64 {
+        // A sum that was infinite once stays so or becomes undefined, and what it lost is no number.
+        if self.rounded.is_finite() {
+            self.rounded + self.lost
+        } else {
+            self.rounded
+        }
+    }
 }
 
 #[cfg(test)]
