@@ -17,6 +17,7 @@ pub mod checksum;
 pub mod convert;
 pub mod identity;
 mod json;
+pub mod limited_file;
 pub mod log;
 pub mod rpc;
 pub mod status;

@@ -108,6 +108,17 @@ fn files_that_are_missing_damaged_or_directories_are_named() {
         2,
         &["bad.toml", "UTF-8"],
     );
+    // What has no end is read up to a limit.
+    for (command, limit) in [
+        (&["plan", "/dev/zero"][..], "4194304 bytes"),
+        (
+            &["verdict", "latest", "--claims", "/dev/zero"],
+            "4194304 bytes",
+        ),
+        (&["list", "--token-file", "/dev/zero"], "1048576 bytes"),
+    ] {
+        refused(&run(command), 2, &["/dev/zero", limit]);
+    }
 
     std::fs::write(path("sweep.toml"), SWEEP.replace("glyphs", "mnist"))
         .expect("a file can be written");
@@ -195,6 +206,10 @@ fn a_coordinator_that_does_not_answer_is_named() {
         2,
         &["nonsense nowhere", "http://"],
     );
+    for url in ["http://127.0.0.1:99999", "http://127.0.0.1:"] {
+        let words = &["--coordinator: ", url, "1 to 65535"];
+        refused(&run(&["list", "--coordinator", url]), 2, words);
+    }
 }
 
 #[test]

@@ -159,6 +159,15 @@ impl WordExpr {
         if !parsed.expr.is_condition() {
             return Err("it compares nothing".to_owned());
         }
+        if let Some(word) = parsed
+            .words
+            .first()
+            .filter(|_| parsed.expr.names().is_empty())
+        {
+            return Err(format!(
+                "it compares words alone, such as \"{word}\": names stand without quotes, as in lr == 0.1"
+            ));
+        }
         Ok(parsed)
     }
 

@@ -224,6 +224,11 @@ impl Claim {
         let path = format!("claim '{}': {key}", self.name);
         SpecError::new(origin.clone(), path, message)
     }
+
+    /// An error at a key of the claim, of a sweep whose cells the claim cannot be about.
+    pub(super) fn lack_at(&self, key: &str, message: impl Into<String>) -> SpecError {
+        self.error_at(key, message).of_cells()
+    }
 }
 
 fn owned_str(r: &TableReader<'_>, key: &'static str) -> Result<Option<String>, SpecError> {

@@ -11,7 +11,7 @@ use crate::quantity::compile::QuantityCompiler;
 use crate::quantity::program::{NodeIndex, QuantityProgram};
 use crate::quantity::section::ClaimSection;
 use crate::spec::measure::Probe;
-use crate::spec_file::error::SpecError;
+use crate::spec_file::error::{ErrorCause, SpecError};
 use crate::spec_file::suggest::suggest_nearest;
 
 /// Maximum number of cells of a sweep with claims, each of which is looked at.
@@ -43,12 +43,14 @@ pub struct ExpandedClaim {
     pub pairs_trials: bool,
     /// The effects, one at least, each of which lies in the region if the claim is true.
     pub effects: Vec<ClaimEffect>,
+    /// Why nothing can be said about the claim at this scale of the sweep, which lacks its cells; its only effect then has none.
+    pub lack: Option<String>,
 }
 
 /// Cells of which a claim makes one number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimEffect {
-    /// The cells: one, or those of a spread or slope.
+    /// The cells: one, or those of a spread or slope; none if the sweep lacks them.
     pub cells: Vec<CellIndex>,
     /// The cell that the one is set against, or compared with.
     pub reference: Option<CellIndex>,
@@ -62,17 +64,20 @@ impl ClaimSection {
     /// Compiles all quantities of a sweep and finds the cells of each claim.
     ///
     /// # Errors
-    /// A quantity cannot be computed, or a claim names something that the sweep does not have.
+    /// A quantity cannot be computed, or a claim names something that the sweep does not have. That it lacks the cells of a claim is an
+    /// error unless `keeps_lacking`.
     pub fn expand(
         &self,
         grid: &Grid,
         metrics: &[Metric],
         probe: Option<&Probe>,
+        keeps_lacking: bool,
     ) -> Result<ExpandedClaims, SpecError> {
         self.check_quantities(grid, metrics)?;
         let mut expander = ClaimExpander {
             grid,
             probe,
+            keeps_lacking,
             cells: Vec::new(),
             compiler: QuantityCompiler::new(grid, metrics, self.quantity_texts()),
         };
@@ -127,6 +132,8 @@ pub(super) struct ClaimExpander<'a> {
     pub(super) grid: &'a Grid,
     /// The probe set, if predictions are kept.
     pub(super) probe: Option<&'a Probe>,
+    /// Whether a claim stays that lacks its cells.
+    keeps_lacking: bool,
     cells: Vec<CellIndex>,
     compiler: QuantityCompiler<'a>,
 }
@@ -134,6 +141,29 @@ pub(super) struct ClaimExpander<'a> {
 impl ClaimExpander<'_> {
     fn expand_claim(&mut self, claim: &Claim) -> Result<ExpandedClaim, SpecError> {
         let roots = self.compile_roots(claim)?;
+        let mut lack = None;
+        let effects = match self.find_effects(claim, &roots) {
+            Err(error) if self.keeps_lacking && error.cause == ErrorCause::Cells => {
+                lack = Some(error.message);
+                vec![ClaimEffect::without_cells()]
+            }
+            found => found?,
+        };
+        Ok(ExpandedClaim {
+            claim: claim.clone(),
+            pairs_trials: self.uses_other(&roots),
+            roots,
+            effects,
+            lack,
+        })
+    }
+
+    /// Finds the cells that a claim with these quantities is about.
+    fn find_effects(
+        &self,
+        claim: &Claim,
+        roots: &[NodeIndex],
+    ) -> Result<Vec<ClaimEffect>, SpecError> {
         let cells = self.select_cells(claim, "where", claim.condition.as_deref())?;
         let mut effects = match claim.form {
             ClaimForm::Labels => self.pair_for_labels(claim, &cells)?,
@@ -153,13 +183,8 @@ impl ClaimExpander<'_> {
         }
 
         self.mark_needs(claim, &mut effects)?;
-        self.check_windows(claim, &roots, &effects)?;
-        Ok(ExpandedClaim {
-            claim: claim.clone(),
-            pairs_trials: self.uses_other(&roots),
-            roots,
-            effects,
-        })
+        self.check_windows(claim, roots, &effects)?;
+        Ok(effects)
     }
 
     fn compile_roots(&mut self, claim: &Claim) -> Result<Vec<NodeIndex>, SpecError> {
@@ -224,7 +249,7 @@ impl ClaimExpander<'_> {
         if cells.is_empty() {
             let message =
                 format!("no cell of the sweep meets '{text}': `ergodic plan` lists its axes");
-            return Err(claim.error_at(key, message));
+            return Err(claim.lack_at(key, message));
         }
 
         Ok(cells)
@@ -301,7 +326,7 @@ impl ClaimExpander<'_> {
                 describe_values(self.grid, cells[0]),
                 claim.form.name()
             );
-            return Err(claim.error_at("where", message));
+            return Err(claim.lack_at("where", message));
         }
 
         let mut numbers = abscissas.iter();
@@ -309,7 +334,7 @@ impl ClaimExpander<'_> {
             && abscissas.iter().any(|x| *x != abscissas[0]);
         if abscissa.is_some() && !are_usable {
             let message = "expected different numbers, above 0 if their logarithms are taken (log = \"y\" or \"none\" takes none)";
-            return Err(claim.error_at("against", message));
+            return Err(claim.lack_at("against", message));
         }
         Ok(ClaimEffect {
             abscissas,
@@ -359,7 +384,7 @@ impl ClaimExpander<'_> {
             for root in roots {
                 program
                     .check_windows(*root, &inputs)
-                    .map_err(|why| claim.error_at("of", why))?;
+                    .map_err(|why| claim.lack_at("of", why))?;
             }
         }
 
@@ -397,6 +422,13 @@ impl ClaimEffect {
     pub(super) fn of_cell(cell: CellIndex) -> Self {
         Self {
             cells: vec![cell],
+            ..Self::without_cells()
+        }
+    }
+
+    fn without_cells() -> Self {
+        Self {
+            cells: Vec::new(),
             reference: None,
             abscissas: Vec::new(),
             has_too_few_steps: false,

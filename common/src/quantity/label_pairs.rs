@@ -43,7 +43,7 @@ impl ClaimExpander<'_> {
                 "{} stands alone: form = \"labels\" compares two cells at least",
                 describe_values(self.grid, alone[0])
             );
-            return Err(claim.error_at("over", message));
+            return Err(claim.lack_at("over", message));
         }
 
         let pairs = groups
@@ -93,7 +93,7 @@ impl ClaimExpander<'_> {
                         "no predictions are kept at \"{moment}\", but at {}",
                         list_moments(probe)
                     );
-                    return Err(claim.error_at(key, message));
+                    return Err(claim.lack_at(key, message));
                 }
             }
         }

@@ -77,7 +77,7 @@ impl ClaimExpander<'_> {
                         "no cell that meets it has the other values of {}: name the axes in which they differ",
                         describe_values(self.grid, *cell)
                     );
-                    return Err(claim.error_at("to", message));
+                    return Err(claim.lack_at("to", message));
                 }
                 _ => {
                     let message = format!(
@@ -96,7 +96,7 @@ impl ClaimExpander<'_> {
 
         if effects.is_empty() {
             let message = "every cell that the claim is about is a reference itself: nothing is left to compare";
-            return Err(claim.error_at("to", message));
+            return Err(claim.lack_at("to", message));
         }
         Ok(effects)
     }

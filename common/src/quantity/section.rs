@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::numeric_field_range;
+use crate::grid::Grid;
 use crate::metric::Metric;
 use crate::quantity::call_text::CalledFunction;
+use crate::quantity::cell_names::CellName;
 use crate::quantity::claim::Claim;
 use crate::quantity::compile::BUILT_IN_NAMES;
 use crate::spec_file::error::{Origin, SpecError};
@@ -118,6 +121,26 @@ impl ClaimSection {
             }
         }
         self
+    }
+
+    /// Refuses quantities of a new file that hide a number of cells with the same name.
+    ///
+    /// # Errors
+    /// A quantity has the name of a field that is a number.
+    pub fn refuse_hidden_fields(&self, grid: &Grid) -> Result<(), SpecError> {
+        for quantity in &self.quantities {
+            let hidden = match CellName::find(grid, &quantity.name) {
+                Some(CellName::Derived(name)) => name,
+                Some(CellName::Field(path)) if numeric_field_range(path).is_some() => path.into(),
+                _ => continue,
+            };
+            let path = format!("quantity.{}", quantity.name);
+            let message = format!(
+                "in expressions it would hide the field {hidden}, whose name it has: choose another one"
+            );
+            return Err(SpecError::new(quantity.origin.clone(), path, message));
+        }
+        Ok(())
     }
 
     /// The texts of the quantities by name.

@@ -249,6 +249,10 @@ fn wrong_claims_are_refused_with_line_and_remedy() {
         ),
         ("[quantity]\ntrain_loss = '1'", "a metric has this name"),
         (
+            "[quantity]\nbatch_size = '1'",
+            "it would hide the field train.batch_size",
+        ),
+        (
             "[quantity]\na = 'mean(test_acc)'",
             "the sweep does not measure 'test_acc': add it to measure.metrics",
         ),

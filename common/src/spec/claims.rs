@@ -11,10 +11,21 @@ impl Spec {
     /// Compiles claims for this sweep and finds their cells.
     ///
     /// # Errors
-    /// A claim names something that the sweep does not have.
+    /// A claim names something that the sweep does not have. Cells that only the file as it is would have are no error.
     pub fn expand_claims(&self, claims: &ClaimSection) -> Result<ExpandedClaims, SpecError> {
         let measure = &self.measure;
-        claims.expand(&self.grid, &measure.metrics, measure.probe.as_ref())
+        let probe = measure.probe.as_ref();
+        claims.expand(&self.grid, &measure.metrics, probe, self.has_other_cells)
+    }
+
+    /// The claims of the sweep file whose cells the sweep lacks at its scale, by name, and what it lacks.
+    pub fn find_lacking_claims(&self) -> Vec<(String, String)> {
+        let section = self.claims.as_ref().ok();
+        let expanded = section.and_then(|section| self.expand_claims(section).ok());
+        let claims = expanded.into_iter().flat_map(|expanded| expanded.claims);
+        claims
+            .filter_map(|expanded| Some((expanded.claim.name, expanded.lack?)))
+            .collect()
     }
 
     /// The names of the quantities of the sweep file; none if they cannot be read.
@@ -127,6 +138,7 @@ impl ReadingMode {
         }
 
         let claims = spec.claims.as_ref().map_err(Clone::clone)?;
+        claims.refuse_hidden_fields(&spec.grid)?;
         spec.expand_claims(claims)?;
         let figures = spec.figures.as_ref().map_err(Clone::clone)?;
         figures.check(claims, &spec.grid, &spec.measure.metrics)

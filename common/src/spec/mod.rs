@@ -43,7 +43,7 @@ use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::name::read_name;
 use crate::spec::numerics::read_numerics;
-use crate::spec::scale::{Scales, find_scales};
+use crate::spec::scale::{Scales, find_scales, sets_cells};
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
@@ -81,6 +81,8 @@ pub struct Spec {
     pub scales: Scales,
     /// All cells.
     pub grid: Grid,
+    /// Whether a scale or settings decided anything about the cells, which may not be those of the file as it is.
+    pub has_other_cells: bool,
     /// Quantities and claims. A stored sweep may have some that this program refuses.
     pub claims: Result<ClaimSection, SpecError>,
     /// Figures, of which the same holds.
@@ -145,6 +147,7 @@ impl Spec {
         let spec = Self::read_sections(source, document, reading, wanted)?;
         spec.check_sections_together(source)
             .map_err(SpecError::of_combination)?;
+        reading.refuse_names_in_scales_if_new(&source.text, &source.settings)?;
         reading.refuse_claims_if_new(&spec)?;
         Ok(spec)
     }
@@ -209,6 +212,7 @@ impl Spec {
             scheduling,
             scales: find_scales(&source.text, &source.settings),
             grid,
+            has_other_cells: source.settings.iter().any(|setting| sets_cells(setting)),
             claims,
             figures,
         })

@@ -5,12 +5,16 @@ use crate::grid::{
     find_axis_for_field, flatten_axes, flatten_fields, is_axis_form, resolve_field_name,
 };
 use crate::spec_file::error::{Origin, SpecError};
-use crate::spec_file::grammar::SCALES_GRAMMAR;
+use crate::spec_file::grammar::{ReadingMode, SCALES_GRAMMAR};
 use crate::spec_file::node::{self, SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::suggest_nearest;
 
 /// The section, and the setting that chooses one of its tables.
 const SCALE: &str = "scale";
+/// The sections that decide about cells.
+const SECTIONS_OF_CELLS: [&str; 9] = [
+    SCALE, "grid", "case", "derive", "where", "data", "model", "train", "measure",
+];
 /// Maximum length of a scale's name, in characters.
 const MAX_NAME_CHARS: usize = 64;
 
@@ -68,17 +72,44 @@ pub(super) fn apply_setting(
     }
 
     let place = node.origin.clone();
+    let field = expand_short_name(&path);
     document
-        .set_at_path(&expand_short_name(&path), node)
-        .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
+        .set_at_path(&field, node)
+        .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
+    if let Some(other) = other_length(&field) {
+        remove_at_path(document, other);
+    }
+    Ok(())
+}
+
+/// The field that gives the length of a trial in the other unit, if this one gives it, too.
+fn other_length(field: &str) -> Option<&'static str> {
+    match field {
+        "train.steps" => Some("train.epochs"),
+        "train.epochs" => Some("train.steps"),
+        _ => None,
+    }
 }
 
 /// The scales in the text of a sweep file, and the one that its settings choose.
 pub(super) fn find_scales(text: &str, settings: &[String]) -> Scales {
     let mut scales = Scales::default();
-    let Ok(mut document) = node::parse_document(text) else {
+    let Some(table) = read_scales(text, settings) else {
         return scales;
     };
+    scales.names = table.0.into_iter().map(|(name, _)| name).collect();
+
+    let mut chosen = settings.iter().filter_map(|setting| {
+        let (path, node) = node::parse_setting(setting).ok()?;
+        (path == SCALE).then(|| node.value.to_string())
+    });
+    scales.chosen = chosen.next_back();
+    scales
+}
+
+/// The tables of scales in the text of a sweep file, with what settings set in them; none if it cannot be read.
+fn read_scales(text: &str, settings: &[String]) -> Option<SpecTable> {
+    let mut document = node::parse_document(text).ok()?;
     let parsed = settings.iter().map(|setting| node::parse_setting(setting));
     for (path, node) in parsed
         .flatten()
@@ -87,16 +118,45 @@ pub(super) fn find_scales(text: &str, settings: &[String]) -> Scales {
         // A setting that does not fit is refused where it is applied.
         let _ = document.set_at_path(&path, node);
     }
-    if let Some(SpecValue::Table(table)) = document.get(SCALE).map(|node| &node.value) {
-        scales.names = table.0.iter().map(|(name, _)| name.clone()).collect();
-    }
 
-    let mut chosen = settings.iter().filter_map(|setting| {
-        let (path, node) = node::parse_setting(setting).ok()?;
-        (path == SCALE).then(|| node.value.to_string())
-    });
-    scales.chosen = chosen.next_back();
-    scales
+    let at = document.0.iter().position(|(key, _)| key == SCALE);
+    match at.map(|at| document.0.remove(at).1.value) {
+        Some(SpecValue::Table(scales)) => Some(scales),
+        _ => Some(SpecTable::default()),
+    }
+}
+
+impl ReadingMode {
+    /// Refuses a scale of a new sweep that would give it another name.
+    ///
+    /// # Errors
+    /// A scale has a name, and the sweep is new.
+    pub(super) fn refuse_names_in_scales_if_new(
+        self,
+        text: &str,
+        settings: &[String],
+    ) -> Result<(), SpecError> {
+        let scales = read_scales(text, settings).unwrap_or_default();
+        let named = scales.0.iter().find_map(|(scale, node)| match &node.value {
+            SpecValue::Table(overlay) => Some((scale, overlay.get("name")?)),
+            _ => None,
+        });
+        let Some((scale, node)) = named else {
+            return Ok(());
+        };
+        self.refuse_if_new(|| {
+            let message = "the name of a sweep is the same at every scale: remove it here, or choose another one with --set name=NAME";
+            SpecError::new(node.origin.clone(), format!("{SCALE}.{scale}.name"), message)
+        })
+    }
+}
+
+/// Whether a setting decides anything about the cells of a sweep, such as their number, their values or the length of their trials.
+pub(super) fn sets_cells(setting: &str) -> bool {
+    let path = setting.split('=').next().unwrap_or_default();
+    let field = expand_short_name(path.trim());
+    let section = field.split('.').next().unwrap_or_default();
+    SECTIONS_OF_CELLS.contains(&section)
 }
 
 /// The fields of trials that a scale in the text of a sweep file sets, with their places.
@@ -175,9 +235,8 @@ fn unknown_scale_error(document: &SpecTable, name: &str, origin: &Origin) -> Spe
     let message = match &names[..] {
         [] => format!("the file has no scale '{name}': add a table [scale.{name}]"),
         names => format!(
-            "the file has no scale '{name}', {}; it has: {}",
-            suggest_nearest(name, names.iter().copied()),
-            names.join(", ")
+            "the file has no scale '{name}', {}",
+            suggest_nearest(name, names.iter().copied())
         ),
     };
     SpecError::new(origin.clone(), SCALE, message)
@@ -261,10 +320,10 @@ fn set_axis(document: &mut SpecTable, axis: &str, node: SpecNode) -> Result<(), 
 
 /// Drops the length of a trial that the overlay gives in the other unit.
 fn drop_other_length(document: &mut SpecTable, overlay: &SpecTable) {
-    for (given, other) in [("steps", "epochs"), ("epochs", "steps")] {
-        let is_given = |key: &str| overlay.get_at_path(&format!("train.{key}")).is_some();
-        if is_given(given) && !is_given(other) {
-            remove_at_path(document, &format!("train.{other}"));
+    for given in ["train.steps", "train.epochs"] {
+        let other = other_length(given).filter(|other| overlay.get_at_path(other).is_none());
+        if let Some(other) = other.filter(|_| overlay.get_at_path(given).is_some()) {
+            remove_at_path(document, other);
         }
     }
 }

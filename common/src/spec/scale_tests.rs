@@ -96,6 +96,79 @@ fn settings_override_the_scale_and_reach_into_scales() {
 }
 
 #[test]
+fn a_setting_of_the_length_replaces_the_one_in_the_other_unit() {
+    for (scale, settings, length) in [
+        (None, &["train.steps=7"][..], Length::Steps(7)),
+        (Some("desk"), &["train.epochs=3"], Length::Epochs(3)),
+        (
+            None,
+            &["train.steps=7", "train.epochs=3"],
+            Length::Epochs(3),
+        ),
+        (None, &["scale.desk.repeats=5"], Length::Epochs(2)),
+    ] {
+        assert_eq!(
+            config(&read(scale, settings), 0).train.length,
+            length,
+            "{settings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_stored_sweep_keeps_the_name_that_a_scale_gave_it() {
+    let source = scaled("[scale.desk]\nname = \"small\"\n", Some("desk"), &[]);
+    let stored = Spec::read_stored(&source).expect("it was accepted");
+    assert_eq!(stored.name, "small");
+    assert!(Spec::read_new(&source).is_err());
+}
+
+#[test]
+fn a_claim_may_be_about_cells_that_a_scale_lacks_but_not_the_file() {
+    let claims = |condition: &str| {
+        format!(
+            "[grid]\nlr = [0.1, 0.2, 0.4]\n[scale.desk]\ngrid.lr = [0.1]\n[scale.short]\nepochs = 1\n[[claim]]\nname = \"c\"\n\
+             of = \"at(test_acc, end)\"\n{condition}\n"
+        )
+    };
+    let lacks = |condition: &str, scale: Option<&str>, settings: &[&str]| {
+        let source = scaled(&claims(condition), scale, settings);
+        let spec = Spec::read_new(&source).map_err(|e| e.to_string())?;
+        let lacking = spec.find_lacking_claims().into_iter();
+        Ok::<_, String>(lacking.map(|(_, lack)| lack).collect::<Vec<_>>())
+    };
+
+    for (condition, lack) in [
+        (
+            "above = 0\nwhere = \"lr == 0.4\"",
+            "no cell of the sweep meets 'lr == 0.4'",
+        ),
+        ("below = 2\nform = \"spread\"", "stands alone"),
+        (
+            "above = 0\nform = \"ratio\"\nto = \"lr == 0.1\"",
+            "nothing is left to compare",
+        ),
+    ] {
+        assert_eq!(lacks(condition, None, &[]), Ok(Vec::new()), "{condition}");
+        assert_eq!(lacks(condition, Some("short"), &[]), Ok(Vec::new()));
+        for (scale, settings) in [(Some("desk"), &[][..]), (None, &["lr=0.1"])] {
+            let found = lacks(condition, scale, settings).expect("no mistake");
+            assert!(found.len() == 1 && found[0].contains(lack), "{found:?}");
+        }
+    }
+
+    // A name that is nowhere is a mistake at every scale, and so are cells that the file as it is lacks.
+    let nowhere = lacks("above = 0\nwhere = \"lrr == 0.4\"", Some("desk"), &[]);
+    assert!(nowhere.is_err_and(|e| e.contains("did you mean 'lr'?")));
+    let nowhere = lacks(
+        "above = 0\nwhere = \"lr == 0.3\"",
+        None,
+        &["repeats=5", "seed=2"],
+    );
+    assert!(nowhere.is_err_and(|e| e.contains("no cell of the sweep meets")));
+}
+
+#[test]
 fn a_stored_sweep_needs_nothing_but_its_source() {
     let source = scaled(SCALES, Some("desk"), &[]);
     let stored = Spec::read_stored(&source).expect("it is in the source");
@@ -147,17 +220,14 @@ fn every_defect_of_a_scale_is_named_with_its_line_and_remedy() {
         (
             SCALES,
             "dekk",
-            &[
-                "--scale dekk: ",
-                "did you mean 'desk'?",
-                "it has: desk, paper",
-            ][..],
+            &["--scale dekk: ", "no scale 'dekk', did you mean 'desk'?"][..],
         ),
         (
             "",
             "desk",
             &["--scale desk: ", "no scale 'desk'", "[scale.desk]"],
         ),
+        (SCALES, "laptop", &["no scale 'laptop', known: desk, paper"]),
         ("[scale]\ndesk = 3\n", "desk", &["no scale 'desk'"]),
         (
             "[scale.desk]\ntrain.epoch = 3\n",
@@ -198,6 +268,10 @@ fn every_defect_of_a_scale_is_named_with_its_line_and_remedy() {
             &["sweep.toml:17: scale.desk", "[scale.desk]"][..],
         ),
         ("[scale.\"a b\"]\nrepeats = 2\n", &["scale.a b", "letters"]),
+        (
+            "[scale.desk]\nname = \"small\"\n",
+            &["sweep.toml:17: scale.desk.name", "--set name=NAME"],
+        ),
     ] {
         let error = Spec::read_new(&scaled(rest, None, &[]))
             .expect_err(rest)

@@ -730,7 +730,6 @@ fn every_defect_is_named_with_its_line_and_remedy() {
             &["unknown value 'transformer'", "cnn4"],
         ),
         ("repeats=2000000000", &["repeats"]),
-        ("train.steps=5", &["train.epochs is set as well"]),
         ("model.hidden=[3]", &["belongs to kind = \"mlp\" only"]),
         ("name=a b", &["letters"]),
         ("name=..", &["first a letter"]),

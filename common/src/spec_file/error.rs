@@ -32,6 +32,8 @@ pub enum ErrorCause {
     Missing,
     /// Values do not go together; one of them may be a mistake.
     Combination,
+    /// The cells are not those that are meant; what a scale or a setting makes of the grid may be the reason.
+    Cells,
 }
 
 /// A key or value that is not known.
@@ -63,6 +65,14 @@ impl SpecError {
     pub(crate) fn of_combination(self) -> Self {
         Self {
             cause: ErrorCause::Combination,
+            ..self
+        }
+    }
+
+    /// Returns the error as one of the cells that there are.
+    pub(crate) fn of_cells(self) -> Self {
+        Self {
+            cause: ErrorCause::Cells,
             ..self
         }
     }

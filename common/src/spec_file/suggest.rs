@@ -1,16 +1,25 @@
 //! Suggestions for misspelt names.
 
+use std::collections::HashSet;
+
 /// Maximum length of a name that is compared with known ones, in bytes.
 pub(crate) const MAX_COMPARED_BYTES: usize = 200;
 
 /// `did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
 pub fn suggest_nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
+    let mut known: Vec<&str> = known.into_iter().collect();
+    drop_repeated(&mut known);
     match find_nearest(name, known.iter().copied()) {
         Some(best) => format!("did you mean '{best}'?"),
         None if !known.is_empty() => format!("known: {}", known.join(", ")),
         None => "no key is allowed here".to_owned(),
     }
+}
+
+/// Keeps the first of equal names.
+fn drop_repeated(names: &mut Vec<&str>) {
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(*name));
 }
 
 /// The known name nearest to `name`, if one is near enough to be meant.
@@ -61,7 +70,10 @@ mod tests {
             suggest_nearest("widht", ["width", "depth"]),
             "did you mean 'width'?"
         );
-        assert_eq!(suggest_nearest("zzzzzz", ["lr", "wd"]), "known: lr, wd");
+        assert_eq!(
+            suggest_nearest("zzzzzz", ["lr", "wd", "lr"]),
+            "known: lr, wd"
+        );
 
         let fields = ["data.test", "data.train", "model.width"];
         let far = "known: data.test, data.train, model.width";

@@ -119,6 +119,16 @@ pub struct SettingArgs {
 }
 
 impl SettingArgs {
+    /// The options that are given, by their names.
+    pub fn given_options(&self) -> impl Iterator<Item = &'static str> {
+        let options = [
+            ("--set", !self.settings.is_empty()),
+            ("--scale", self.scale.is_some()),
+        ];
+        let given = options.into_iter().filter(|(_, is_given)| *is_given);
+        given.map(|(option, _)| option)
+    }
+
     /// The settings, with the choice of the scale.
     pub fn resolve(&self) -> Vec<String> {
         settings_with_scale(&self.settings, self.scale.as_deref())

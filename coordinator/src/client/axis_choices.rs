@@ -4,7 +4,7 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use crate::client::render::is_same_axis;
+use crate::client::render::{QUOTED_VALUES, is_same_axis};
 
 /// Parses axes with values as in `lr=0.1,wd=5e-4`. Commas within brackets and quotes belong to a
 /// value.
@@ -21,7 +21,7 @@ pub(crate) fn parse_axis_choices(
         .collect();
     let choices = choices.ok_or_else(|| {
         let message = format!(
-            "{option}: expected axes with their values, as in lr=0.1,wd=5e-4, found '{text}'"
+            "{option}: expected axes with their values, as in lr=0.1,wd=5e-4, found '{text}'; {QUOTED_VALUES}"
         );
         UserError::new(ErrorCode::BadInput, message)
     })?;
@@ -81,8 +81,23 @@ fn parse_axis_choice(text: &str) -> Option<v1::AxisChoice> {
 
     Some(v1::AxisChoice {
         axis: axis.trim().trim_matches('"').to_owned(),
-        value: value.trim().trim_matches('"').to_owned(),
+        value: match value.trim() {
+            list if list.starts_with('[') => join_list(list),
+            value => value.trim_matches('"').to_owned(),
+        },
     })
+}
+
+/// A list as values of axes are written, without the spaces after its commas and the quotes around its words.
+fn join_list(list: &str) -> String {
+    let parts = list.split_inclusive(['[', ',', ']']);
+    parts
+        .map(|part| {
+            let end = part.len() - usize::from(part.ends_with(['[', ',', ']']));
+            let (item, separator) = part.split_at(end);
+            format!("{}{separator}", item.trim().trim_matches('"'))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -107,7 +122,12 @@ mod tests {
         );
         assert_eq!(
             read("hidden=[16, 8],kind=\"mlp\""),
-            Ok(vec![pair("hidden", "[16, 8]"), pair("kind", "mlp")])
+            Ok(vec![pair("hidden", "[16,8]"), pair("kind", "mlp")])
+        );
+
+        assert_eq!(
+            read("a=[ [1, 2], [\"x\" ] ],case=\"a=1,b=2\""),
+            Ok(vec![pair("a", "[[1,2],[x]]"), pair("case", "a=1,b=2")])
         );
 
         let twice = read("lr=0.1,wd=5e-4,train.lr=1");

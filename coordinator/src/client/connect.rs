@@ -8,7 +8,7 @@ use ergodic_proto::archive::MAX_RECORD_BYTES;
 use ergodic_proto::channel::connect;
 use ergodic_proto::channel::connect::ClientChannel;
 use ergodic_proto::channel::credentials::ClientAuth;
-use ergodic_proto::channel::transport::NOT_TRUSTED;
+use ergodic_proto::channel::transport::{NOT_TRUSTED, check_address};
 use ergodic_proto::status::{UserError, innermost_reason};
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
@@ -206,6 +206,7 @@ impl Client {
     }
 
     async fn connect_to_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
+        check_coordinator_option(url)?;
         let connection =
             connect::connect_now(url, access)
                 .await
@@ -256,6 +257,17 @@ impl Client {
     }
 }
 
+/// Checks an address that the user named.
+///
+/// # Errors
+/// It is none; the message names the option.
+pub fn check_coordinator_option(url: &str) -> Result<(), UserError> {
+    check_address(url).map_err(|error| {
+        let message = format!("--coordinator: {}", error.message);
+        UserError::new(error.code, message)
+    })
+}
+
 /// Whether at each of these addresses, separated by commas, a machine answers on which nobody listens there.
 async fn refuse_connections(urls: &str) -> bool {
     for url in urls.split(',').map(str::trim) {
@@ -297,6 +309,22 @@ mod tests {
     use tokio::net::TcpListener;
 
     use crate::client::connect::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_refused_with_the_name_of_the_option() {
+        let access = ClientAuth::default();
+        for (url, problem) in [
+            ("127.0.0.1", "expected something like"),
+            ("http://127.0.0.1:99999", "its port is no number"),
+            ("http://127.0.0.1:1,http://[::1]:", "its port is no number"),
+        ] {
+            let refused = Client::connect(url, &access).await;
+            let error = refused.expect_err("it is no address");
+            let names_option = error.message.starts_with("--coordinator: '");
+            assert_eq!(error.code, ErrorCode::BadInput, "{error}");
+            assert!(names_option && error.message.contains(problem), "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_coordinator_that_is_starting_is_waited_for() {

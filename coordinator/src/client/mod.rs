@@ -30,4 +30,4 @@ pub mod utc;
 pub mod verdicts;
 pub mod wait_reason;
 
-pub use connect::{Client, START_TIMEOUT};
+pub use connect::{Client, START_TIMEOUT, check_coordinator_option};

@@ -4,11 +4,13 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use ergodic_common::pinned_file::FilePin;
-use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::refuse_misleading_sweep;
+use ergodic_common::spec::{MAX_TEXT_BYTES, SpecSource};
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::convert::MAX_FILES;
+use ergodic_proto::limited_file::{read_limited_file, read_limited_text};
 use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::MAX_FILE_BYTES;
 
 /// A sweep file with the contents of the files that it names.
 #[derive(Debug, Clone)]
@@ -24,7 +26,8 @@ pub struct SweepFile {
 /// # Errors
 /// The sweep file or one of its files cannot be read or used.
 pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, UserError> {
-    let text = std::fs::read_to_string(path).map_err(|e| unreadable_sweep_error(path, &e))?;
+    let text = read_limited_text(Path::new(path), MAX_TEXT_BYTES as u64)
+        .map_err(|e| unreadable_sweep_error(path, &e))?;
     let mut source = SpecSource {
         file: path.to_owned(),
         text,
@@ -68,7 +71,7 @@ fn unreadable_sweep_error(path: &str, error: &std::io::Error) -> UserError {
 fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
     let folder = Path::new(sweep_file).parent().unwrap_or(Path::new(""));
     let path = folder.join(named);
-    std::fs::read(&path).map_err(|e| {
+    read_limited_file(&path, MAX_FILE_BYTES).map_err(|e| {
         let message = match e.kind() {
             ErrorKind::NotFound => {
                 format!(

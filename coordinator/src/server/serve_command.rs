@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::duration::parse_duration;
+use ergodic_proto::channel::transport::check_address;
 use ergodic_proto::status::UserError;
 
 use super::auth::AuthOptions;
@@ -86,13 +87,8 @@ pub struct ServeArgs {
 }
 
 fn parse_coordinator_url(text: &str) -> Result<String, String> {
-    let expected = "expected something like https://host:7700";
-    let (scheme, rest) = text.split_once("://").ok_or(expected)?;
-    if matches!(scheme, "http" | "https") && !rest.is_empty() {
-        Ok(text.to_owned())
-    } else {
-        Err(expected.to_owned())
-    }
+    let checked = check_address(text).map_err(|error| error.message);
+    checked.map(|()| text.to_owned())
 }
 
 impl ServeArgs {

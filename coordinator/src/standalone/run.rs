@@ -49,7 +49,8 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     if let Some(dir) = &args.dir {
         StoreLocation::refuse_other_url(dir, false).map_err(bad_store_error)?;
     }
-    let (source, name) = read_run_source(&args.source, &args.table, args.dir.as_deref())?;
+    let again = args.local.again;
+    let (source, name) = read_run_source(&args.source, &args.table, again, args.dir.as_deref())?;
     let program = args.local.find_program().await?;
     let dir = args
         .dir
@@ -58,7 +59,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let existed = dir.exists();
 
     let server = args.local.start_coordinator(&dir).await?;
-    let begun = start_sweep(source, &args.table, args.local.again, &server, &dir).await;
+    let begun = start_sweep(source, &args.table, again, &server, &dir).await;
     let refused = begun.is_err();
     let result = match begun {
         Ok((client, started)) => {

@@ -53,14 +53,16 @@ pub(super) enum RunSource {
 }
 
 /// What is to be run, as far as the command line tells, and the name of the sweep if it is read from a file. `dir` is the
-/// directory of `--store`.
+/// directory of `--store`, and `again` stands for `--again`.
 pub(super) fn read_run_source(
     source: &RunSourceArgs,
     table: &RunTableArgs,
+    again: bool,
     dir: Option<&Path>,
 ) -> Result<(RunSource, String), UserError> {
     let file = match read_sweep_file(&source.what, &source.change.resolve()) {
         Err(_) if is_stored_sweep(&source.what, dir) => {
+            refuse_options_of_files(source, again)?;
             return Ok((RunSource::Stored(source.what.clone()), String::new()));
         }
         read => read?,
@@ -75,6 +77,28 @@ pub(super) fn read_run_source(
         spec: Box::new(spec),
     };
     Ok((source, name))
+}
+
+/// Refuses options that only a sweep file takes, for a sweep that is stored: they would have no effect.
+fn refuse_options_of_files(source: &RunSourceArgs, again: bool) -> Result<(), UserError> {
+    let again = again.then_some("--again");
+    let given: Vec<&str> = source.change.given_options().chain(again).collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+
+    let message = format!(
+        "{}: there is no file '{what}', so that it names a stored sweep, which runs on as it was launched: name the sweep file, as in \
+         `ergodic run {what}.toml`, or leave out {}",
+        given.join(", "),
+        if given.len() > 1 {
+            "these options"
+        } else {
+            given[0]
+        },
+        what = source.what
+    );
+    Err(UserError::new(ErrorCode::BadInput, message))
 }
 
 /// Whether the argument can name a stored sweep: it looks like no path of a sweep file, and no file has that name.
@@ -96,26 +120,39 @@ pub(super) fn check_numerics(numerics: &str) -> Result<(), UserError> {
     Ok(())
 }
 
+/// The axis that an option of the final table names: by its name, or by its field or the end of its name if no other axis has it.
+fn find_table_axis<'a>(name: Option<&str>, spec: &'a Spec) -> Result<Option<&'a str>, UserError> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    let axes = spec.grid.axes();
+    if let Some(axis) = axes.iter().find(|axis| axis.name == name) {
+        return Ok(Some(&axis.name));
+    }
+
+    let suffix = format!(".{name}");
+    let mut found = axes
+        .iter()
+        .filter(|axis| axis.name.ends_with(&suffix) || axis.field.as_deref() == Some(name));
+    match (found.next(), found.next()) {
+        (Some(axis), None) => Ok(Some(&axis.name)),
+        _ => {
+            let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
+            let message = format!("the sweep has no axis '{name}', {hint}");
+            Err(UserError::new(ErrorCode::NotFound, message))
+        }
+    }
+}
+
 /// Refuses axes and metrics of the final table that the sweep lacks, before anything is trained.
 fn check_table_options(table: &RunTableArgs, spec: &Spec) -> Result<(), UserError> {
-    let axes: Vec<&str> = spec
-        .grid
-        .axes()
-        .iter()
-        .map(|axis| axis.name.as_str())
-        .collect();
-    for name in [&table.rows, &table.cols].into_iter().flatten() {
-        let suffix = format!(".{name}");
-        if !axes
-            .iter()
-            .any(|axis| axis == name || axis.ends_with(&suffix))
-        {
-            let message = format!(
-                "the sweep has no axis '{name}', {}",
-                suggest_nearest(name, axes.iter().copied())
-            );
-            return Err(UserError::new(ErrorCode::NotFound, message));
-        }
+    let rows = find_table_axis(table.rows.as_deref(), spec)?;
+    let cols = find_table_axis(table.cols.as_deref(), spec)?;
+    if let Some(axis) = rows.filter(|rows| cols == Some(*rows)) {
+        let message = format!(
+            "--rows, --cols: the axis '{axis}' is named twice: name another one, or leave out both options for a table of all cells"
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
     let Some(metric) = &table.metric else {
@@ -130,4 +167,95 @@ fn check_table_options(table: &RunTableArgs, spec: &Spec) -> Result<(), UserErro
             }
         });
     found.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec::SpecSource;
+
+    use crate::standalone::run_source::*;
+
+    fn source_of(what: &str, settings: &[&str], scale: Option<&str>) -> RunSourceArgs {
+        RunSourceArgs {
+            what: what.to_owned(),
+            change: SettingArgs {
+                settings: settings
+                    .iter()
+                    .map(|setting| (*setting).to_owned())
+                    .collect(),
+                scale: scale.map(str::to_owned),
+            },
+        }
+    }
+
+    fn table_of(rows: &str, cols: &str) -> RunTableArgs {
+        RunTableArgs {
+            rows: Some(rows.to_owned()),
+            cols: Some(cols.to_owned()),
+            metric: None,
+            format: TextFormat::default(),
+        }
+    }
+
+    #[test]
+    fn a_stored_sweep_takes_no_option_of_files() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let table = RunTableArgs {
+            rows: None,
+            cols: None,
+            ..table_of("", "")
+        };
+        let read = |source: RunSourceArgs, again| {
+            read_run_source(&source, &table, again, Some(dir.path())).map(|_| ())
+        };
+        assert_eq!(read(source_of("decay", &[], None), false), Ok(()));
+
+        for (settings, scale, again, options) in [
+            (
+                &["lr=1"][..],
+                None,
+                false,
+                "--set: there is no file 'decay'",
+            ),
+            (&[], Some("desk"), false, "--scale: there is"),
+            (&[], None, true, "--again: there is"),
+            (
+                &["lr=1"],
+                Some("desk"),
+                true,
+                "--set, --scale, --again: there is",
+            ),
+        ] {
+            let source = source_of("decay", settings, scale);
+            let error = read(source, again).expect_err("it would have no effect");
+            assert!(error.message.starts_with(options), "{error}");
+            assert!(
+                error.message.contains("`ergodic run decay.toml`"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_axes_of_the_final_table_are_two() {
+        let source = SpecSource {
+            text: "name = \"t\"\nrepeats = 2\n[model]\nkind = \"empty\"\n[grid]\nlr = [1, 2]\n\"train.wd\" = [0, 1]\n"
+                .to_owned(),
+            ..SpecSource::default()
+        };
+        let spec = Spec::read_new(&source).expect("a sweep");
+        let check = |rows: &str, cols: &str| check_table_options(&table_of(rows, cols), &spec);
+
+        for (rows, cols) in [("lr", "wd"), ("train.lr", "train.wd")] {
+            assert_eq!(check(rows, cols), Ok(()), "{rows} {cols}");
+        }
+        for (rows, cols) in [("lr", "lr"), ("lr", "train.lr"), ("wd", "train.wd")] {
+            let error = check(rows, cols).expect_err("one axis is named twice");
+            assert!(error.message.contains("is named twice"), "{error}");
+        }
+        for (rows, cols) in [("nope", "lr"), ("lr", "x")] {
+            let error = check(rows, cols).expect_err("no one axis has this name");
+            assert!(error.message.contains("the sweep has no axis"), "{error}");
+        }
+    }
 }

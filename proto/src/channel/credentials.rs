@@ -7,6 +7,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use crate::limited_file::{MAX_CREDENTIAL_BYTES, read_limited_text};
 use crate::status::UserError;
 use crate::token::{Token, TokenParseError};
 
@@ -43,8 +44,8 @@ impl ClientAuth {
     /// The file cannot be read or holds no token; the message names it.
     pub fn with_token_file(mut self, file: Option<&Path>) -> Result<Self, UserError> {
         if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).map_err(|e| bad_token_file(path, &e.to_string()))?;
+            let text = read_limited_text(path, MAX_CREDENTIAL_BYTES)
+                .map_err(|e| bad_token_file(path, &e.to_string()))?;
             let token = text
                 .parse()
                 .map_err(|e: TokenParseError| bad_token_file(path, &e.to_string()))?;

@@ -27,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::channel::credentials::ClientAuth;
+use crate::limited_file::{MAX_CREDENTIAL_BYTES, read_limited_file};
 use crate::status::UserError;
 use crate::status::innermost_reason;
 
@@ -51,6 +52,14 @@ pub fn is_loopback(url: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
+/// Checks the address of a coordinator.
+///
+/// # Errors
+/// It has no scheme, host, or port that can be one; the message says what was expected.
+pub fn check_address(url: &str) -> Result<(), UserError> {
+    parse_endpoint(url).map(drop)
+}
+
 pub(crate) fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .ok()
@@ -65,6 +74,12 @@ pub(crate) fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
             );
             UserError::new(ErrorCode::BadInput, message)
         })?;
+    if !has_possible_port(endpoint.uri()) {
+        let message = format!(
+            "'{url}' is not the address of a coordinator: its port is no number from 1 to 65535"
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
 
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
     // Pings notice a peer that falls silent, such as a worker whose network drops everything,
@@ -73,6 +88,21 @@ pub(crate) fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true))
+}
+
+/// Whether an address has no port, and means that of its scheme, or one that can be connected to. What is none is taken for no port by
+/// others.
+fn has_possible_port(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = uri.host().unwrap_or_default();
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    match place.strip_prefix(host).unwrap_or_default() {
+        "" => true,
+        after => after
+            .strip_prefix(':')
+            .and_then(|port| port.parse::<u16>().ok())
+            .is_some_and(|port| port > 0),
+    }
 }
 
 /// The TLS connector for an address; `None` for an address without TLS.
@@ -154,8 +184,9 @@ pub fn read_certificates(
     option: &str,
     file: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, UserError> {
-    let found: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
+    let pem = read_pem_file(option, file)?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
         .map_err(|e| bad_file(option, file, &e.to_string()))?;
     if found.is_empty() {
         let problem = "expected certificates in PEM form, found none";
@@ -170,7 +201,13 @@ pub fn read_certificates(
 /// # Errors
 /// The file cannot be read, or holds none.
 pub fn read_private_key(option: &str, file: &Path) -> Result<PrivateKeyDer<'static>, UserError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|e| bad_file(option, file, &e.to_string()))
+    let pem = read_pem_file(option, file)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|e| bad_file(option, file, &e.to_string()))
+}
+
+fn read_pem_file(option: &str, file: &Path) -> Result<Vec<u8>, UserError> {
+    read_limited_file(file, MAX_CREDENTIAL_BYTES)
+        .map_err(|e| bad_file(option, file, &e.to_string()))
 }
 
 fn bad_file(option: &str, file: &Path, problem: &str) -> UserError {
@@ -306,6 +343,31 @@ impl ServerCertVerifier for PinnedAuthority {
 #[cfg(test)]
 mod tests {
     use crate::channel::transport::*;
+
+    #[test]
+    fn a_port_is_absent_or_one_to_connect_to() {
+        for url in [
+            "http://a",
+            "https://a/",
+            "http://127.0.0.1:7700",
+            "http://[::1]:65535/x",
+            "http://[::1]",
+            "http://user@a:1",
+        ] {
+            assert_eq!(check_address(url), Ok(()), "{url}");
+        }
+        for url in [
+            "http://127.0.0.1:99999",
+            "http://a:abc",
+            "http://a:",
+            "https://a:0",
+            "http://[::1]:",
+            "ftp://a:1",
+            "a:1",
+        ] {
+            assert!(check_address(url).is_err(), "{url}");
+        }
+    }
 
     #[test]
     fn only_this_machine_is_loopback() {

@@ -1,4 +1,4 @@
-//! Mistakes of claims and quantities, each of which can be dropped with what uses it.
+//! Mistakes of quantities, claims and figures, each of which can be dropped with what uses it.
 
 use super::Mistakes;
 use crate::quantity::{ClaimSection, ExpandedClaims};
@@ -6,52 +6,83 @@ use crate::spec::Spec;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue, parse_document};
 
-/// Whether an error is about a claim or a quantity.
+/// Whether an error is about a claim, a quantity or a figure.
 pub(super) fn is_about_claims(path: &str) -> bool {
-    let word = path.split(['.', ' ', '[']).next();
-    matches!(word, Some("claim" | "quantity"))
+    matches!(section_of(path), "claim" | "quantity" | "figure")
 }
 
-/// Drops the claim or quantity that an error is about, and all that use the quantity; returns whether anything was dropped.
+fn section_of(path: &str) -> &str {
+    path.split(['.', ' ', '[']).next().unwrap_or_default()
+}
+
+/// Drops the claim, quantity or figure that an error is about, and all that use it; returns whether anything was dropped.
 pub(super) fn drop_claim(document: &mut SpecTable, error: &SpecError) -> bool {
-    match error.path.strip_prefix("quantity.") {
-        Some(name) => drop_quantity(document, name),
-        None => {
-            let claims = claim_list(document);
-            let place =
-                claims.and_then(|claims| Some((find_claim(claims, &error.origin)?, claims)));
-            place.is_some_and(|(at, claims)| {
-                claims.remove(at);
-                true
-            })
-        }
+    if let Some(name) = error.path.strip_prefix("quantity.") {
+        return drop_quantity(document, name);
     }
+
+    let section = section_of(&error.path);
+    let Some(items) = find_list(document, section) else {
+        return false;
+    };
+    let Some(at) = find_item(items, &error.origin) else {
+        return false;
+    };
+    let dropped = items.remove(at);
+    if section == "claim"
+        && let Some(name) = name_of(&dropped).map(str::to_owned)
+        && let Some(figures) = find_list(document, "figure")
+    {
+        figures.retain(|figure| !has_claim(figure, &name));
+    }
+    true
 }
 
-fn claim_list(document: &mut SpecTable) -> Option<&mut Vec<SpecNode>> {
-    let (_, node) = document.0.iter_mut().find(|(key, _)| key == "claim")?;
-    match &mut node.value {
-        SpecValue::List(claims) => Some(claims),
+/// The claims or figures of a document.
+fn find_list<'a>(document: &'a mut SpecTable, section: &str) -> Option<&'a mut Vec<SpecNode>> {
+    match &mut document.get_mut(section)?.value {
+        SpecValue::List(items) => Some(items),
         _ => None,
     }
 }
 
-/// The claim that stands at a place, or has a key there.
-fn find_claim(claims: &[SpecNode], place: &Origin) -> Option<usize> {
-    claims.iter().position(|claim| {
-        let SpecValue::Table(table) = &claim.value else {
+/// The claim or figure that stands at a place, or has a key there.
+fn find_item(items: &[SpecNode], place: &Origin) -> Option<usize> {
+    items.iter().position(|item| {
+        let SpecValue::Table(table) = &item.value else {
             return false;
         };
-        claim.origin == *place || table.0.iter().any(|(_, node)| node.origin == *place)
+        item.origin == *place || table.0.iter().any(|(_, node)| node.origin == *place)
     })
+}
+
+fn name_of(item: &SpecNode) -> Option<&str> {
+    match &item.value {
+        SpecValue::Table(table) => table.get("name")?.value.as_str(),
+        _ => None,
+    }
+}
+
+/// Whether a figure draws a claim.
+fn has_claim(figure: &SpecNode, name: &str) -> bool {
+    let SpecValue::Table(table) = &figure.value else {
+        return false;
+    };
+    match table.get("claims").map(|node| &node.value) {
+        Some(SpecValue::Str(only)) => only == name,
+        Some(SpecValue::List(names)) => names.iter().any(|item| item.value.as_str() == Some(name)),
+        _ => false,
+    }
 }
 
 fn drop_quantity(document: &mut SpecTable, name: &str) -> bool {
     let mut open = vec![name.to_owned()];
     let mut has_dropped = false;
     while let Some(name) = open.pop() {
-        if let Some(claims) = claim_list(document) {
-            claims.retain(|claim| !claim.value.mentions(&name));
+        for section in ["claim", "figure"] {
+            if let Some(items) = find_list(document, section) {
+                items.retain(|item| !item.value.mentions(&name));
+            }
         }
         let quantities = document.0.iter_mut().find(|(key, _)| key == "quantity");
         let Some(SpecValue::Table(quantities)) = quantities.map(|(_, node)| &mut node.value) else {
@@ -102,6 +133,7 @@ impl Spec {
 
     fn expand_claims_document(&self, document: &SpecTable) -> Result<ExpandedClaims, SpecError> {
         let section = ClaimSection::read_document(document)?;
+        section.refuse_hidden_fields(&self.grid)?;
         let section = match &self.claims {
             Ok(own) => section.with_quantities_of(own),
             Err(_) => section,

@@ -12,7 +12,7 @@ use std::fmt;
 use crate::spec::{Spec, SpecSource};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::ReadingMode;
-use crate::spec_file::node::SpecTable;
+use crate::spec_file::node::{SpecTable, parse_document};
 use repair::{Repairs, find_node};
 
 /// Maximum number of mistakes that are shown.
@@ -63,7 +63,7 @@ impl Spec {
             Mistakes(
                 mistakes
                     .into_iter()
-                    .map(|mistake| mistake.with_file(&source.file))
+                    .map(|mistake| explain_setting(mistake).with_file(&source.file))
                     .collect(),
             )
         })
@@ -103,6 +103,52 @@ fn collect_mistakes(source: &SpecSource, first: SpecError) -> Vec<SpecError> {
     }
 
     mistakes
+}
+
+/// Says how a list or table is typed, where a setting that looks like one is none, and so has been taken for a text.
+fn explain_setting(mistake: SpecError) -> SpecError {
+    let hint = match &mistake.origin {
+        Origin::Set(setting) => describe_bad_list(setting),
+        _ => None,
+    };
+    match hint {
+        Some(hint) => SpecError {
+            message: format!("{}: {hint}", mistake.message),
+            ..mistake
+        },
+        None => mistake,
+    }
+}
+
+fn describe_bad_list(setting: &str) -> Option<String> {
+    let (key, value) = setting.split_once('=')?;
+    let (key, value) = (key.trim(), value.trim());
+    if !value.starts_with(['[', '{']) || parse_document(&format!("v = {value}")).is_ok() {
+        return None;
+    }
+
+    let words = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let example = match words {
+        Some(words) if !words.contains(['[', '{', '"', '\'']) => {
+            let items: Vec<String> = words.split(',').map(quote_word).collect();
+            format!("[{}]", items.join(", "))
+        }
+        _ => "[\"a\", \"b\"]".to_owned(),
+    };
+    Some(format!(
+        "words stand in quotes, as in --set '{key}={example}'"
+    ))
+}
+
+/// An item of a list, in quotes if it is a word.
+fn quote_word(item: &str) -> String {
+    let item = item.trim();
+    match parse_document(&format!("v = {item}")) {
+        Ok(_) => item.to_owned(),
+        Err(_) => format!("\"{item}\""),
+    }
 }
 
 /// Adds the line of the field, where the reader knew the field alone.
@@ -278,6 +324,65 @@ mod tests {
                              [[claim]]\nname = \"c\"\nof = \"at(test_ac, end)\"\nform = \"slope\"\nagainst = \"k\"\nabove = 0\n";
         let measure = "[measure]\nmetrics = [\"test_acc\"]\n";
         assert_eq!(fields(&[(measure, CASES)]), ["claim 'c': of"]);
+    }
+
+    #[test]
+    fn figures_that_are_wrong_are_all_named_and_what_follows_is_not() {
+        const FIGURES: &str = "[measure]\nmetrics = [\"test_acc\"]\n[quantity]\na = \"ln(test_loss)\"\n\
+                               [[claim]]\nname = \"c d\"\nof = \"at(x, end)\"\nabove = 0\n\
+                               [[figure]]\nname = \"uses a\"\ny = \"a\"\n\
+                               [[figure]]\nname = \"uses c\"\nclaims = [\"c d\"]\nx = \"wd\"\n\
+                               [[figure]]\nname = \"y\"\ny = \"test_acccc\"\n\
+                               [[figure]]\nname = \"by\"\ny = \"test_acc\"\nby = \"wdd\"\n";
+        let found = fields(&[("[measure]\nmetrics = [\"test_acc\"]\n", FIGURES)]);
+        let expected = [
+            "quantity.a",
+            "claim 'c d': of",
+            "figure 'y': y",
+            "figure 'by': by",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_setting_that_is_almost_a_list_tells_how_to_quote_its_words() {
+        for (setting, hint) in [
+            (
+                "measure.metrics=[test_acc, test_loss]",
+                Some("as in --set 'measure.metrics=[\"test_acc\", \"test_loss\"]'"),
+            ),
+            ("grid.lr=[0.1, x]", Some("'grid.lr=[0.1, \"x\"]'")),
+            ("grid.lr={ log = [1, x }", Some("words stand in quotes")),
+            ("measure.metrics=test_ac", None),
+            ("measure.metrics=[\"test_ac\"]", None),
+        ] {
+            let source = SpecSource {
+                text: GOOD.to_owned(),
+                settings: vec![setting.to_owned()],
+                ..SpecSource::default()
+            };
+            let text = Spec::read_new_naming_mistakes(&source)
+                .expect_err(setting)
+                .to_string();
+            assert_eq!(
+                text.contains("words stand in quotes"),
+                hint.is_some(),
+                "{text}"
+            );
+            assert!(hint.is_none_or(|hint| text.contains(hint)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cases_would_have_set_is_not_missed() {
+        let source = SpecSource {
+            text: GOOD.replace("lr = 0.1\n", "") + "[case]\nA = { lr = 0.1 }\nB = { lr = 0.2 }\n",
+            settings: vec!["case=A".to_owned()],
+            ..SpecSource::default()
+        };
+        let found = Spec::read_new_naming_mistakes(&source).expect_err("a case is a table");
+        let fields: Vec<&str> = found.as_slice().iter().map(|m| m.path.as_str()).collect();
+        assert_eq!(fields, ["case"]);
     }
 
     #[test]

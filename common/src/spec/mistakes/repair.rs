@@ -65,7 +65,7 @@ impl Repairs {
 
         let is_expression = error.path.starts_with("derive.") || error.path.starts_with("where.");
         match error.cause {
-            ErrorCause::Combination => {
+            ErrorCause::Combination | ErrorCause::Cells => {
                 self.has_dropped_key || self.has_dropped_expression || !self.replaced.is_empty()
             }
             ErrorCause::Missing => {
@@ -278,6 +278,8 @@ impl Repairs {
         loop {
             if take_node(document, at).is_some() {
                 self.replaced.push(at.to_owned());
+                // Nobody knows what cases would have set.
+                self.has_dropped_key |= at == "case";
                 if at == "train.steps" {
                     // A trial without a length is asked for its epochs.
                     self.replaced.push("train.epochs".to_owned());

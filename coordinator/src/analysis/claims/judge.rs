@@ -67,6 +67,22 @@ pub(super) fn decide_effects(evidence: Vec<EffectEvidence>) -> Vec<JudgedEffect>
 }
 
 impl EffectEvidence {
+    /// No evidence, because the sweep lacks the cells of the claim.
+    fn without_cells(claim: &Claim, lack: &str) -> Self {
+        Self {
+            test: None,
+            alpha: claim.alpha,
+            judged: JudgedEffect {
+                verdict: ClaimVerdict::NotEnough,
+                effect: None,
+                interval: None,
+                n: 0,
+                needed: None,
+                notes: vec![lack.to_owned()],
+            },
+        }
+    }
+
     fn decide(self, outside: Option<f64>) -> JudgedEffect {
         let verdict = match self.test {
             Some(test) if test.interval_inside && test.inside <= self.alpha => ClaimVerdict::Agrees,
@@ -117,6 +133,9 @@ impl EffectJudge<'_> {
         found: &BTreeMap<CellIndex, CellSummary>,
     ) -> EffectEvidence {
         let expanded = &self.claims.claims[place];
+        if let Some(lack) = &expanded.lack {
+            return EffectEvidence::without_cells(&expanded.claim, lack);
+        }
         let none = CellNumber::default();
         let numbers = expanded.number_cells(effect).map(|cell| {
             let summary = found.get(&cell);

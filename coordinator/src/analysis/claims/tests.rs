@@ -29,6 +29,10 @@ pub(super) struct Experiment {
 
 impl Experiment {
     pub(super) fn new(seeds: &str, claims: &str) -> Self {
+        Self::with_settings(seeds, claims, &[])
+    }
+
+    fn with_settings(seeds: &str, claims: &str, settings: &[&str]) -> Self {
         let text = format!(
             "name = \"t\"\nrepeats = 12\n{seeds}\n[data]\ndataset = \"glyphs\"\ntrain = 100\ntest = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
              [train]\nsteps = 100\nbatch_size = 10\n[grid]\nc = [1, 2, 4]\n[derive]\nlr = \"0.1*c\"\n\
@@ -37,6 +41,7 @@ impl Experiment {
         );
         let source = SpecSource {
             text,
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
             ..SpecSource::default()
         };
         let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
@@ -124,6 +129,31 @@ impl Experiment {
                 .collect::<Vec<_>>(),
             TrialCounts::default(),
         )
+    }
+}
+
+#[test]
+fn a_claim_whose_cells_a_scale_lacks_is_undecided_and_the_others_are_judged() {
+    let claims = claim("above = 0")
+        + &claim("above = 0\nform = 'ratio'\nto = 'c == 1'")
+            .replace("name = 'c'", "name = 'ratio'")
+        + "[[claim]]\nname = 'labels'\nform = 'labels'\nover = 'c'\nbelow = 1\n";
+    let settings = ["scale.desk.grid.c=[1]", "scale=desk"];
+    let experiment = Experiment::with_settings("", &claims, &settings);
+    let lacks: Vec<bool> = experiment
+        .expanded
+        .claims
+        .iter()
+        .map(|claim| claim.lack.is_some())
+        .collect();
+    assert_eq!(lacks, [false, true, true]);
+
+    let judged = experiment.judge_numbers(&drawn(1, 12));
+    assert_eq!(judged[0].verdict, ClaimVerdict::Agrees);
+    for lacking in &judged[1..] {
+        assert_eq!(lacking.verdict, ClaimVerdict::NotEnough);
+        assert_eq!((lacking.n, lacking.needed), (0, None));
+        assert_eq!(lacking.notes.len(), 1, "{lacking:?}");
     }
 }
 

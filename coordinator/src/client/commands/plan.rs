@@ -10,7 +10,6 @@ use clap::Args;
 use classes::{ClassPlan, class_to_json, estimate_stored_bytes, plan_classes};
 pub use costs::ClassCosts;
 use costs::{ASSUMED_FLOPS, find_class_costs};
-use ergodic_common::Spec;
 use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
 use ergodic_common::number_format::{format_count, format_shortest, format_significant};
@@ -18,6 +17,7 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::settle_new_sweep;
 use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
+use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use named_files::{DatasetPlace, inspect_named_files};
 pub use named_files::{NamedFiles, check_local_files};
@@ -25,7 +25,8 @@ use serde_json::json;
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SettingArgs;
-use crate::client::render::TextFormat;
+use crate::client::check_coordinator_option;
+use crate::client::render::{TextFormat, print_stderr_line};
 use crate::client::status_text::format_duration;
 use crate::client::sweep_file::{read_launch_spec, read_sweep_file};
 
@@ -56,9 +57,11 @@ pub struct PlanArgs {
 /// # Errors
 /// The sweep file or its data cannot be used.
 pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
+    let urls = args.coordinator.iter().flat_map(|urls| urls.split(','));
+    urls.map(str::trim).try_for_each(check_coordinator_option)?;
     let file = read_sweep_file(&args.spec, &args.change.resolve())?;
     let mut spec = read_launch_spec(&file.source)?;
-    check_other_scales(&args, &spec)?;
+    let notes = check_scales(&args, &spec)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
     let place = DatasetPlace {
@@ -68,21 +71,45 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     };
     let named = inspect_named_files(&file, &spec, place)?;
     let costs = find_class_costs(&file.source, &spec).await;
+    notes.iter().for_each(|note| print_stderr_line(note));
     print_output(render_plan(&spec, &named, &costs, args.format))
 }
 
-/// Checks the file under each scale that is not chosen.
-fn check_other_scales(args: &PlanArgs, spec: &Spec) -> Result<(), UserError> {
+/// Checks the file under each scale that is not chosen, and returns what there is to say about the claims at each scale.
+///
+/// # Errors
+/// Names all mistakes of all scales.
+fn check_scales(args: &PlanArgs, spec: &Spec) -> Result<Vec<String>, UserError> {
+    let mut notes = describe_lacking_claims(spec);
+    let mut mistakes: Vec<String> = Vec::new();
     for scale in spec.scales.others() {
         let settings = settings_with_scale(&args.change.settings, Some(scale));
-        read_sweep_file(&args.spec, &settings)
-            .and_then(|file| read_launch_spec(&file.source))
-            .map_err(|error| {
-                let message = format!("with --scale {scale}: {}", error.message);
-                UserError::new(error.code, message)
-            })?;
+        let read =
+            read_sweep_file(&args.spec, &settings).and_then(|file| read_launch_spec(&file.source));
+        match read {
+            Ok(other) => notes.extend(describe_lacking_claims(&other)),
+            Err(error) => mistakes.push(format!("with --scale {scale}: {}", error.message)),
+        }
     }
-    Ok(())
+
+    match mistakes.is_empty() {
+        true => Ok(notes),
+        false => Err(UserError::new(ErrorCode::BadInput, mistakes.join("\n"))),
+    }
+}
+
+/// Describes the claims whose cells a sweep lacks, which is no mistake at a scale.
+fn describe_lacking_claims(spec: &Spec) -> Vec<String> {
+    let place = match &spec.scales.chosen {
+        Some(scale) => format!("with --scale {scale}"),
+        None => "with these settings".to_owned(),
+    };
+    let lacking = spec.find_lacking_claims().into_iter();
+    lacking
+        .map(|(claim, lack)| {
+            format!("{place}, the verdict on the claim '{claim}' will be \"not enough\": {lack}")
+        })
+        .collect()
 }
 
 /// Describes the scales of the file, and which one the plan is of.

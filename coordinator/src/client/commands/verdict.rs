@@ -1,9 +1,12 @@
 //! `ergodic verdict`: judges the claims about a sweep.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_common::spec::MAX_TEXT_BYTES;
+use ergodic_proto::limited_file::read_limited_text;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::Value;
@@ -50,7 +53,7 @@ pub async fn run_verdict(args: VerdictArgs) -> Result<CommandOutcome, UserError>
 }
 
 fn read_claims(path: &str) -> Result<String, UserError> {
-    std::fs::read_to_string(path).map_err(|error| {
+    read_limited_text(Path::new(path), MAX_TEXT_BYTES as u64).map_err(|error| {
         let message = match error.kind() {
             ErrorKind::NotFound => format!("--claims: there is no file '{path}'"),
             ErrorKind::IsADirectory => {

@@ -102,7 +102,7 @@ pub fn check_cells_found(cells: &str, table: &v1::TableResponse) -> Result<(), U
     }
 
     let exact = if cells.contains("==") {
-        "; numbers are printed rounded: ask for a range"
+        "; numbers are printed rounded: ask for a range, and words alone stand in quotes, as in case == \"A\""
     } else {
         ""
     };

@@ -43,7 +43,7 @@ pub use output_target::{OutputArgs, OutputTarget, RowFormat};
 pub(in crate::client) use pivot::TerminalPalette;
 pub use pivot::{build_pivot_data, render_pivot};
 pub use provenance::{format_provenance, format_shown_trials, format_trial_count};
-pub use row_condition::{ColumnValue, SelectableRows, find_cell_rows};
+pub use row_condition::{ColumnValue, QUOTED_VALUES, SelectableRows, find_cell_rows};
 pub use row_selection::{RowSelection, is_missing_ranks};
 use serde_json::json;
 pub use side_by_side::{build_tidy_data, build_tidy_pivots, render_side_by_side};

@@ -14,6 +14,9 @@ use super::column_selection::find_name;
 use super::exact_value;
 use super::statistics_data::STATISTICS;
 
+/// How to type a value with a comma, of which there may be some in the names of cases.
+pub const QUOTED_VALUES: &str = "a value with a comma stands in quotes, as in 'case=\"a=1,b=2\"'";
+
 /// Rows of axis values and further columns.
 pub trait SelectableRows {
     /// What has no axis or column of a name, as the beginning of a message: `the table has no axis
@@ -139,6 +142,18 @@ impl NumberSource {
         }
     }
 
+    /// The value in a row; `None` for a constant, and for a column of numbers.
+    fn read_value(self, rows: &impl SelectableRows, row: usize) -> Option<SpecValue> {
+        match self {
+            Self::Constant(_) => None,
+            Self::Axis(at) => Some(SpecValue::from(rows.axis_value(row, at))),
+            Self::Column(at) => match rows.column_value(row, at) {
+                ColumnValue::Number(_) => None,
+                ColumnValue::Word(word) => Some(SpecValue::Str(word.to_owned())),
+            },
+        }
+    }
+
     /// The text of a value by which rows without numbers are sorted; `None` for numbers.
     fn read_word(self, rows: &impl SelectableRows, row: usize) -> Option<String> {
         match self {
@@ -181,9 +196,61 @@ pub(super) struct Condition {
     expression: Expr,
     operands: Vec<NumberSource>,
     words: ConditionWords,
+    compares_exactly: bool,
 }
 
 impl Condition {
+    /// Why no row meets the condition, as far as the way in which it is written tells, as the end of a message; empty if nothing is
+    /// wrong with it. There is one row at least.
+    fn explain_no_row(&self, rows: &impl SelectableRows) -> String {
+        let names = self.expression.names().into_iter();
+        let mut compared = names.zip(&self.operands);
+        if let Some(hint) =
+            compared.find_map(|(name, source)| self.explain_compared(rows, name, *source))
+        {
+            return format!("; {hint}");
+        }
+
+        let mut words = self.words.0.iter();
+        if let Some(name) = words.find(|word| find_number_source(rows, word).is_some()) {
+            return format!("; \"{name}\" in quotes is a word: the name stands without quotes");
+        }
+        let is_exact = self.compares_exactly && self.words.0.is_empty();
+        match is_exact {
+            true => "; numbers are printed rounded: ask for a range".to_owned(),
+            false => String::new(),
+        }
+    }
+
+    /// Says how a value of a name is written, if no value of its kind can stand in the condition.
+    fn explain_compared(
+        &self,
+        rows: &impl SelectableRows,
+        name: &str,
+        source: NumberSource,
+    ) -> Option<String> {
+        let words = &self.words.0;
+        let value = source.read_value(rows, 0)?;
+        match value {
+            SpecValue::Str(word) if words.is_empty() => Some(format!(
+                "the values of {name} are words, which stand in quotes: {name} == \"{word}\""
+            )),
+            SpecValue::Bool(_) if words.iter().any(|word| word == "true" || word == "false") => {
+                Some(format!(
+                    "the values of {name} are true and false, without quotes: {name} == true"
+                ))
+            }
+            SpecValue::Int(_) | SpecValue::Float(_)
+                if words.iter().any(|word| word.parse::<f64>().is_ok()) =>
+            {
+                Some(format!(
+                    "the values of {name} are numbers, without quotes: {name} == {value}"
+                ))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads a condition on these rows. `option` is named in errors.
     ///
     /// # Errors
@@ -203,6 +270,7 @@ impl Condition {
             expression: parsed.expr,
             operands,
             words: ConditionWords(parsed.words),
+            compares_exactly: text.contains("=="),
         })
     }
 
@@ -249,16 +317,17 @@ fn find_operand(
     }
 }
 
-/// The error for a condition that none of so many rows satisfies.
-pub(super) fn no_row_error(option: &str, condition: &str, rows: usize) -> UserError {
-    let exact = if condition.contains("==") && !condition.contains(['"', '\'']) {
-        "; numbers are printed rounded: ask for a range"
-    } else {
-        ""
-    };
+/// The error for a condition, written as `text`, that none of so many rows satisfies.
+pub(super) fn no_row_error(
+    option: &str,
+    (text, condition): (&str, &Condition),
+    rows: &impl SelectableRows,
+    count: usize,
+) -> UserError {
     let message = format!(
-        "{option}: none of {} satisfies '{condition}'{exact}",
-        format_count(rows as u64, "row")
+        "{option}: none of {} satisfies '{text}'{}",
+        format_count(count as u64, "row"),
+        condition.explain_no_row(rows)
     );
     UserError::new(ErrorCode::NotFound, message)
 }
@@ -315,7 +384,7 @@ pub fn find_cell_rows(
     let mut kept: Vec<usize> = (0..rows.row_count()).collect();
     for choice in choices {
         let axis = find_axis(rows, &choice.axis)
-            .ok_or_else(|| unknown_name_error(rows, "--cell", &choice.axis))?;
+            .ok_or_else(|| unknown_choice_error(rows, choices, &choice.axis))?;
         let is_exact = |at: &usize| is_same_value(rows.axis_value(*at, axis), &choice.value);
         let is_near = |at: &usize| is_rounded_to(rows.axis_value(*at, axis), &choice.value);
 
@@ -331,6 +400,22 @@ pub fn find_cell_rows(
     }
 
     Ok(kept)
+}
+
+/// The error of a choice of cells by an axis that there is not: it may be a part of a value with a comma.
+fn unknown_choice_error(
+    rows: &impl SelectableRows,
+    choices: &[v1::AxisChoice],
+    axis: &str,
+) -> UserError {
+    let error = unknown_name_error(rows, "--cell", axis);
+    match choices {
+        [_, _, ..] => {
+            let message = format!("{}; {QUOTED_VALUES}", error.message);
+            UserError::new(error.code, message)
+        }
+        _ => error,
+    }
 }
 
 fn is_same_value(value: &v1::AxisValue, typed: &str) -> bool {

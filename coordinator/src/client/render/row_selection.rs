@@ -64,7 +64,12 @@ impl RowSelection {
             let before = kept.len();
             kept.retain(|at| condition.is_met_by(rows, *at));
             if kept.is_empty() && before > 0 {
-                return Err(no_row_error(option, text, before));
+                return Err(no_row_error(
+                    option,
+                    (text.as_str(), &condition),
+                    rows,
+                    before,
+                ));
             }
         }
 
@@ -262,6 +267,19 @@ mod tests {
             ("kind == \"sgd", "a quote is open"),
             ("mean", "it compares nothing"),
             ("lr == 0.3", "printed rounded"),
+            (
+                "kind == 1",
+                "the values of kind are words, which stand in quotes: kind == \"sgd\"",
+            ),
+            (
+                "lr == \"0.1\"",
+                "the values of lr are numbers, without quotes: lr == 0.1",
+            ),
+            ("\"lr\" == 0.3", "names stand without quotes"),
+            (
+                "\"lr\" == kind",
+                "\"lr\" in quotes is a word: the name stands without quotes",
+            ),
             ("lr > 5", "none of 4 rows"),
         ] {
             assert!(
