@@ -127,7 +127,7 @@ fn a_stored_sweep_keeps_the_name_that_a_scale_gave_it() {
 fn a_claim_may_be_about_cells_that_a_scale_lacks_but_not_the_file() {
     let claims = |condition: &str| {
         format!(
-            "[grid]\nlr = [0.1, 0.2, 0.4]\n[scale.desk]\ngrid.lr = [0.1]\n[scale.short]\nepochs = 1\n[[claim]]\nname = \"c\"\n\
+            "[grid]\nlr = [0.1, 0.2, 0.4]\n[scale.desk]\ngrid.lr = [0.1]\n[scale.short]\ntrain.epochs = 1\n[[claim]]\nname = \"c\"\n\
              of = \"at(test_acc, end)\"\n{condition}\n"
         )
     };
