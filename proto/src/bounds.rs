@@ -202,6 +202,12 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("TrialResult", "predictions", MAX_PREDICTIONS as usize),
     text_bound("TrialResult", "weights", HASH_BYTES),
     text_bound("TrialsRequest", "sweep", MAX_NAME_BYTES),
+    text_list_bound(
+        "TrialsRequest",
+        "further_metrics",
+        MAX_SEVERAL,
+        MAX_EXPR_BYTES,
+    ),
     text_bound("VarianceRequest", "at", MAX_NAME_BYTES),
     text_bound("VarianceRequest", "metric", MAX_NAME_BYTES),
     text_bound("VarianceRequest", "sweep", MAX_NAME_BYTES),

@@ -203,14 +203,20 @@ impl WordExpr {
 pub fn value_number(words: &[String], value: &SpecValue) -> f64 {
     match value {
         SpecValue::Bool(flag) => truth_value(*flag),
-        // Without words in the expression, no comparison with a text can hold.
-        SpecValue::Str(_) if words.is_empty() => f64::NAN,
-        SpecValue::Str(text) => words
-            .iter()
-            .position(|word| word == text)
-            .map_or_else(|| other_word_number(text), word_number),
+        SpecValue::Str(text) => text_number(words, text),
+        // Tables show lists and tables as texts, and conditions compare what tables show.
+        SpecValue::List(_) | SpecValue::Table(_) => text_number(words, &value.to_string()),
         other => other.as_f64().unwrap_or(f64::NAN),
     }
+}
+
+/// The number of a text in an expression with these words. Without words, no comparison with a text can hold.
+fn text_number(words: &[String], text: &str) -> f64 {
+    if words.is_empty() {
+        return f64::NAN;
+    }
+    let at = words.iter().position(|word| word == text);
+    at.map_or_else(|| other_word_number(text), word_number)
 }
 
 /// The number that stands for the `at`-th word of a condition. No value of an axis and no statistic

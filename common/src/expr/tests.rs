@@ -1,4 +1,6 @@
 use crate::expr::*;
+use crate::spec_file::error::Origin;
+use crate::spec_file::node::SpecNode;
 
 fn eval(text: &str, values: &[f64]) -> f64 {
     Expr::parse(text, 2).expect("valid expression").eval(values)
@@ -287,4 +289,19 @@ fn expressions_mean_what_pythons_parser_makes_of_them() {
     }
 
     assert!(of_both > 100, "{of_both} mean the same in both");
+}
+
+#[test]
+fn lists_are_compared_as_tables_show_them() {
+    let list = SpecValue::List(vec![SpecNode {
+        value: SpecValue::Int(4),
+        origin: Origin::Default,
+    }]);
+    let meets = |text: &str| {
+        let condition = WordExpr::parse(text).expect("a condition");
+        condition.is_met(&[condition.value_number(&list)])
+    };
+    assert!(meets("hidden == \"[4]\""));
+    assert!(meets("hidden != \"[5]\""));
+    assert!(!meets("hidden == \"4\"") && !meets("hidden == 4"));
 }

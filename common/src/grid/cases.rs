@@ -5,6 +5,7 @@ use crate::grid::fields::{
     do_fields_overlap, flatten_fields, is_part_of_field, resolve_field_name, suggest_field,
 };
 use crate::grid::hashing::hash_leaves;
+use crate::grid::reserved_names::explain_reserved_number;
 use crate::spec_file::error::{Origin, SpecError, describe_origin};
 use crate::spec_file::grammar::{CASES_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -95,7 +96,7 @@ impl Cases {
             quantities: Vec::new(),
             fingerprints: Vec::new(),
         };
-        cases.check_free_names()?;
+        cases.check_free_names(reading)?;
         cases.compute_fingerprints(base);
         cases.add_claimed_names(document);
 
@@ -128,9 +129,14 @@ impl Cases {
             .map(|bundle| (bundle.label.as_str(), &bundle.origin))
     }
 
-    /// Checks that each case sets the free names of the others, because an expression needs them in every cell.
-    fn check_free_names(&self) -> Result<(), SpecError> {
+    /// Checks that each case sets the free names of the others, because an expression needs them in every cell, and that none is a
+    /// name that quantities use otherwise.
+    fn check_free_names(&self, reading: ReadingMode) -> Result<(), SpecError> {
         for (bundle, setting) in self.free_settings() {
+            if let Some(message) = explain_reserved_number(&setting.name) {
+                reading.refuse_if_new(|| bundle.error_at(setting, message))?;
+            }
+
             let lacking = self
                 .bundles
                 .iter()

@@ -18,6 +18,7 @@ mod inline;
 mod names;
 mod ranked_bitmap;
 mod read;
+pub mod reserved_names;
 mod varieties;
 
 pub(crate) use fields::{flatten_fields, resolve_field_name};

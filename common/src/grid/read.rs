@@ -5,42 +5,15 @@ use std::collections::HashMap;
 use super::{Grid, GridFactor};
 use crate::config::is_shape_field;
 use crate::grid::axis::{Axis, MAX_POINTS};
-use crate::grid::cases::CASE_AXIS;
+use crate::grid::cases::{CASE, CASE_AXIS};
 use crate::grid::fields::resolve_field_name;
 use crate::grid::formula::FormulaOwner;
-use crate::metric::Metric;
+use crate::grid::reserved_names::explain_reserved_axis;
 use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::suggest_nearest;
-
-/// Columns that stand beside the axes in tables; metrics do so too. No axis of a new sweep may have such a name.
-const RESERVED_COLUMNS: [&str; 23] = [
-    "n",
-    "diverged",
-    "failed",
-    "mean",
-    "std",
-    "ci95_low",
-    "ci95_high",
-    "min",
-    "median",
-    "max",
-    "cell",
-    "repeat",
-    "outcome",
-    "steps",
-    "step",
-    "seconds",
-    "worker",
-    "isa",
-    "image",
-    "label",
-    "class",
-    "numerics",
-    "digest",
-];
 
 /// Maximum number of axes of a new sweep, so that a request can name all of them.
 pub const MAX_AXES: usize = 64;
@@ -148,10 +121,10 @@ pub(super) fn read_axes(
         }
 
         // A later version has more columns and metrics: an axis of a stored sweep keeps its name.
-        if field.is_none() && is_column_name(&name) {
+        if field.is_none()
+            && let Some(message) = explain_taken_name(&name)
+        {
             reading.refuse_if_new(|| {
-                let message =
-                    format!("'{name}' is a column of every table: give the axis another name");
                 SpecError::new(node.origin.clone(), format!("grid.{name}"), message)
             })?;
         }
@@ -162,9 +135,12 @@ pub(super) fn read_axes(
     Ok(axes)
 }
 
-/// Whether tables have a column of this name beside those of axes.
-fn is_column_name(name: &str) -> bool {
-    RESERVED_COLUMNS.contains(&name) || Metric::from_name(name).is_some()
+/// Explains why an axis of a new sweep cannot have a name that is no field; `None` if it can.
+fn explain_taken_name(name: &str) -> Option<String> {
+    if name == CASE {
+        return Some("[case] makes an axis of this name: give this one another name".to_owned());
+    }
+    explain_reserved_axis(name)
 }
 
 /// The entries of `[grid]` except `zip`.

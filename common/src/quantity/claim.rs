@@ -325,6 +325,14 @@ fn read_bounds(r: &TableReader<'_>, key: &'static str) -> Result<Option<(f64, f6
     let bounds: Vec<Option<f64>> = items.iter().map(|item| item.value.as_f64()).collect();
     match bounds[..] {
         [Some(low), Some(high)] if low < high => Ok(Some((low, high))),
+        [Some(low), Some(high)] if low == high => {
+            let message = format!(
+                "both ends are {low}: expected two different numbers, such as [{}, {}], because no measured number is exact",
+                low - 0.1 * low.abs().max(0.1),
+                low + 0.1 * low.abs().max(0.1)
+            );
+            Err(r.error_at(key, message))
+        }
         [Some(low), Some(high)] => {
             let message = format!("the region is upside down: write [{high}, {low}]");
             Err(r.error_at(key, message))

@@ -236,3 +236,44 @@ fn wrong_keys_are_refused_with_line_and_remedy() {
         assert!(has_line, "{error}");
     }
 }
+
+#[test]
+fn a_file_that_defines_a_quantity_anew_says_so() {
+    let quantities = "[quantity]\nx = '2*train_loss'\ny = 'x + 1'\n";
+    let spec = read_sweep(quantities).unwrap_or_else(|e| panic!("{e}"));
+    let redefinition = |file: &str, of: &str| {
+        let file = format!("{file}[[claim]]\nname = 'c'\nof = 'at({of}, end)'\nabove = 0\n");
+        let claims = spec.read_claims_file(&file, "c.toml");
+        let claims = claims.unwrap_or_else(|e| panic!("{e}"));
+        claims.claims[0].redefinition.clone()
+    };
+
+    let anew = "[quantity]\nx = '3*train_loss'\n";
+    let note = "defined anew: x = 3*train_loss, in the sweep 2*train_loss";
+    for of in ["x", "y"] {
+        assert_eq!(redefinition(anew, of).as_deref(), Some(note), "{of}");
+    }
+    assert_eq!(redefinition(anew, "train_loss"), None);
+    assert_eq!(redefinition("", "x"), None);
+    assert_eq!(redefinition(quantities, "y"), None);
+}
+
+#[test]
+fn cells_are_selected_by_lists_as_tables_show_them() {
+    let source = SpecSource {
+        text: "name = \"t\"\nrepeats = 4\n[data]\ndataset = \"glyphs\"\ntrain = 100\ntest = 50\n[model]\nkind = \"mlp\"\n\
+               [train]\nsteps = 100\nbatch_size = 10\nlr = 0.1\n[grid]\n\"model.hidden\" = [[4], [4, 8]]\n\
+               [measure]\nmetrics = [\"train_loss\"]\n[[claim]]\nname = 'c'\nform = 'ratio'\nof = 'at(train_loss, end)'\n\
+               to = 'model.hidden == \"[4]\"'\nbelow = 1\n"
+            .to_owned(),
+        ..SpecSource::default()
+    };
+    let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
+    let section = spec.claims.as_ref().expect("a claim");
+    let claims = spec.expand_claims(section).expect("cells");
+    let effect = &claims.claims[0].effects[0];
+    assert_eq!(
+        (effect.cells[0].0, effect.reference.map(|cell| cell.0)),
+        (1, Some(0))
+    );
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::expr::{MAX_EXPR_BYTES, WordExpr};
 use crate::grid::Grid;
+use crate::grid::reserved_names::BUILT_IN_NAMES;
 use crate::metric::Metric;
 use crate::quantity::call_text::{
     CalledFunction, QuantityCall, call_number, is_window, split_quantity_calls, tidy_text,
@@ -11,9 +12,6 @@ use crate::quantity::call_text::{
 use crate::quantity::cell_names::{CellName, ComparedName};
 use crate::quantity::program::{NodeIndex, QuantityNode, QuantityProgram, Reduction};
 use crate::quantity::reduce::{Reducer, ReducerArguments};
-
-/// Names that every quantity can use, and that no quantity can have.
-pub(super) const BUILT_IN_NAMES: [&str; 6] = ["step", "epoch", "samples", "decay", "end", "final"];
 
 /// Maximum nesting of reducers and quantities, each of which takes some of the thread's stack.
 const MAX_NESTING: usize = 32;

@@ -41,6 +41,8 @@ pub struct ExpandedClaim {
     pub roots: Vec<NodeIndex>,
     /// Whether its quantity is one of a trial and of the same repeat of the reference cell.
     pub pairs_trials: bool,
+    /// That its file defines a quantity anew, which the sweep defines differently.
+    pub redefinition: Option<String>,
     /// The effects, one at least, each of which lies in the region if the claim is true.
     pub effects: Vec<ClaimEffect>,
     /// Why nothing can be said about the claim at this scale of the sweep, which lacks its cells; its only effect then has none.
@@ -152,6 +154,7 @@ impl ClaimExpander<'_> {
         Ok(ExpandedClaim {
             claim: claim.clone(),
             pairs_trials: self.uses_other(&roots),
+            redefinition: None,
             roots,
             effects,
             lack,

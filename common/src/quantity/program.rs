@@ -96,6 +96,22 @@ impl QuantityProgram {
         &self.metrics
     }
 
+    /// The metrics that some nodes read, each once, as indices into those of `[measure]`.
+    pub fn metrics_of(&self, roots: &[NodeIndex]) -> Vec<usize> {
+        let mut columns = Vec::new();
+        for root in roots {
+            let used = self.used_nodes(*root);
+            let nodes = self.nodes.iter().zip(used).filter(|(_, is_used)| *is_used);
+            columns.extend(nodes.filter_map(|(node, _)| match node {
+                QuantityNode::Metric(at) => Some(self.metrics[*at]),
+                _ => None,
+            }));
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
     /// What it needs to know of a cell. `None` for a cell that cannot be resolved, which a sweep does not have.
     pub fn cell_inputs(&self, grid: &Grid, cell: CellIndex) -> Option<CellInputs> {
         let config = grid.resolve_config(cell).ok()?;

@@ -196,10 +196,13 @@ impl<'a> Samples<'a> {
 
     /// The mean; NaN without a defined sample.
     pub fn mean(self) -> f64 {
+        // Differences from the first sample, so that equal samples have themselves as mean.
+        let first = self.defined().next().unwrap_or(f64::NAN);
+        let origin = if first.is_finite() { first } else { 0.0 };
         let (sum, n) = self
             .defined()
-            .fold((0.0, 0.0), |(s, n), x| (s + x, n + 1.0));
-        sum / n
+            .fold((0.0, 0.0), |(s, n), x| (s + (x - origin), n + 1.0));
+        origin + sum / n
     }
 
     /// The smallest value; NaN without one.
@@ -320,7 +323,9 @@ impl<'a> Samples<'a> {
 pub fn least_squares_slope(pairs: &[(f64, f64)]) -> f64 {
     let n = pairs.len() as f64;
     let mean_x = pairs.iter().map(|(x, _)| x).sum::<f64>() / n;
-    let mean_y = pairs.iter().map(|(_, y)| y).sum::<f64>() / n;
+    // Differences from the first y, so that equal ones have a slope of 0.
+    let first = pairs.first().map_or(f64::NAN, |(_, y)| *y);
+    let mean_y = first + pairs.iter().map(|(_, y)| y - first).sum::<f64>() / n;
     let products = pairs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y));
     let squares = pairs.iter().map(|(x, _)| (x - mean_x) * (x - mean_x));
     products.sum::<f64>() / squares.sum::<f64>()

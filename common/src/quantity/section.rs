@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::config::numeric_field_range;
 use crate::grid::Grid;
+use crate::grid::reserved_names::BUILT_IN_NAMES;
 use crate::metric::Metric;
 use crate::quantity::call_text::CalledFunction;
 use crate::quantity::cell_names::CellName;
 use crate::quantity::claim::Claim;
-use crate::quantity::compile::BUILT_IN_NAMES;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
 use crate::spec_file::node::{self, SpecTable, SpecValue};
@@ -143,12 +143,41 @@ impl ClaimSection {
         Ok(())
     }
 
+    /// Says which quantities that a claim uses this file defines otherwise than the sweep; `None` if it uses none.
+    pub fn describe_redefinition(&self, claim: &Claim, sweep: &Self) -> Option<String> {
+        let texts = self.quantity_texts();
+        let used = find_used_names(&claim.of, &texts);
+        let changed = sweep.quantities.iter().filter_map(|old| {
+            let new = texts.get(old.name.as_str())?;
+            let is_used = used.contains(&old.name.as_str()) && new.trim() != old.text.trim();
+            is_used.then(|| format!("{} = {new}, in the sweep {}", old.name, old.text))
+        });
+        let changed: Vec<String> = changed.collect();
+        (!changed.is_empty()).then(|| format!("defined anew: {}", changed.join(", ")))
+    }
+
     /// The texts of the quantities by name.
     pub(super) fn quantity_texts(&self) -> BTreeMap<&str, &str> {
         let all = self.quantities.iter();
         all.map(|quantity| (quantity.name.as_str(), quantity.text.as_str()))
             .collect()
     }
+}
+
+/// The names of the quantities that texts mention, and of those that these mention.
+fn find_used_names<'a>(texts: &[String], quantities: &BTreeMap<&'a str, &str>) -> Vec<&'a str> {
+    let mut open: Vec<String> = texts.to_vec();
+    let mut used: Vec<&str> = Vec::new();
+    while let Some(text) = open.pop() {
+        let text = SpecValue::Str(text);
+        for (name, definition) in quantities {
+            if !used.contains(name) && text.mentions(name) {
+                used.push(*name);
+                open.push((*definition).to_owned());
+            }
+        }
+    }
+    used
 }
 
 fn read_quantities(document: &TableReader<'_>) -> Result<Vec<NamedQuantity>, SpecError> {

@@ -293,6 +293,10 @@ fn wrong_claims_are_refused_with_line_and_remedy() {
             "within: the region is upside down: write [1, 2]",
         ),
         (
+            "[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'\nwithin = [1, 1]",
+            "within: both ends are 1: expected two different numbers, such as [0.9, 1.1]",
+        ),
+        (
             "[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'\nabove = 1\nbelow = 2",
             "claim.below: above stands there, too",
         ),

@@ -179,6 +179,14 @@ pub fn find_mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
     Some([first, other])
 }
 
+/// Says that a metric ranks no cells, because it measures two losses, each in some of them.
+pub fn describe_unranked_losses(name: &str, [one, other]: &[String; 2]) -> String {
+    format!(
+        "cells are not ranked by {name}, which is another quantity in cells with another loss ({one}, {other}): rank by an \
+         accuracy, or choose cells with one loss"
+    )
+}
+
 /// The name of the quantity that a loss measures in a cell; `None` for a metric that is no loss.
 pub fn describe_loss_quantity(spec: &Spec, metric: &Metric, cell: CellIndex) -> Option<String> {
     if !metric.is_loss() {

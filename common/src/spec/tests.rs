@@ -882,7 +882,24 @@ fn an_axis_of_a_stored_sweep_keeps_a_name_that_became_a_column() {
 
         let error = Spec::read_new(&source(&text, &[])).expect_err(name);
         let error = error.to_string();
-        assert!(error.contains("is a column of every table"), "{error}");
+        assert!(error.contains("column of tables"), "{error}");
+    }
+}
+
+#[test]
+fn names_that_are_used_otherwise_are_no_axes_and_free_names_of_new_sweeps() {
+    let axis = |name: &str| format!("[grid]\n{name} = [1, 2]\n[derive]\nwd = \"{name} / 2\"\n");
+    let cases = "[case]\nA = { end = 1 }\nB = { end = 2 }\n[derive]\nwd = \"0.1*end\"\n";
+    for (text, words) in [
+        (axis("note"), "grid.note"),
+        (axis("q05"), "'q05' is a column of tables"),
+        (axis("end"), "every quantity can use"),
+        (axis("case"), "[case] makes an axis"),
+        (cases.to_owned(), "every quantity can use"),
+    ] {
+        let error = Spec::read_new(&source(&text, &[])).expect_err(&text);
+        assert!(error.to_string().contains(words), "{text}: {error}");
+        assert_eq!(read(&text).grid.cell_count(), 2, "{text}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
-use ergodic_common::spec::misleading::find_mixed_losses;
+use ergodic_common::spec::misleading::{describe_unranked_losses, find_mixed_losses};
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
 
 use crate::analysis::table_metric::TableMetric;
@@ -51,11 +51,8 @@ pub fn unranked_reason(spec: &Spec, metric: &TableMetric) -> Option<String> {
         ));
     }
 
-    let [one, other] = find_mixed_losses(spec, metric.stored()?)?;
-    Some(format!(
-        "cells are not ranked by {name}, which is another quantity in cells with another loss ({one}, {other}): rank by an \
-         accuracy, or choose cells with one loss"
-    ))
+    let losses = find_mixed_losses(spec, metric.stored()?)?;
+    Some(describe_unranked_losses(&name, &losses))
 }
 
 /// The stage that a cell reached. Under halving, cells that went on rank before the others. A cell

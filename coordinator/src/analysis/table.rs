@@ -259,6 +259,7 @@ impl TableQuery {
             .as_ref()
             .map(|whole| [whole.len(), group.repeats.len()]);
         let with_diverged = self.sample_with_diverged(&group, whole.as_ref());
+        let pooled_repeats = self.pooled.then_some(group.repeats.len());
         let TrialGroup {
             cells,
             values,
@@ -276,6 +277,7 @@ impl TableQuery {
             fixed_streams: &self.conditions.fixed_streams,
             stops_early: self.conditions.stops_early,
             complete_repeats,
+            pooled_repeats,
         };
 
         TableEntry {

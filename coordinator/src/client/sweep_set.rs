@@ -3,6 +3,7 @@
 mod definitions;
 mod join;
 mod loss_kinds;
+mod ranked_trials;
 
 use ergodic_common::expr::WordExpr;
 use ergodic_common::ids::SweepId;

@@ -1,6 +1,7 @@
 //! The decision rule of claims: whether an effect is shown to lie in a region, shown to lie outside, or neither.
 
 use super::binomial::{lower_tail, upper_tail};
+use super::rounding::rounding_of_difference;
 use super::special::{student_t_cdf, student_t_quantile};
 
 /// The set in which an effect is claimed to lie.
@@ -21,6 +22,8 @@ pub struct EffectEstimate {
     pub low: f64,
     /// Upper end of its interval.
     pub high: f64,
+    /// What rounding alone can make of the effect.
+    pub rounding: f64,
     /// What the probabilities of other estimates follow.
     pub law: EffectLaw,
 }
@@ -74,14 +77,26 @@ impl Quotient {
         }
 
         let product = self.numerator * self.denominator - t * t * self.covariance;
-        let rest = self.numerator * self.numerator - t * t * self.numerator_variance;
-        let root = (product * product - square * rest).max(0.0).sqrt();
+        let root = self.compute_discriminant(t).max(0.0).sqrt();
+        let effect = self.numerator / self.denominator;
         Some(EffectEstimate {
-            effect: self.numerator / self.denominator,
+            effect,
             low: (product - root) / square,
             high: (product + root) / square,
+            rounding: rounding_of_difference(effect, effect),
             law: EffectLaw::Quotient(self),
         })
+    }
+
+    /// The square of half the distance of the ends, times that of the denominator above. Written out, nothing is left of it without
+    /// spread, where the difference of the squares would leave their rounding.
+    fn compute_discriminant(self, t: f64) -> f64 {
+        let [n, d] = [self.numerator, self.denominator];
+        let first = d * d * self.numerator_variance + n * n * self.denominator_variance
+            - 2.0 * n * d * self.covariance;
+        let second =
+            self.numerator_variance * self.denominator_variance - self.covariance * self.covariance;
+        t * t * (first - t * t * second)
     }
 
     /// How far the ratio is above a bound, in units of the denominator, and the standard error of that.
@@ -108,7 +123,37 @@ pub struct RegionTest {
     pub interval_outside: bool,
 }
 
+impl RegionTest {
+    /// The test of an effect without spread, which is known to lie inside, outside, or on a bound.
+    fn of_known_effect(is_inside: Option<bool>) -> Self {
+        let [inside, outside] = match is_inside {
+            Some(true) => [0.0, 1.0],
+            Some(false) => [1.0, 0.0],
+            None => [0.5, 0.5],
+        };
+        Self {
+            inside,
+            outside,
+            interval_inside: is_inside == Some(true),
+            interval_outside: is_inside == Some(false),
+        }
+    }
+}
+
 impl EffectRegion {
+    /// Whether a number that is known exactly but for rounding lies in the region. The ends of an interval lie inside; on a single
+    /// bound, `None` leaves it open.
+    fn contains_exactly(self, x: f64, rounding: f64) -> Option<bool> {
+        let (Self::Inside(low, high) | Self::Outside(low, high)) = self;
+        let is_interval = low.is_finite() && high.is_finite();
+        match (self, self.distance_from_bound(x) <= rounding) {
+            (_, false) => Some(self.contains(x)),
+            (_, true) if !is_interval => None,
+            (Self::Inside(..), true) => Some(true),
+            (Self::Outside(..), true) => Some(false),
+        }
+    }
+
     /// Everything that does not lie in the region.
     #[must_use]
     pub fn complement(self) -> Self {
@@ -170,6 +215,12 @@ impl EffectRegion {
 impl EffectEstimate {
     /// Tests the effect against a region.
     pub fn test(&self, region: EffectRegion) -> RegionTest {
+        if self.has_no_spread() {
+            return RegionTest::of_known_effect(
+                region.contains_exactly(self.effect, self.rounding),
+            );
+        }
+
         let other = region.complement();
         RegionTest {
             inside: region.test_inside(self),
@@ -177,6 +228,18 @@ impl EffectEstimate {
             interval_inside: region.contains_interval(self.low, self.high),
             interval_outside: other.contains_interval(self.low, self.high),
         }
+    }
+
+    /// Whether the effect is known exactly: nothing that trials tell is left open.
+    fn has_no_spread(&self) -> bool {
+        let standard_error = match self.law {
+            EffectLaw::Student { standard_error, .. } => standard_error,
+            EffectLaw::Quotient(quotient) => {
+                quotient.numerator_variance + quotient.denominator_variance
+            }
+            EffectLaw::Binomial { .. } => return false,
+        };
+        standard_error == 0.0 && self.high - self.low <= 2.0 * self.rounding
     }
 
     /// p of the hypothesis that the effect is at most `bound`.
@@ -243,6 +306,7 @@ mod tests {
             effect,
             low: effect - 2.0 * standard_error,
             high: effect + 2.0 * standard_error,
+            rounding: rounding_of_difference(effect, effect),
             law: EffectLaw::Student {
                 standard_error,
                 degrees: 9.0,
@@ -279,6 +343,40 @@ mod tests {
         assert_eq!(estimate(1.0, 0.0).test(half_line).inside, 0.0);
         assert_eq!(estimate(-1.0, 0.0).test(half_line).outside, 0.0);
         assert_eq!(estimate(0.0, 0.0).test(half_line).inside, 0.5);
+    }
+
+    #[test]
+    fn without_spread_the_ends_of_an_interval_lie_inside() {
+        let region = EffectRegion::Inside(0.1, 1.0);
+        for effect in [0.1, 0.1 - 1e-17, 1.0 + 2e-16] {
+            let test = estimate(effect, 0.0).test(region);
+            assert_eq!((test.inside, test.interval_inside), (0.0, true), "{effect}");
+            let other = estimate(effect, 0.0).test(region.complement());
+            assert_eq!(
+                (other.outside, other.interval_outside),
+                (0.0, true),
+                "{effect}"
+            );
+        }
+
+        // A number that is no rounding away lies outside.
+        let below = estimate(0.099_999_999_999, 0.0).test(region);
+        assert_eq!((below.outside, below.interval_outside), (0.0, true));
+    }
+
+    #[test]
+    fn a_ratio_without_spread_has_no_interval() {
+        let quotient = Quotient {
+            numerator: 0.3,
+            denominator: 0.7,
+            numerator_variance: 0.0,
+            denominator_variance: 0.0,
+            covariance: 0.0,
+            degrees: 9.0,
+        };
+        let found = quotient.estimate(0.05).expect("0.7 is above 0");
+        assert!(found.high - found.low < 1e-15, "{found:?}");
+        assert!(found.test(EffectRegion::Inside(0.4, 0.5)).interval_inside);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it. Where repeats cross random streams, whole levels of each stream are deleted, and the squared standard errors are summed.
 
 use super::cluster::MeanUncertainty;
+use super::sample::mean_of_finite_values;
 
 /// Numbers that a function has without each group of repeats, for each random stream that repeats cross. Without crossed streams
 /// there is one list, and each repeat is a group.
@@ -20,7 +21,8 @@ pub const FEW_LEVELS: usize = 3;
 pub fn jackknife_uncertainty(streams: &DeletedNumbers) -> Option<MeanUncertainty> {
     let parts = streams.iter().map(|without| {
         let groups = without.len() as f64;
-        let mean = without.iter().sum::<f64>() / groups;
+        // Equal numbers have themselves as mean, so that they leave no spread.
+        let mean = mean_of_finite_values(without).unwrap_or(f64::NAN);
         let squares: f64 = without.iter().map(|x| (x - mean) * (x - mean)).sum();
         let variance = squares * (groups - 1.0) / groups;
         (groups >= 2.0 && variance.is_finite()).then_some((variance, groups - 1.0))
@@ -75,6 +77,12 @@ mod tests {
 
         let (_, degrees) = spread(&[vec![1.0, 1.1], of_three]);
         assert!((degrees - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn equal_numbers_have_no_spread() {
+        let spread = jackknife_uncertainty(&[vec![0.1; 6]]).expect("six numbers");
+        assert_eq!((spread.variance, spread.degrees), (0.0, 5.0));
     }
 
     #[test]

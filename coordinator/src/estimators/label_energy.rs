@@ -9,6 +9,8 @@
 //! of points whose labels differ, which is the Euclidean distance of predictions written as 0 and 1 per point and label, up to a
 //! factor: this distance is 0 for equal laws of all labels together alone. Both lie between 0 and 2.
 
+use super::sample::mean_of_finite_values;
+
 /// Smallest number of repeats: without one of them, a pair must be left.
 pub const MIN_REPEATS: usize = 3;
 
@@ -74,7 +76,8 @@ impl EnergyDistance {
 /// The covariance of two numbers, given both without each of the same repeats; of a number and itself, its squared standard error.
 pub fn jackknife_covariance(a: &[f64], b: &[f64]) -> f64 {
     let n = a.len() as f64;
-    let means = [a, b].map(|numbers| numbers.iter().sum::<f64>() / n);
+    // Equal numbers have themselves as mean, so that they leave no spread.
+    let means = [a, b].map(|numbers| mean_of_finite_values(numbers).unwrap_or(f64::NAN));
     let products = a
         .iter()
         .zip(b)

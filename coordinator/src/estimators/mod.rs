@@ -15,6 +15,7 @@ pub mod label_energy;
 pub mod paired;
 pub mod precision;
 pub mod rank;
+pub mod rounding;
 pub mod sample;
 #[cfg(test)]
 mod selection_tests;

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::Sample;
 use super::crossed::Crossing;
+use super::rounding::{clear_rounding, rounding_of_difference, shortest_decimal_between};
 use super::special::{fair_binomial_cdf, normal_upper_tail};
 
 /// The differences between two cells over their common repeats. Values are `None` if there are too
@@ -43,14 +44,15 @@ impl PairedDifferences {
         let cell = Sample::new(pairs.iter().map(|(cell, _)| *cell).collect());
         let baseline = Sample::new(pairs.iter().map(|(_, baseline)| *baseline).collect());
         let rounded = rounded_differences(pairs);
-        let differences = Sample::new(rounded.clone());
+        let differences =
+            Sample::new(rounded.clone()).with_cleared_mean(rounding_of_mean(pairs, &rounded));
         let count =
             |sign: Ordering| rounded.iter().filter(|d| d.total_cmp(&0.0) == sign).count() as u64;
         let above = count(Ordering::Greater);
 
         let below = count(Ordering::Less);
         let enough = pairs.len() > 1;
-        let variances = cell.variance().zip(baseline.variance());
+        let covariation = Covariation::new(&cell, &baseline, pairs);
         Self {
             n: pairs.len() as u64,
             mean: cell.mean(),
@@ -67,12 +69,10 @@ impl PairedDifferences {
                     &pairs.iter().map(rounding_bound).collect::<Vec<_>>(),
                 )
             }),
-            correlation: pearson_correlation(&cell, &baseline),
-            unpaired_repeats: variances
+            correlation: covariation.and_then(Covariation::pearson_correlation),
+            unpaired_repeats: covariation
                 .zip(differences.variance())
-                .and_then(|((a, b), paired)| {
-                    (paired > 0.0).then(|| pairs.len() as f64 * (a + b) / paired)
-                }),
+                .and_then(|(covariation, paired)| covariation.unpaired_repeats(paired)),
         }
     }
 
@@ -85,7 +85,10 @@ impl PairedDifferences {
         crossing: &Crossing,
         level: f64,
     ) {
-        self.interval = Sample::from_crossed(rounded_differences(pairs), repeats, crossing)
+        let rounded = rounded_differences(pairs);
+        let rounding = rounding_of_mean(pairs, &rounded);
+        self.interval = Sample::from_crossed(rounded, repeats, crossing)
+            .with_cleared_mean(rounding)
             .t_interval(level)
             .filter(|_| self.n > 1);
         (self.sign_p, self.wilcoxon, self.unpaired_repeats) = (None, None, None);
@@ -98,26 +101,45 @@ impl PairedDifferences {
     }
 }
 
-/// The differences of pairs, with those set to 0 that are within the rounding of their values.
+/// The differences of pairs. One that is within the rounding of its values is 0, and if all are equal within it, they are one number.
 fn rounded_differences(pairs: &[(f64, f64)]) -> Vec<f64> {
-    pairs
+    let cleared = pairs
         .iter()
-        .map(|pair| {
-            let difference = pair.0 - pair.1;
-            if difference.abs() <= rounding_bound(pair) {
-                0.0
-            } else {
-                difference
-            }
-        })
-        .collect()
+        .map(|pair| clear_rounding(pair.0 - pair.1, rounding_bound(pair)));
+    let differences: Vec<f64> = cleared.collect();
+    match find_common_difference(pairs, &differences) {
+        Some(common) => vec![common; pairs.len()],
+        None => differences,
+    }
 }
 
-/// Largest difference that rounding can make between equal values, or between equal differences,
-/// such as 0.93 − 0.92 and 0.91 − 0.9. It depends on the pair itself, because large values in
-/// another repeat round nothing in this one.
+/// The difference that all pairs have if their values are not rounded; `None` if there is none, or no rounding.
+fn find_common_difference(pairs: &[(f64, f64)], differences: &[f64]) -> Option<f64> {
+    let is_plain = differences.iter().all(|d| *d == differences[0]);
+    if is_plain || !differences.iter().all(|d| d.is_finite()) {
+        return None;
+    }
+
+    let [mut low, mut high] = [f64::NEG_INFINITY, f64::INFINITY];
+    for pair in pairs {
+        low = low.max(pair.0 - pair.1 - rounding_bound(pair));
+        high = high.min(pair.0 - pair.1 + rounding_bound(pair));
+    }
+    (low <= high).then(|| shortest_decimal_between(low, high))
+}
+
+/// What rounding alone can make of the mean of these differences. Those that are exactly 0 are not rounded.
+fn rounding_of_mean(pairs: &[(f64, f64)], differences: &[f64]) -> f64 {
+    let rounded = pairs
+        .iter()
+        .zip(differences)
+        .filter(|(_, difference)| **difference != 0.0);
+    let sum: f64 = rounded.map(|(pair, _)| rounding_bound(pair)).sum();
+    sum / pairs.len() as f64
+}
+
 fn rounding_bound((cell, baseline): &(f64, f64)) -> f64 {
-    4.0 * f64::EPSILON * cell.abs().max(baseline.abs())
+    rounding_of_difference(*cell, *baseline)
 }
 
 /// Two-sided p of the sign test: twice the probability that the rarer sign is as rare or rarer. 1
@@ -228,17 +250,62 @@ fn exact_signed_rank_p(ranks: &[usize], plus: usize) -> f64 {
     (2.0 * tail as f64 / 2.0_f64.powi(ranks.len() as i32)).min(1.0)
 }
 
-fn pearson_correlation(a: &Sample, b: &Sample) -> Option<f64> {
-    let mean_a = a.mean()?;
-    let mean_b = b.mean()?;
-    let products = a
-        .values()
-        .iter()
-        .zip(b.values())
-        .map(|(a, b)| (a - mean_a) * (b - mean_b));
+/// How the values of two cells vary together.
+#[derive(Debug, Clone, Copy)]
+struct Covariation {
+    n: f64,
+    /// The variances of both cells.
+    variances: [f64; 2],
+    covariance: f64,
+    /// The largest rounding of a value.
+    rounding: f64,
+}
 
-    let scale = a.std()? * b.std()? * (a.n() as f64 - 1.0);
-    (scale > 0.0).then(|| (super::sample::compensated_sum(products) / scale).clamp(-1.0, 1.0))
+impl Covariation {
+    /// `None` for fewer than two pairs, or infinite values.
+    fn new(cell: &Sample, baseline: &Sample, pairs: &[(f64, f64)]) -> Option<Self> {
+        let variances = [cell.variance()?, baseline.variance()?];
+        let [mean, other_mean] = [cell.mean()?, baseline.mean()?];
+        let products = pairs.iter().map(|(a, b)| (a - mean) * (b - other_mean));
+        let n = pairs.len() as f64;
+
+        Some(Self {
+            n,
+            variances,
+            covariance: super::sample::compensated_sum(products) / (n - 1.0),
+            rounding: pairs.iter().map(rounding_bound).fold(0.0, f64::max),
+        })
+    }
+
+    /// Pearson's correlation; `None` if a cell is constant.
+    fn pearson_correlation(self) -> Option<f64> {
+        let [a, b] = self.variances.map(f64::sqrt);
+        if a * b <= 0.0 {
+            return None;
+        }
+        if self.covariance.abs() <= self.rounding * (a + b) {
+            return Some(0.0);
+        }
+
+        let correlation = (self.covariance / (a * b)).clamp(-1.0, 1.0);
+        let is_whole = 1.0 - correlation.abs() <= 8.0 * f64::EPSILON;
+        Some(if is_whole {
+            correlation.signum()
+        } else {
+            correlation
+        })
+    }
+
+    /// The repeats that an unpaired comparison needs if the differences have this variance; `None` if that is 0.
+    fn unpaired_repeats(self, of_differences: f64) -> Option<f64> {
+        let [a, b] = self.variances;
+        let deviations = a.sqrt() + b.sqrt() + of_differences.sqrt();
+        let is_same = (a + b - of_differences).abs() <= self.rounding * deviations;
+        (of_differences > 0.0).then(|| match is_same {
+            true => self.n,
+            false => self.n * (a + b) / of_differences,
+        })
+    }
 }
 
 /// Holm's correction (1979) for the tests that were made: the k-th smallest of m p-values is
@@ -362,6 +429,47 @@ mod tests {
             (shifted.std, shifted.interval, shifted.unpaired_repeats),
             (Some(0.0), Some((1.0, 1.0)), None)
         );
+    }
+
+    #[test]
+    fn differences_that_rounding_alone_tells_apart_are_one() {
+        let pairs = [(0.17, 0.18), (0.18, 0.19), (0.18, 0.19)];
+        let paired = PairedDifferences::from_pairs(&pairs, 0.95);
+        assert_eq!(
+            (paired.difference, paired.std, paired.interval),
+            (Some(-0.01), Some(0.0), Some((-0.01, -0.01)))
+        );
+        assert_eq!((paired.unpaired_repeats, paired.below), (None, 3));
+        assert_eq!(paired.correlation, Some(1.0));
+
+        // One more digit is no rounding.
+        let apart = [(0.17, 0.18), (0.18, 0.19), (0.180_000_000_001, 0.19)];
+        let apart = PairedDifferences::from_pairs(&apart, 0.95);
+        assert!(apart.std.is_some_and(|std| std > 1e-13), "{apart:?}");
+    }
+
+    #[test]
+    fn a_mean_difference_and_a_saving_that_are_rounding_are_zero() {
+        let pairs = [(0.93, 0.92), (0.91, 0.92), (0.18, 0.17), (0.18, 0.19)];
+        let paired = PairedDifferences::from_pairs(&pairs, 0.95);
+        assert_eq!(paired.difference, Some(0.0));
+        assert!(
+            paired.interval.is_some_and(|(low, high)| low == -high),
+            "{paired:?}"
+        );
+
+        // The values of both cells are unrelated, so that pairing saves nothing.
+        let pairs = [(0.1, 0.1), (0.1, 0.3), (0.3, 0.1), (0.3, 0.3)];
+        let unrelated = PairedDifferences::from_pairs(&pairs, 0.95);
+        assert_eq!(
+            (unrelated.correlation, unrelated.saved_repeats()),
+            (Some(0.0), Some(0.0))
+        );
+
+        // Large equal values round no difference of others.
+        let pairs = [(1e10, 1e10), (1e-7, 0.0), (2e-7, 0.0)];
+        let mixed = PairedDifferences::from_pairs(&pairs, 0.95);
+        assert!(mixed.difference.is_some_and(|d| (d - 1e-7).abs() < 1e-20));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::cluster::MeanUncertainty;
+use super::cluster::{ClusterSum, MeanUncertainty, RepeatCluster};
 use super::crossed::Crossing;
+use super::rounding::{clear_rounding, rounding_of_difference};
 use super::special::student_t_quantile;
-use crate::estimators::cluster::RepeatCluster;
 
 /// The values of a sample that are numbers, in the order of summation. With infinite values, which
 /// a loss can have, there are quantiles and an infinite mean, but no spread.
@@ -83,7 +83,7 @@ impl Sample {
                 degrees: 1.0,
             })
         } else {
-            crossing.estimate_uncertainty(&clusters)
+            sample.estimate_crossed_uncertainty(&clusters, crossing)
         });
 
         sample.repeats = Some(clusters.into_iter().map(|(_, cluster)| cluster).collect());
@@ -112,27 +112,58 @@ impl Sample {
             .into_iter()
             .map(|(cell, of_cell)| (cell, (of_cell.len() as f64, Self::new(of_cell).mean)))
             .collect();
-        let mut clusters: BTreeMap<u32, RepeatCluster> = BTreeMap::new();
+        let mut sums: BTreeMap<u32, ClusterSum> = BTreeMap::new();
 
         for ((x, repeat), cell) in self.values.iter().zip(repeats).zip(cells) {
             let (n, mean) = means[cell];
-            let cluster = clusters.entry(*repeat).or_default();
-            cluster.deviation_sum += (x - mean) * values / (count * n);
-            cluster.n += 1;
+            let sum = sums.entry(*repeat).or_default();
+            let rounding = rounding_of_difference(*x, mean);
+            sum.add_deviation(
+                (x - mean) * values / (count * n),
+                rounding * values / (count * n),
+            );
         }
+        let clusters: Vec<(u32, RepeatCluster)> = sums
+            .into_iter()
+            .map(|(repeat, sum)| (repeat, sum.finish_sum()))
+            .collect();
 
         if count > 0.0 {
             self.mean = Self::new(means.into_values().map(|(_, mean)| mean).collect()).mean;
         }
 
         if self.crossed.is_some() {
-            self.crossed = Some(crossing.and_then(|c| {
-                c.estimate_uncertainty(&clusters.iter().map(|(r, c)| (*r, *c)).collect::<Vec<_>>())
-            }));
+            self.crossed =
+                Some(crossing.and_then(|c| self.estimate_crossed_uncertainty(&clusters, c)));
         }
 
-        self.repeats = Some(clusters.into_values().collect());
+        self.repeats = Some(clusters.into_iter().map(|(_, cluster)| cluster).collect());
         self
+    }
+
+    /// The uncertainty of the mean under crossed streams. One that rounding alone can make is 0.
+    fn estimate_crossed_uncertainty(
+        &self,
+        clusters: &[(u32, RepeatCluster)],
+        crossing: &Crossing,
+    ) -> Option<MeanUncertainty> {
+        let found = crossing.estimate_uncertainty(clusters)?;
+        let values = self.values.iter();
+        let rounding = values.fold(0.0_f64, |most, x| most.max(rounding_of_difference(*x, *x)));
+        let is_rounding = found.variance.sqrt() <= rounding;
+        Some(MeanUncertainty {
+            variance: if is_rounding { 0.0 } else { found.variance },
+            ..found
+        })
+    }
+
+    /// Returns the sample with a mean of 0 if rounding alone can make the mean of 0.
+    #[must_use]
+    pub fn with_cleared_mean(self, rounding: f64) -> Self {
+        Self {
+            mean: clear_rounding(self.mean, rounding),
+            ..self
+        }
     }
 
     /// Returns the sample with the uncertainty of another one, which has the values of some of its
@@ -147,13 +178,15 @@ impl Sample {
     }
 
     fn cluster_by_repeat(&self, repeats: &[u32]) -> BTreeMap<u32, RepeatCluster> {
-        let mut clusters: BTreeMap<u32, RepeatCluster> = BTreeMap::new();
+        let mut sums: BTreeMap<u32, ClusterSum> = BTreeMap::new();
         for (x, repeat) in self.values.iter().zip(repeats) {
-            let cluster = clusters.entry(*repeat).or_default();
-            cluster.deviation_sum += x - self.mean;
-            cluster.n += 1;
+            let rounding = rounding_of_difference(*x, self.mean);
+            let sum = sums.entry(*repeat).or_default();
+            sum.add_deviation(x - self.mean, rounding);
         }
-        clusters
+        sums.into_iter()
+            .map(|(repeat, sum)| (repeat, sum.finish_sum()))
+            .collect()
     }
 
     /// Whether the repeats share crossed streams.
@@ -283,7 +316,7 @@ impl Sample {
         let middle = sorted
             .get(cut..self.n().checked_sub(cut)?)
             .filter(|middle| !middle.is_empty())?;
-        Some(compensated_sum(middle.iter().copied()) / middle.len() as f64)
+        Self::new(middle.to_vec()).mean()
     }
 
     /// Smallest value.
@@ -390,6 +423,33 @@ mod tests {
             (Some(2.5), Some(2.5))
         );
         assert_eq!(s.variance(), Some(5.0 / 3.0));
+    }
+
+    #[test]
+    fn equal_sums_of_repeats_leave_no_uncertainty() {
+        let repeats = [0, 1, 0, 1, 0, 1];
+        let values = vec![0.12, 0.14, 0.14, 0.13, 0.13, 0.12];
+        let pooled = Sample::from_pooled(values.clone(), &repeats);
+        assert_eq!(
+            (pooled.mean(), pooled.standard_error()),
+            (Some(0.13), Some(0.0))
+        );
+        assert_eq!(pooled.t_interval(0.95), Some((0.13, 0.13)));
+        assert!(pooled.std().is_some_and(|std| std > 0.008));
+
+        let weighted = pooled.with_equal_cell_weights(&repeats, &[0, 0, 1, 1, 2, 2], None);
+        assert_eq!(weighted.standard_error(), Some(0.0));
+
+        let crossed = Sample::from_crossed(
+            vec![0.12, 0.14, 0.14, 0.12],
+            &[0, 1, 2, 3],
+            &Crossing::new(&[2, 2]),
+        );
+        assert!(
+            crossed
+                .standard_error()
+                .is_some_and(|error| error == 0.0 || error > 1e-3)
+        );
     }
 
     #[test]

@@ -336,6 +336,8 @@ pub struct StatisticInput<'a> {
     /// For a row of several cells that have not all ended the same repeats: the number of repeats
     /// that all of them have ended, and that any has.
     pub complete_repeats: Option<[usize; 2]>,
+    /// For a row that can have several cells: the number of repeats with a trial that has ended.
+    pub pooled_repeats: Option<usize>,
 }
 
 impl StatisticInput<'_> {
@@ -417,6 +419,19 @@ mod tests {
         );
 
         assert!(words(&"x".repeat(1000)).len() < 300);
+    }
+
+    #[test]
+    fn no_axis_of_a_new_sweep_has_the_name_of_a_statistic() {
+        use ergodic_common::grid::reserved_names::explain_reserved_axis;
+        let plain = PLAIN_STATISTICS.iter().map(|(name, _)| *name);
+        let families = STATISTIC_FAMILIES.iter().map(|family| family.example);
+        for name in plain.chain(families).chain(["mean_all", "ci95_all"]) {
+            let statistic = Statistic::parse(name).expect(name);
+            for column in statistic.column_names() {
+                assert!(explain_reserved_axis(&column).is_some(), "{column}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use super::statistic::{Statistic, StatisticInput, StatisticKind};
 impl StatisticInput<'_> {
     /// Describes why statistics are missing or degenerate; empty if none are.
     pub fn describe_caveats(&self, asked: &[Statistic]) -> String {
-        let n = self.completed.n() as u64;
         let spread = asked.iter().any(Statistic::needs_two_values);
         let intervals = asked.is_empty() || spread;
         let of_shares = asked
@@ -19,10 +18,11 @@ impl StatisticInput<'_> {
         notes.extend(self.describe_repeats(intervals, spread));
         notes.extend(self.describe_conditions(asked, intervals, of_shares));
 
-        let repeats = self.completed.repeat_clusters().map(<[_]>::len);
+        let trials = self.counts.completed + self.counts.diverged;
+        let repeats = self.pooled_repeats.map(|repeats| repeats as u64);
         if of_shares
             && !self.completed.is_crossed()
-            && repeats.is_some_and(|repeats| (repeats as u64) < n)
+            && repeats.is_some_and(|repeats| repeats < trials)
         {
             notes.push(
                 "the interval of p_diverged treats trials of one repeat as independent".to_owned(),
@@ -164,5 +164,48 @@ impl StatisticInput<'_> {
         }
 
         notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::random_streams::fixed_stream;
+
+    use super::*;
+    use crate::estimators::Sample;
+    use crate::records::OutcomeCounts;
+
+    /// The caveats of p_diverged of a row with these trials.
+    fn caveats_of_share(completed: &[f64], diverged: u64, pooled_repeats: Option<usize>) -> String {
+        let input = StatisticInput {
+            completed: Sample::new(completed.to_vec()),
+            with_diverged: None,
+            diverged_at: Sample::new(vec![1.0; diverged as usize]),
+            counts: OutcomeCounts {
+                completed: completed.len() as u64,
+                diverged,
+                ..OutcomeCounts::default()
+            },
+            open_resampling: &|| fixed_stream("caveats", 0),
+            fixed_streams: "",
+            stops_early: false,
+            complete_repeats: None,
+            pooled_repeats,
+        };
+        let share = Statistic::parse("p_diverged").expect("a statistic");
+        input.describe_caveats(&[share])
+    }
+
+    #[test]
+    fn trials_of_a_repeat_are_dependent_however_they_ended() {
+        let words = "treats trials of one repeat as independent";
+        for (completed, diverged) in [(&[][..], 6), (&[0.1], 5), (&[0.1, 0.2, 0.3, 0.4], 2)] {
+            let note = caveats_of_share(completed, diverged, Some(3));
+            assert!(note.contains(words), "{note}");
+        }
+        for (diverged, repeats) in [(3, Some(3)), (6, None)] {
+            let note = caveats_of_share(&[], diverged, repeats);
+            assert!(!note.contains(words), "{note}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Comparison of two cells whose trials share no random streams.
 
 use super::Sample;
+use super::rounding::{clear_rounding, rounding_of_difference};
 use super::special::{student_t_cdf, student_t_quantile};
 
 /// The difference between the means of two independent samples (Welch 1947). Values are `None` if there are too few repeats.
@@ -27,7 +28,8 @@ impl UnpairedDifference {
     pub fn from_values(cell: Vec<f64>, baseline: Vec<f64>, level: f64) -> Self {
         let cell = Sample::new(cell);
         let baseline = Sample::new(baseline);
-        let difference = cell.mean().zip(baseline.mean()).map(|(a, b)| a - b);
+        let means = cell.mean().zip(baseline.mean());
+        let difference = means.map(|(a, b)| clear_rounding(a - b, rounding_of_difference(a, b)));
         let error = WelchError::from_samples(&cell, &baseline);
 
         Self {

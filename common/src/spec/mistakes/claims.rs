@@ -134,10 +134,14 @@ impl Spec {
     fn expand_claims_document(&self, document: &SpecTable) -> Result<ExpandedClaims, SpecError> {
         let section = ClaimSection::read_document(document)?;
         section.refuse_hidden_fields(&self.grid)?;
-        let section = match &self.claims {
-            Ok(own) => section.with_quantities_of(own),
-            Err(_) => section,
+        let Ok(own) = &self.claims else {
+            return self.expand_claims(&section);
         };
-        self.expand_claims(&section)
+        let section = section.with_quantities_of(own);
+        let mut expanded = self.expand_claims(&section)?;
+        for found in &mut expanded.claims {
+            found.redefinition = section.describe_redefinition(&found.claim, own);
+        }
+        Ok(expanded)
     }
 }

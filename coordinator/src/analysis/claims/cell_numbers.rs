@@ -259,11 +259,11 @@ impl<'a> MeanCurves<'a> {
         groups
     }
 
-    /// The sums of all series over trials.
+    /// The sums of all series over trials, as differences from the first trial.
     fn sum_trials(&self) -> Vec<Vec<f64>> {
         let mut sums = vec![vec![0.0; self.steps.len()]; self.kinds.len()];
         for trial in &self.trials {
-            add_series(&mut sums, trial, 1.0);
+            self.add_trial(&mut sums, trial, 1.0);
         }
         sums
     }
@@ -272,10 +272,29 @@ impl<'a> MeanCurves<'a> {
     fn means_without(&self, sums: &[Vec<f64>], trials: &[usize]) -> Vec<Vec<f64>> {
         let mut means = sums.to_vec();
         for at in trials {
-            add_series(&mut means, self.trials[*at], -1.0);
+            self.add_trial(&mut means, self.trials[*at], -1.0);
         }
-        divide_series(&mut means, (self.trials.len() - trials.len()) as f64);
+        self.finish_means(&mut means, (self.trials.len() - trials.len()) as f64);
         means
+    }
+
+    /// Adds what the series of a trial are above those of the first one, times a weight. Sums of differences lose no digits where
+    /// trials are nearly equal, and equal trials have themselves as their mean.
+    fn add_trial(&self, sums: &mut [Vec<f64>], trial: &[Vec<f64>], weight: f64) {
+        for ((sum, series), first) in sums.iter_mut().zip(trial).zip(self.trials[0]) {
+            for ((sum, x), first) in sum.iter_mut().zip(series).zip(first) {
+                *sum += weight * (x - find_origin(*first));
+            }
+        }
+    }
+
+    /// Makes means of sums of differences from the first trial.
+    fn finish_means(&self, sums: &mut [Vec<f64>], total: f64) {
+        for (sum, first) in sums.iter_mut().zip(self.trials[0]) {
+            for (sum, first) in sum.iter_mut().zip(first) {
+                *sum = find_origin(*first) + *sum / total;
+            }
+        }
     }
 
     /// The means of all series over trials, given how often each repeat counts.
@@ -285,11 +304,11 @@ impl<'a> MeanCurves<'a> {
         for (trial, repeat) in self.trials.iter().zip(&self.repeats) {
             let weight = times.get(*repeat as usize).map_or(0.0, |n| f64::from(*n));
             if weight > 0.0 {
-                add_series(&mut means, trial, weight);
+                self.add_trial(&mut means, trial, weight);
                 total += weight;
             }
         }
-        divide_series(&mut means, total);
+        self.finish_means(&mut means, total);
         means
     }
 
@@ -305,17 +324,9 @@ impl<'a> MeanCurves<'a> {
     }
 }
 
-/// Adds the series of a trial, times a weight.
-fn add_series(sums: &mut [Vec<f64>], trial: &[Vec<f64>], weight: f64) {
-    for (sum, series) in sums.iter_mut().zip(trial) {
-        for (sum, x) in sum.iter_mut().zip(series) {
-            *sum += weight * x;
-        }
-    }
-}
-
-fn divide_series(sums: &mut [Vec<f64>], by: f64) {
-    sums.iter_mut().flatten().for_each(|sum| *sum /= by);
+/// The number from which differences are taken: no difference from an infinite one is a number.
+fn find_origin(x: f64) -> f64 {
+    if x.is_finite() { x } else { 0.0 }
 }
 
 fn collect_bits(trial: &[Vec<f64>]) -> Vec<u64> {

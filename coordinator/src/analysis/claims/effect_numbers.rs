@@ -9,6 +9,7 @@ use crate::estimators::Sample;
 use crate::estimators::bootstrap::bca_interval_of_number;
 use crate::estimators::decision::{EffectEstimate, EffectLaw};
 use crate::estimators::jackknife::jackknife_uncertainty;
+use crate::estimators::rounding::{clear_rounding, rounding_of_difference};
 use crate::estimators::special::student_t_quantile;
 
 /// Smallest share of resamples in which a number must be defined.
@@ -82,11 +83,12 @@ impl EffectNumbers<'_> {
         }
 
         let without = self.deleted_numbers(function);
+        let rounding = self.rounding_of_effect(function, effect);
         let is_resampled = self.cells.iter().any(|cell| cell.is_resampled);
         let spread = if is_resampled {
-            self.resampled_spread(function, effect, &without)?
+            self.resampled_spread(function, effect, &without, rounding)?
         } else {
-            self.jackknife_spread(&without)?
+            self.jackknife_spread(&without, rounding)?
         };
         if spread.standard_error == 0.0 && self.cells.iter().any(|cell| cell.is_of_events()) {
             return Err(
@@ -110,11 +112,24 @@ impl EffectNumbers<'_> {
             effect,
             low,
             high,
+            rounding,
             law: EffectLaw::Student {
                 standard_error: spread.standard_error,
                 degrees: spread.degrees,
             },
         })
+    }
+
+    /// What rounding of the cells' numbers alone can make of the effect.
+    fn rounding_of_effect(self, function: &CellFunction<'_>, effect: f64) -> f64 {
+        let full: Vec<f64> = self.cells.iter().map(|cell| cell.full).collect();
+        let parts = (0..full.len()).map(|at| {
+            let mut moved = full.clone();
+            moved[at] += rounding_of_difference(full[at], full[at]);
+            (function(&moved) - effect).abs()
+        });
+        let parts = parts.filter(|part| part.is_finite());
+        rounding_of_difference(effect, effect) + parts.sum::<f64>()
     }
 
     /// The effect without each group of repeats, for each stream. A group that a cell lacks changes the others only.
@@ -162,7 +177,7 @@ impl EffectNumbers<'_> {
         })
     }
 
-    fn jackknife_spread(self, without: &[Vec<f64>]) -> Result<EffectSpread, String> {
+    fn jackknife_spread(self, without: &[Vec<f64>], rounding: f64) -> Result<EffectSpread, String> {
         let found = jackknife_uncertainty(without)
             .ok_or("without one of its repeats, the effect is undefined, or there are too few")?;
         // Cells with fewer repeats than others know less than the number of all repeats says.
@@ -172,8 +187,11 @@ impl EffectNumbers<'_> {
             self.repeats() as f64 - 1.0
         };
 
+        // Each of the numbers is rounded, and their squares are summed.
+        let groups: usize = without.iter().map(Vec::len).sum();
+        let rounding = rounding * (groups as f64).sqrt();
         Ok(EffectSpread {
-            standard_error: found.variance.sqrt(),
+            standard_error: clear_rounding(found.variance.sqrt(), rounding),
             degrees: found.degrees.min(most).max(1.0),
             interval: None,
         })
@@ -184,6 +202,7 @@ impl EffectNumbers<'_> {
         function: &CellFunction<'_>,
         effect: f64,
         without: &[Vec<f64>],
+        rounding: f64,
     ) -> Result<EffectSpread, String> {
         if self.design.is_crossed() {
             return Err(
@@ -215,7 +234,7 @@ impl EffectNumbers<'_> {
         }
 
         let n = self.repeats() as f64;
-        let sd = Sample::new(draws.clone()).std().unwrap_or(0.0);
+        let sd = clear_rounding(Sample::new(draws.clone()).std().unwrap_or(0.0), rounding);
         if sd == 0.0 && self.cells.iter().any(|cell| cell.trials_differ) {
             return Err("trials differ, but all resamples give the same number: sample more often, by measure.every".into());
         }
@@ -226,7 +245,8 @@ impl EffectNumbers<'_> {
             // A resample has the spread of n, not of n − 1, repeats.
             standard_error: sd * (n / (n - 1.0).max(1.0)).sqrt(),
             degrees: (n - 1.0).max(1.0),
-            interval: bca_interval_of_number(effect, &draws, jackknifed, level),
+            interval: bca_interval_of_number(effect, &draws, jackknifed, level)
+                .filter(|_| sd > 0.0),
         })
     }
 }

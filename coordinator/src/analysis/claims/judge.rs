@@ -210,7 +210,6 @@ impl EffectJudge<'_> {
         counts: &[TrialCounts],
     ) -> EffectEvidence {
         let claim = numbers.claim;
-        let few = u64::from(claim.min_repeats);
         let mut notes = Vec::new();
         let (weighed, n) = match found {
             Ok(weighed) => {
@@ -246,7 +245,7 @@ impl EffectJudge<'_> {
                 n,
                 needed: match &weighed {
                     Some(weighed) => weighed.needed,
-                    None => (n < few).then_some(few),
+                    None => advise_repeats(claim, n, counts),
                 },
                 notes,
             },
@@ -294,6 +293,7 @@ impl EffectJudge<'_> {
             effect: hits as f64 / trials as f64,
             low,
             high,
+            rounding: 0.0,
             law: EffectLaw::Binomial { hits, trials },
         };
         let tested = if is_extreme {
@@ -321,6 +321,22 @@ fn count_repeats(numbers: EffectNumbers<'_>, counts: &[TrialCounts]) -> u64 {
         _ => Some(numbers.repeats()),
     }
     .unwrap_or(0)
+}
+
+/// The number of repeats that would be enough for an effect with `n` repeats and no estimate; `None` if as many have ended in vain.
+/// As large a share of further repeats may be lost.
+fn advise_repeats(claim: &Claim, n: u64, counts: &[TrialCounts]) -> Option<u64> {
+    let few = u64::from(claim.min_repeats);
+    let ended = counts
+        .iter()
+        .map(|counts| counts.completed + counts.diverged + counts.failed);
+    let ended = ended.min().unwrap_or(0);
+    let loses_trials = n < ended && !claim.form.counts_trials();
+    match loses_trials {
+        false => (n.max(ended) < few).then_some(few),
+        true if n == 0 => (ended < few).then_some(few),
+        true => (n < few).then(|| (few * ended).div_ceil(n)),
+    }
 }
 
 /// Refuses a verdict on fewer repeats than the claim demands.

@@ -13,10 +13,13 @@ use crate::analysis::distance::labels::{PredictedLabels, find_common_repeats};
 use crate::analysis::{AnalysisError, RowSource};
 use crate::estimators::decision::{EffectEstimate, EffectLaw, Quotient};
 use crate::estimators::label_energy::{EnergyDistance, MIN_REPEATS, jackknife_covariance};
+use crate::estimators::rounding::clear_rounding;
 use crate::estimators::special::student_t_quantile;
 
 /// Maximum bytes of predictions in memory.
 const MAX_LABEL_BYTES: u64 = 256 << 20;
+/// What rounding alone can make of a distance, which is at most 2.
+const DISTANCE_ROUNDING: f64 = 8.0 * f64::EPSILON;
 /// Maximum number of pairs of labels that joint distances compare, about a minute.
 const MAX_LABEL_PAIRS: u64 = 100_000_000_000;
 
@@ -171,6 +174,12 @@ fn moments_of(claim: &Claim) -> impl Iterator<Item = Moment> + use<> {
     std::iter::once(claim.at).chain(claim.relative_to)
 }
 
+/// The squared standard error of a distance. One that rounding alone can make is 0.
+fn variance_of_distance(distance: &EnergyDistance) -> f64 {
+    let variance = jackknife_covariance(&distance.without, &distance.without);
+    clear_rounding(variance, DISTANCE_ROUNDING * DISTANCE_ROUNDING)
+}
+
 fn estimate_from_distances(
     claim: &Claim,
     distances: &[EnergyDistance],
@@ -179,14 +188,16 @@ fn estimate_from_distances(
         return Err("there is no distance".to_owned());
     };
     let degrees = distance.without.len() as f64 - 1.0;
-    let variance = jackknife_covariance(&distance.without, &distance.without);
+    let variance = variance_of_distance(distance);
     let Some((before, moment)) = before.first().zip(claim.relative_to) else {
         let standard_error = variance.sqrt();
         let half = student_t_quantile(1.0 - claim.alpha, degrees) * standard_error;
+        let effect = clear_rounding(distance.full, DISTANCE_ROUNDING);
         return Ok(EffectEstimate {
-            effect: distance.full,
-            low: distance.full - half,
-            high: distance.full + half,
+            effect,
+            low: effect - half,
+            high: effect + half,
+            rounding: DISTANCE_ROUNDING,
             law: EffectLaw::Student {
                 standard_error,
                 degrees,
@@ -198,7 +209,7 @@ fn estimate_from_distances(
         numerator: distance.full,
         denominator: before.full,
         numerator_variance: variance,
-        denominator_variance: jackknife_covariance(&before.without, &before.without),
+        denominator_variance: variance_of_distance(before),
         covariance: jackknife_covariance(&distance.without, &before.without),
         degrees,
     };

@@ -2,17 +2,21 @@
 //!
 //! `jobs` says what is computed of each trial, `read` reads the curves once for each of the `batches` and keeps `cell_numbers`
 //! instead of them, `references` those with which curves are joined. `effect_numbers` makes the effect of a claim out of numbers,
-//! `label_laws` out of predictions. `weighed` says what an estimate shows, `judge` decides, and `query` does all of it for a sweep.
+//! `label_laws` out of predictions. `weighed` says what an estimate shows, `judge` decides, `loss_notes` adds a caveat, and
+//! `query` does all of it for a sweep.
 
 mod batches;
 mod cell_numbers;
 mod design;
 mod effect_numbers;
+#[cfg(test)]
+mod equal_numbers_tests;
 mod jobs;
 mod judge;
 mod label_laws;
 #[cfg(test)]
 mod label_tests;
+mod loss_notes;
 mod query;
 mod read;
 mod references;

@@ -12,6 +12,7 @@ use super::design::{RepeatDesign, RepeatDraws};
 use super::jobs::ClaimJobs;
 use super::judge::{EffectJudge, JudgedEffect, decide_effects};
 use super::label_laws::LabelLaws;
+use super::loss_notes::LossNotes;
 use super::read::{CellSummary, read_cells};
 use super::references::ReferenceCurves;
 use crate::analysis::query::IntervalConditions;
@@ -95,16 +96,21 @@ impl ClaimQuery {
         }
         let mut judged = decide_effects(evidence).into_iter();
 
+        let losses = LossNotes::new(spec, &self.claims);
         let effects = self.claims.claims.iter().flat_map(|expanded| {
             let effects = expanded.effects.iter();
-            effects.map(move |effect| (&expanded.claim, effect))
+            effects.map(move |effect| (expanded, effect))
         });
-        let verdicts = effects.map(|(claim, effect)| {
+        let verdicts = effects.map(|(expanded, effect)| {
             let mut judged = judged.next().expect("every effect is judged");
+            judged
+                .notes
+                .extend(losses.describe_effect(expanded, effect));
+            judged.notes.extend(expanded.redefinition.clone());
             if conditions.stops_early {
                 judged.notes.push(NOT_WIDENED_NOTE.to_owned());
             }
-            self.label_effect(spec, claim, effect, judged)
+            self.label_effect(spec, &expanded.claim, effect, judged)
         });
         Ok(verdicts.collect())
     }

@@ -59,7 +59,11 @@ impl Experiment {
     }
 
     /// Judges trials with these values, by cell and repeat.
-    fn judge(&self, trials: &[Vec<TrialValue>], counts: TrialCounts) -> Vec<JudgedEffect> {
+    pub(super) fn judge(
+        &self,
+        trials: &[Vec<TrialValue>],
+        counts: TrialCounts,
+    ) -> Vec<JudgedEffect> {
         let labels = LabelLaws::new(&self.spec, &self.expanded).expect("few predictions");
         self.judge_beside(trials, counts, &labels)
     }

@@ -340,12 +340,33 @@ fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String 
         describe_pairing(compared),
         render_human_rows(&human_header(compared, level), &rows),
         describe_tests(unpaired),
-        format_provenance(
-            &format_trial_count(compared.done, compared.trials),
-            &compared.data,
-            &compared.numerics
-        )
+        format_compared_provenance(compared)
     )
+}
+
+/// The last line; of two sweeps with different trials or data, a line for each.
+fn format_compared_provenance(compared: &v1::CompareResponse) -> String {
+    let trials = format_trial_count(compared.done, compared.trials);
+    let here = format_provenance(&trials, &compared.data, &compared.numerics);
+    let Some(done) = compared.baseline_done else {
+        return here;
+    };
+
+    let trials = format_trial_count(done, compared.baseline_trials);
+    let there = format_provenance(
+        &trials,
+        &compared.baseline_data,
+        &compared.baseline_numerics,
+    );
+    match here == there {
+        true => here,
+        false => format!(
+            "{} ({}): {here}{}: {there}",
+            escape_line(&compared.name),
+            compared.sweep,
+            escape_line(&compared.baseline)
+        ),
+    }
 }
 
 fn describe_pairing(compared: &v1::CompareResponse) -> String {
@@ -432,4 +453,53 @@ fn format_contrast_row(row: &v1::Contrast, words: &AxisFormats) -> Vec<Value> {
         .chain(cells)
         .map(Value::String)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::grid::reserved_names::explain_reserved_axis;
+
+    use super::*;
+
+    #[test]
+    fn no_axis_of_a_new_sweep_has_the_name_of_a_column() {
+        for name in COLUMNS.iter().chain(&UNPAIRED_COLUMNS) {
+            assert!(explain_reserved_axis(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_trials_of_both_sweeps_are_told_where_they_differ() {
+        let compared = v1::CompareResponse {
+            name: "a".into(),
+            sweep: "id-a".into(),
+            baseline: "b (id-b)".into(),
+            done: 6,
+            trials: 6,
+            data: "glyphs".into(),
+            numerics: "cpu".into(),
+            ..v1::CompareResponse::default()
+        };
+        let alone = format_compared_provenance(&compared);
+        assert_eq!(alone, "6 trials · glyphs · cpu\n");
+
+        let both = v1::CompareResponse {
+            baseline_done: Some(4),
+            baseline_trials: 5,
+            baseline_data: "mnist".into(),
+            baseline_numerics: "cpu".into(),
+            ..compared.clone()
+        };
+        assert_eq!(
+            format_compared_provenance(&both),
+            "a (id-a): 6 trials · glyphs · cpu\nb (id-b): 4 of 5 trials so far · mnist · cpu\n"
+        );
+        let alike = v1::CompareResponse {
+            baseline_done: Some(6),
+            baseline_trials: 6,
+            baseline_data: "glyphs".into(),
+            ..both
+        };
+        assert_eq!(format_compared_provenance(&alike), alone);
+    }
 }

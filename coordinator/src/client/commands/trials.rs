@@ -1,7 +1,9 @@
 //! `ergodic trials`: prints one row per trial.
 
 use clap::Args;
+use ergodic_common::ErrorCode;
 use ergodic_common::expr::WordExpr;
+use ergodic_common::metric::Metric;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -16,6 +18,7 @@ use crate::client::render::{
     is_trial_column, render_result_data, render_table_data,
 };
 use crate::client::sweep_set::SweepSet;
+use crate::terminal::print_stderr_line;
 
 /// `ergodic trials`
 #[derive(Debug, Args)]
@@ -70,8 +73,16 @@ pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
 
     let positions = find_cell_rows(&trials, &cells)?;
     trials.keep(&positions);
+    if args.condition.is_some() {
+        trials.select(&RowSelection {
+            condition: args.condition,
+            ..RowSelection::default()
+        })?;
+    }
+    if args.top.is_some() && args.sort.is_none() {
+        announce_ranking(&mut client, &sweeps, &trials).await?;
+    }
     trials.select(&RowSelection {
-        condition: args.condition,
         sort: args.sort,
         top: args.top,
         ..RowSelection::default()
@@ -91,6 +102,33 @@ pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
     }
 
     Ok(CommandOutcome::Done)
+}
+
+/// Says by which metric the best trials are found.
+///
+/// # Errors
+/// The metric is another quantity in some of the trials, or nobody answers.
+async fn announce_ranking(
+    client: &mut Client,
+    sweeps: &SweepSet,
+    trials: &TrialRows,
+) -> Result<(), UserError> {
+    let Some(metric) = trials.metrics.first() else {
+        return Ok(());
+    };
+    if let Some(why) = sweeps.find_mixed_loss(client, metric, trials).await? {
+        let message = format!("--top: {why}; or use --sort {metric}");
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    let larger = Metric::from_name(metric).and_then(|metric| metric.larger_is_better());
+    if let Some(larger) = larger {
+        let which = if larger { "largest" } else { "smallest" };
+        print_stderr_line(&format!(
+            "the best completed trials are those with the {which} {metric}"
+        ));
+    }
+    Ok(())
 }
 
 /// The columns of `--metric`, and the quantities of the sweeps that other options name.

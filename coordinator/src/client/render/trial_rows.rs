@@ -264,6 +264,14 @@ mod tests {
     }
 
     #[test]
+    fn no_axis_of_a_new_sweep_has_the_name_of_a_column() {
+        use ergodic_common::grid::reserved_names::explain_reserved_axis;
+        for name in trials().column_names() {
+            assert!(explain_reserved_axis(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn the_best_trials_have_completed() {
         assert_eq!(repeats("", "", 3), Ok(vec![2, 0]));
         assert!(

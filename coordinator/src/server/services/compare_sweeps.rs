@@ -83,6 +83,10 @@ impl SweepApi {
             trials: snapshot.trials,
             data: snapshot.data_provenance,
             numerics: snapshot.spec.numerics.clone(),
+            baseline_done: Some(baseline.done),
+            baseline_trials: baseline.trials,
+            baseline_numerics: baseline.spec.numerics.clone(),
+            baseline_data: baseline.data_provenance,
         })
     }
 
