@@ -73,10 +73,14 @@ pub fn print_unpaged(text: &str) -> Result<(), UserError> {
     show_on_stdout(text, false).map_err(|e| stdout_error(&e))
 }
 
-fn stdout_error(error: &std::io::Error) -> UserError {
+/// The error for a stdout that cannot be written.
+pub fn stdout_error(error: &std::io::Error) -> UserError {
+    let text = error.to_string();
+    // The number of the system's error says nothing more.
+    let reason = text.split_once(" (os error ").map(|(reason, _)| reason);
     UserError::new(
-        ErrorCode::Internal,
-        format!("cannot write to stdout: {error}"),
+        ErrorCode::BadInput,
+        format!("cannot write to stdout: {}", reason.unwrap_or(&text)),
     )
 }
 
@@ -89,5 +93,21 @@ pub async fn wait_for_interrupt() {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::app::*;
+
+    #[test]
+    fn a_full_stdout_is_no_fault_of_the_program() {
+        let full = std::io::Error::from_raw_os_error(28);
+        let error = stdout_error(&full);
+        assert_eq!(
+            error.message,
+            "cannot write to stdout: No space left on device"
+        );
+        assert_eq!(error.code, ErrorCode::BadInput);
     }
 }

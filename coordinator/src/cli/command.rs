@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::EXIT_CODES;
 use super::dispatch::ErgodicCli;
+use crate::app::stdout_error;
+use crate::terminal::print_stderr_line;
 
 /// The groups of `ergodic --help`, each with its commands.
 pub(super) const GROUPS: [(&str, &[&str]); 5] = [
@@ -92,8 +95,25 @@ const HELP_TEMPLATE: &str =
 
 /// Parses the command line of this process. Exits if it is wrong or asks for help.
 pub(super) fn parse_command_line() -> ErgodicCli {
-    let matches = match_words(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    ErgodicCli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = match_words(std::env::args_os()).unwrap_or_else(|error| end_with(&error));
+    ErgodicCli::from_arg_matches(&matches).unwrap_or_else(|error| end_with(&error))
+}
+
+/// Prints a refusal, help or the version, and ends the program. Unlike refusals, help and version are what the user wants on stdout.
+fn end_with(outcome: &clap::Error) -> ! {
+    if outcome.use_stderr() {
+        outcome.exit();
+    }
+
+    let printed = outcome.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            let error = stdout_error(&e);
+            print_stderr_line(&format!("error: {error}"));
+            std::process::exit(error.code.exit_code().into())
+        }
+        _ => std::process::exit(outcome.exit_code()),
+    }
 }
 
 /// Matches a command line, of today or in an older form, against the commands.

@@ -1,5 +1,6 @@
 //! `ergodic init`: writes a sweep file to start from.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -34,7 +35,7 @@ pub fn run_init(args: &InitArgs) -> Result<CommandOutcome, UserError> {
 
     let text = TEMPLATE.replacen(NAME, &name_sweep(path), 1);
     let shown = path.display();
-    if path.symlink_metadata().is_ok() && !is_stream(path) {
+    if path.symlink_metadata().is_ok() && (!is_stream(path) || is_named_pipe(path)) {
         let message = format!(
             "{shown}: there is such a file, and it stays: name another, as in `ergodic init other.toml`"
         );
@@ -45,6 +46,15 @@ pub fn run_init(args: &InitArgs) -> Result<CommandOutcome, UserError> {
     print_output(format!(
         "wrote {shown}: `ergodic plan {shown}` checks it, `ergodic run {shown}` runs it\n"
     ))
+}
+
+/// Whether a path is a pipe in a folder of files: writing to it would wait for a reader. Those of `>(…)` and `/dev/stdout` have one.
+fn is_named_pipe(path: &Path) -> bool {
+    let is_pipe = std::fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo());
+    is_pipe
+        && !["/dev", "/proc"]
+            .iter()
+            .any(|of_system| path.starts_with(of_system))
 }
 
 /// The name of a sweep in a file: that of the file, as far as it can be one.

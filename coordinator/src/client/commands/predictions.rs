@@ -4,12 +4,11 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::app::CommandOutcome;
+use crate::app::{CommandOutcome, stdout_error};
 use crate::client::args::SweepTarget;
 use crate::client::render::{TableData, format_unquoted, json_value};
 
@@ -65,10 +64,7 @@ pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, Us
 
     match written.and_then(|()| printer.finish()) {
         // A reader that closes the pipe, such as `head`, has read enough.
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(UserError::new(
-            ErrorCode::Internal,
-            format!("cannot write to stdout: {e}"),
-        )),
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(stdout_error(&e)),
         _ => Ok(CommandOutcome::Done),
     }
 }

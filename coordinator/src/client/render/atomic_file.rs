@@ -167,18 +167,27 @@ pub fn write_atomic_file(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
 
 /// The error for a file that could not be written: the reason, and what to do.
 pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
-    let folder = path
+    // What is missing may be beside the file that a link leads to.
+    let target = resolve_links(path).unwrap_or_else(|_| path.to_owned());
+    let folder = target
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+        .unwrap_or(Path::new("."))
+        .display();
     let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if is_stream(path) => {
+            "there is no space left: free some space, or name another path".to_owned()
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "there is no space left, and the incomplete file was removed: free some space, or name another path".to_owned()
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            format!("there is no permission to write it, or a file beside it in {}: name another path", folder.display())
+            format!("there is no permission to write it, or a file beside it in {folder}: name another path")
         }
-        io::ErrorKind::NotFound => format!("the directory {} does not exist: create it", folder.display()),
+        io::ErrorKind::NotFound if target != path => {
+            format!("it is a link to {}, and the directory {folder} does not exist: create it", target.display())
+        }
+        io::ErrorKind::NotFound => format!("the directory {folder} does not exist: create it"),
         io::ErrorKind::IsADirectory => "it is a directory: name a file in it".to_owned(),
         io::ErrorKind::AlreadyExists => "it exists already: name another file, or remove it".to_owned(),
         io::ErrorKind::BrokenPipe => "its reader closed it".to_owned(),
@@ -332,5 +341,27 @@ mod tests {
         let device =
             AtomicFile::create_private_new(Path::new("/dev/null")).expect("a device is no file");
         assert!(matches!(device.destination, Destination::Stream(_)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_where_it_is_missing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let link = dir.path().join("link.csv");
+        let target = dir.path().join("none/rows.csv");
+        std::os::unix::fs::symlink("none/rows.csv", &link).expect("a link");
+        for path in [&link, &target] {
+            let refused = write_atomic_file(path, b"text").expect_err("there is no directory");
+            let folder = format!(
+                "the directory {} does not",
+                dir.path().join("none").display()
+            );
+            assert!(refused.message.contains(&folder), "{refused}");
+            assert_eq!(refused.message.contains("it is a link"), *path == link);
+        }
+
+        let full = Path::new("/dev/full");
+        let refused = write_atomic_file(full, b"text").expect_err("it is full");
+        assert!(refused.message.contains("no space left"), "{refused}");
+        assert!(!refused.message.contains("removed"), "{refused}");
     }
 }

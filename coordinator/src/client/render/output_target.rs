@@ -11,6 +11,7 @@ use ergodic_proto::status::UserError;
 use super::TextFormat;
 use super::atomic_file::{AtomicFile, file_write_error};
 use super::table_layout::TableLayout;
+use crate::app::stdout_error;
 use crate::client::export::encode;
 use crate::terminal::{escape_terminal_controls, show_on_stdout};
 
@@ -180,10 +181,7 @@ impl OutputTarget {
         match (written, &self.file) {
             (Ok(()), _) => Ok(()),
             (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            (Err(error), None) => Err(UserError::new(
-                ErrorCode::Internal,
-                format!("cannot write to stdout: {error}"),
-            )),
+            (Err(error), None) => Err(stdout_error(&error)),
             (Err(error), Some(path)) => Err(file_write_error(path, &error)),
         }
     }
