@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ergodic::analysis::{RowSource, TableParams, TableQuery};
 use ergodic::client::commands::plan::{ClassCosts, NamedFiles, render_plan};
-use ergodic::client::render::TextFormat;
+use ergodic::client::render::DocumentFormat;
 use ergodic::core::{
     Admission, CommitOutcome, Core, CoreTime, Effect, MetricPositions, SessionEnd, StoredRow,
     Sweep, Timing,
@@ -119,7 +119,7 @@ pub fn sweep(bytes: &[u8]) {
         return;
     };
 
-    for format in [TextFormat::Json, TextFormat::Table] {
+    for format in [DocumentFormat::Json, DocumentFormat::Table] {
         render_plan(
             &spec,
             &NamedFiles::default(),

@@ -19,7 +19,7 @@ use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
 use crate::client::commands::launch::{LaunchMode, launch_sweep};
 use crate::client::commands::watch::follow_sweep;
-use crate::client::render::TextFormat;
+use crate::client::render::DocumentFormat;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
 use crate::standalone::sweeps::pause_unfinished_sweeps;
@@ -47,7 +47,7 @@ pub struct BenchOverheadArgs {
     pub worker_bin: Option<PathBuf>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: TextFormat,
+    pub format: DocumentFormat,
 }
 
 /// Runs the measurement and prints it.
@@ -266,20 +266,20 @@ pub(crate) async fn stop_process(mut child: Child) {
     let _ = tokio::time::timeout(PROCESS_TIMEOUT, child.wait()).await;
 }
 
-fn render_overhead(m: &OverheadMeasurement, format: TextFormat) -> String {
+fn render_overhead(m: &OverheadMeasurement, format: DocumentFormat) -> String {
     let rate = m.trials as f64 / m.seconds;
     let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
     let rss = m.peak_rss as f64 / 1_048_576.0;
 
     match format {
-        TextFormat::Json => format!(
+        DocumentFormat::Json => format!(
             "{}\n",
             json!({
                 "trials": m.trials, "workers": m.workers, "seconds": m.seconds, "trials_per_second": rate,
                 "coordinator_cpu_us_per_trial": cpu_us, "coordinator_peak_rss_mib": rss,
             })
         ),
-        _ => format!(
+        DocumentFormat::Table => format!(
             "{} empty trials over {} workers in {:.2} s: {rate:.0} trials/s\n\
              coordinator: {cpu_us:.1} µs of CPU per trial, {rss:.0} MiB at its peak\n",
             m.trials, m.workers, m.seconds

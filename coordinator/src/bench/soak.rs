@@ -22,7 +22,7 @@ use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
 use crate::client::commands::watch::follow_sweep;
 use crate::client::query::query_status;
-use crate::client::render::TextFormat;
+use crate::client::render::DocumentFormat;
 use crate::standalone::sweeps::pause_unfinished_sweeps;
 use crate::worker_processes::{WorkerCommand, find_worker};
 
@@ -46,7 +46,7 @@ pub struct BenchSoakArgs {
     pub worker_bin: Option<PathBuf>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: TextFormat,
+    pub format: DocumentFormat,
 }
 
 /// Runs the benchmark and prints its results.
@@ -237,13 +237,13 @@ async fn measure_restart(dir: &Path, sweep: &SweepId) -> Result<f64, UserError> 
     Ok(seconds)
 }
 
-fn render_soak(m: &SoakMeasurement, format: TextFormat) -> String {
+fn render_soak(m: &SoakMeasurement, format: DocumentFormat) -> String {
     let rate = m.trials as f64 / m.seconds;
     let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
     let rss = m.peak_rss as f64 / 1_048_576.0;
 
     match format {
-        TextFormat::Json => format!(
+        DocumentFormat::Json => format!(
             "{}\n",
             json!({
                 "trials": m.trials, "killed_workers": m.killed, "leases_given_out_again": m.releases, "seconds": m.seconds,
@@ -251,7 +251,7 @@ fn render_soak(m: &SoakMeasurement, format: TextFormat) -> String {
                 "restart_seconds": m.restart_seconds,
             })
         ),
-        _ => format!(
+        DocumentFormat::Table => format!(
             "{} empty trials in {:.1} s: {rate:.0} trials/s; {} workers were killed, {} leases reassigned\n\
              one row per trial, all completed, no different bits\n\
              coordinator: {cpu_us:.1} µs of CPU per trial, {rss:.0} MiB at its peak; {:.2} s from its start to its first answer \

@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::client::export::command::DatasetArgs;
 use crate::client::export::export_sweep;
 use crate::client::query::{query_curves, query_table};
-use crate::client::render::{TableLayout, TextFormat, render_pivot};
+use crate::client::render::{DocumentFormat, TableLayout, render_pivot};
 use crate::process_stats;
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::server::store_error;
@@ -69,7 +69,7 @@ pub struct BenchTablesArgs {
     pub dir: Option<PathBuf>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: TextFormat,
+    pub format: DocumentFormat,
 }
 
 /// Runs the measurement and prints it.
@@ -357,8 +357,8 @@ fn make_trial(n: u32, points: u32) -> StoredTrial {
     }
 }
 
-fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
-    if format == TextFormat::Json {
+fn render_tables(m: &TablesMeasurement, format: DocumentFormat) -> String {
+    if format == DocumentFormat::Json {
         let mut object = json!({
             "trials": m.trials, "points": m.points, "metrics": METRICS.len(),
             "grid_cells": GRID_SIDE * GRID_SIDE, "grid_seconds": m.grid_seconds,

@@ -1,9 +1,23 @@
 //! Lists of metrics and quantities, as typed behind `--metric`.
 
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+
 /// The entries of lists such as `test_acc,mean(test_acc, last 20 %)`. Commas in parentheses, quotes and braces belong to an entry.
 pub(crate) fn split_metric_lists(lists: &[String]) -> Vec<String> {
     let entries = lists.iter().flat_map(|list| split_metric_list(list));
     entries.map(|entry| entry.trim().to_owned()).collect()
+}
+
+/// Refuses a metric that is named twice, as other lists of names do.
+pub(crate) fn check_metrics_differ(metrics: &[String]) -> Result<(), UserError> {
+    for (at, metric) in metrics.iter().enumerate() {
+        if metrics[..at].contains(metric) {
+            let message = format!("--metric: '{metric}' is named twice: name each metric once");
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+    }
+    Ok(())
 }
 
 fn split_metric_list(list: &str) -> Vec<&str> {
@@ -45,6 +59,15 @@ mod tests {
         assert_eq!(
             split("{a,b}+1,(norm == \"x),\")*1"),
             ["{a,b}+1", "(norm == \"x),\")*1"]
+        );
+
+        let listed = split("test_acc,test_loss");
+        assert!(check_metrics_differ(&listed).is_ok());
+        let twice = split("test_acc,test_loss, test_acc");
+        let refused = check_metrics_differ(&twice).expect_err("named twice");
+        assert!(
+            refused.message.contains("'test_acc' is named twice"),
+            "{refused}"
         );
 
         // What is wrong is one entry, which the coordinator refuses.

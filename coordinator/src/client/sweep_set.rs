@@ -16,10 +16,8 @@ use loss_kinds::{describe_loss, describe_mixture, find_losses};
 use super::Client;
 use super::latest::resolve_sweep_id;
 use super::query::{query_curves, query_status, query_sweep_file, query_table, query_trials};
+pub use super::render::SWEEP_AXIS;
 use super::render::{RowSelection, SplitSelection};
-
-/// The axis that tells the sweeps apart.
-pub const SWEEP_AXIS: &str = "sweep";
 
 /// At least one sweep.
 #[derive(Debug, Clone)]

@@ -7,7 +7,9 @@ use ergodic_proto::v1;
 use serde_json::{Map, Value, json};
 
 use super::Client;
-use super::render::{TableData, format_estimate, format_provenance, format_trial_count, non_empty};
+use super::render::{
+    TableData, TextColumn, format_estimate, format_provenance, format_trial_count, non_empty,
+};
 
 /// Queries the verdicts on the claims of a sweep, or on those of a file, which has a name and a text.
 ///
@@ -138,6 +140,21 @@ pub const PRINTED_COLUMNS: [&str; 9] = [
     "verdict", "claim", "what", "cells", "effect", "interval", "region", "n", "",
 ];
 
+/// The columns of [`format_verdict_row`]: what is claimed gives way before what was found.
+pub fn describe_printed_columns() -> [TextColumn; 9] {
+    [
+        TextColumn::figure("verdict", 250),
+        TextColumn::label("claim", 245),
+        TextColumn::label("what", 40),
+        TextColumn::label("cells", 200),
+        TextColumn::figure("effect", 240),
+        TextColumn::figure("interval", 235),
+        TextColumn::figure("region", 230),
+        TextColumn::figure("n", 225),
+        TextColumn::remarks("note", 30),
+    ]
+}
+
 /// The cells of a verdict for people.
 pub fn format_verdict_row(row: &v1::ClaimRow) -> [String; 9] {
     let (effect, interval) = format_estimate(row.effect, row.low.zip(row.high));
@@ -209,6 +226,7 @@ pub fn format_verdict_title(found: &v1::VerdictResponse) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::client::render::{TableLayout, fit_described_rows};
     use crate::client::verdicts::*;
 
     fn found(verdicts: &[v1::Verdict]) -> v1::VerdictResponse {
@@ -238,6 +256,47 @@ mod tests {
         assert_eq!(
             format_verdict_counts(&several),
             "3 agree, 0 disagree, 1 not enough"
+        );
+    }
+
+    #[test]
+    fn what_was_found_is_shown_at_eighty_columns() {
+        let row = v1::ClaimRow {
+            claim: "the schedule cuts the effective learning rate by ten".into(),
+            what: "ratio of the effective learning rate after the step and before it".into(),
+            cells: "train.lr = 0.1, train.wd = 5e-4, model.norm = batch".into(),
+            effect: Some(0.1012),
+            low: Some(0.0987),
+            high: Some(0.1042),
+            region: "[0.09, 0.11]".into(),
+            n: 12,
+            verdict: v1::Verdict::NotEnough.into(),
+            post_hoc: true,
+            ..v1::ClaimRow::default()
+        };
+        let cells = format_verdict_row(&row).map(Value::String).to_vec();
+        let layout = TableLayout {
+            width: Some(80),
+            colours: false,
+        };
+        let text = fit_described_rows(describe_printed_columns().to_vec(), &[cells], layout);
+        for shown in [
+            "not enough",
+            "the s",
+            "0.1012",
+            "0.0987 … 0.1042",
+            "[0.09, 0.11]",
+            " 12",
+        ] {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
+        assert!(
+            text.contains("not shown: ") && !text.contains(", ;"),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
         );
     }
 

@@ -15,8 +15,9 @@ use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::axis_choices::parse_axis_choices;
 use crate::client::latest::resolve_sweep_id;
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, format_estimate, format_provenance, format_short_number,
-    format_trial_count, json_value, non_empty, render_human_rows, render_table_data,
+    AxisFormats, TableData, TextColumn, TextFormat, add_lines, format_estimate, format_provenance,
+    format_short_number, format_trial_count, json_value, non_empty, render_described_rows,
+    render_table_data,
 };
 
 /// `ergodic compare`
@@ -107,9 +108,16 @@ fn render_contrasts(compared: &v1::CompareResponse, level: f64, format: TextForm
         );
     }
 
-    render_table_data(&records, format, |_| {
+    let text = render_table_data(&records, format, |_| {
         render_human_contrasts(compared, level)
-    })
+    });
+    let lines: Vec<String> = format_note(compared).into_iter().collect();
+    add_lines(text, format, &lines)
+}
+
+/// The note on all differences.
+fn format_note(compared: &v1::CompareResponse) -> Option<String> {
+    non_empty(&compared.note).map(|note| format!("note: {}", escape_line(note)))
 }
 
 /// Queries the cells against a baseline as typed; `level` is a share.
@@ -329,8 +337,7 @@ fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String 
         .map(|row| format_row(row, &words))
         .collect();
 
-    let note = non_empty(&compared.note)
-        .map_or_else(String::new, |note| format!("note: {}\n", escape_line(note)));
+    let note = format_note(compared).map_or_else(String::new, |note| note + "\n");
     format!(
         "{} ({}): {} against {}, {}\n{}{}\n{note}{}",
         escape_line(&compared.name),
@@ -338,7 +345,7 @@ fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String 
         compared.metric,
         escape_line(&compared.baseline),
         describe_pairing(compared),
-        render_human_rows(&human_header(compared, level), &rows),
+        render_described_rows(describe_columns(compared, level), &rows),
         describe_tests(unpaired),
         format_compared_provenance(compared)
     )
@@ -385,26 +392,35 @@ fn describe_tests(unpaired: bool) -> &'static str {
     }
 }
 
-fn human_header(compared: &v1::CompareResponse, level: f64) -> Vec<String> {
-    let interval = format!("{level} % CI");
-    let axes = compared.axes.iter().cloned();
+/// The columns for people: on a narrow terminal, cells and differences go last.
+fn describe_columns(compared: &v1::CompareResponse, level: f64) -> Vec<TextColumn> {
+    let interval = TextColumn::figure(format!("{level} % CI"), 240);
+    let difference = TextColumn::figure("difference", 250);
+    let remarks = TextColumn::remarks("note", 150);
+    let axes = compared.axes.iter();
+    let mut columns: Vec<TextColumn> = axes.map(|axis| TextColumn::label(axis, 245)).collect();
+    columns.push(TextColumn::figure("n", 235));
     if !compared.unpaired_reason.is_empty() {
-        let figures = ["n", "baseline n", "difference", &interval, "Welch p", ""];
-        return axes.chain(figures.map(str::to_owned)).collect();
+        columns.extend([
+            TextColumn::figure("baseline n", 210),
+            difference,
+            interval,
+            TextColumn::figure("Welch p", 230),
+            remarks,
+        ]);
+        return columns;
     }
 
-    let figures = [
-        "n",
-        "difference",
-        &interval,
-        "above/below",
-        "sign p",
-        "Wilcoxon p",
-        "saved",
-        "",
-    ];
-
-    axes.chain(figures.map(str::to_owned)).collect()
+    columns.extend([
+        difference,
+        interval,
+        TextColumn::figure("above/below", 200),
+        TextColumn::figure("sign p", 210),
+        TextColumn::figure("Wilcoxon p", 230),
+        TextColumn::figure("saved", 100),
+        remarks,
+    ]);
+    columns
 }
 
 fn format_unpaired_row(row: &v1::Contrast, words: &AxisFormats) -> Vec<Value> {

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::render::{
-    AxisFormats, NamedAxisFormats, TableData, TextFormat, exact_value, format_estimate,
-    format_provenance, format_short_number, format_trial_count, json_number, json_value,
-    render_human_rows, render_latex_data,
+    AxisFormats, NamedAxisFormats, TableData, TextColumn, TextFormat, add_lines, exact_value,
+    format_estimate, format_provenance, format_short_number, format_trial_count, json_number,
+    json_value, render_described_rows, render_human_rows, render_table_data,
 };
 
 /// `ergodic effects`
@@ -85,8 +85,13 @@ fn render_effects(found: &v1::EffectsResponse, args: &EffectsArgs) -> String {
     match args.format {
         TextFormat::Json => render_json_effects(found, args),
         TextFormat::Csv => build_part_data(found, single).to_csv(),
-        TextFormat::Md => build_part_data(found, single).to_markdown(),
-        TextFormat::Latex => render_latex_data(&build_part_data(found, single)),
+        TextFormat::Md | TextFormat::Latex => add_lines(
+            render_table_data(&build_part_data(found, single), args.format, |_| {
+                String::new()
+            }),
+            args.format,
+            &format_notes(found),
+        ),
         TextFormat::Table => render_human_effects(found, args),
     }
 }
@@ -278,8 +283,8 @@ fn render_human_effects(found: &v1::EffectsResponse, args: &EffectsArgs) -> Stri
         };
     }
 
-    for note in &found.notes {
-        out += &format!("note: {note}\n");
+    for note in format_notes(found) {
+        out += &format!("{note}\n");
     }
 
     out + &format_provenance(
@@ -289,11 +294,20 @@ fn render_human_effects(found: &v1::EffectsResponse, args: &EffectsArgs) -> Stri
     )
 }
 
+fn format_notes(found: &v1::EffectsResponse) -> Vec<String> {
+    let notes = found.notes.iter();
+    notes
+        .map(|note| format!("note: {}", escape_line(note)))
+        .collect()
+}
+
 fn render_text_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let rows: Vec<Vec<Value>> = rows
-        .map(|row| row.into_iter().map(Value::String).collect())
-        .collect();
-    render_human_rows(&to_owned_names(header), &rows)
+    render_human_rows(&to_owned_names(header), &wrap_texts(rows))
+}
+
+fn wrap_texts(rows: impl Iterator<Item = Vec<String>>) -> Vec<Vec<Value>> {
+    rows.map(|row| row.into_iter().map(Value::String).collect())
+        .collect()
 }
 
 /// The formats of the values of axes.
@@ -307,7 +321,14 @@ fn build_axis_formats(effects: &[v1::Effect]) -> NamedAxisFormats {
 
 fn render_main_effects(found: &v1::EffectsResponse, level: f64) -> String {
     let interval = format!("{level} % CI of the effect");
-    let header = ["axis", "value", "cells", "mean", "effect", &interval];
+    let columns = vec![
+        TextColumn::label("axis", 240),
+        TextColumn::label("value", 245),
+        TextColumn::figure("cells", 200),
+        TextColumn::figure("mean", 210),
+        TextColumn::figure("effect", 250),
+        TextColumn::figure(interval, 230),
+    ];
     let words = build_axis_formats(&found.effects);
     let rows = found
         .effects
@@ -316,7 +337,7 @@ fn render_main_effects(found: &v1::EffectsResponse, level: f64) -> String {
 
     format!(
         "what each value adds, averaged over the other axes; intervals by resampling whole repeats, or as a note says\n{}",
-        render_text_table(&header, rows)
+        render_described_rows(columns, &wrap_texts(rows))
     )
 }
 
@@ -366,13 +387,15 @@ fn render_best_cells(found: &v1::EffectsResponse) -> String {
         return String::new();
     };
 
-    let axes: Vec<&str> = found.axes.iter().map(String::as_str).collect();
-    let header = [
-        &["cell"],
-        &axes[..],
-        &["n", "mean", "mean rank", "p(best)", ""],
-    ]
-    .concat();
+    let mut columns = vec![TextColumn::figure("cell", 250)];
+    columns.extend(found.axes.iter().map(|axis| TextColumn::label(axis, 200)));
+    columns.extend([
+        TextColumn::figure("n", 210),
+        TextColumn::figure("mean", 245),
+        TextColumn::figure("mean rank", 240),
+        TextColumn::figure("p(best)", 235),
+        TextColumn::remarks("without_value", 190),
+    ]);
     let words = AxisFormats::from_rows(
         found.axes.len(),
         found.best.iter().map(|best| best.values.as_slice()),
@@ -388,7 +411,7 @@ fn render_best_cells(found: &v1::EffectsResponse) -> String {
          p(best): share of resamples of whole repeats in which the cell is the best; larger than the probability \
          that it is\n{}",
         format_count(others, "other"),
-        render_text_table(&header, rows)
+        render_described_rows(columns, &wrap_texts(rows))
     )
 }
 

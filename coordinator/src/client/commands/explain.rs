@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
 use crate::client::args::SweepTarget;
-use crate::client::render::{TextFormat, non_empty, print_stderr_line};
+use crate::client::render::{DocumentFormat, non_empty, print_stderr_line};
 use crate::explanation_text::render_explanation;
 
 /// `ergodic explain`
@@ -25,7 +25,7 @@ pub struct ExplainArgs {
     pub trial: Option<TrialKey>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: TextFormat,
+    pub format: DocumentFormat,
 }
 
 /// Prints what became of a sweep or of one trial.
@@ -49,7 +49,7 @@ pub async fn explain_sweep(
     client: &mut Client,
     sweep: &SweepId,
     trial: Option<TrialKey>,
-    format: TextFormat,
+    format: DocumentFormat,
 ) -> Result<String, UserError> {
     let request = v1::ExplainRequest {
         sweep: sweep.to_string(),
@@ -73,7 +73,7 @@ pub async fn explain_sweep(
 
     let lines = render_explanation(&answer);
     Ok(match format {
-        TextFormat::Json => {
+        DocumentFormat::Json => {
             let trial = answer.trial.map(|key| TrialKey::from(key).to_string());
             let document = json!({
                 "sweep": non_empty(&answer.sweep),
@@ -83,7 +83,7 @@ pub async fn explain_sweep(
             });
             format!("{document}\n")
         }
-        _ => lines
+        DocumentFormat::Table => lines
             .iter()
             .map(|line| format!("{}\n", escape_line(line)))
             .collect(),

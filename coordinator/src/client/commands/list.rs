@@ -10,9 +10,12 @@ use unicode_width::UnicodeWidthStr as _;
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::query::query_sweeps;
-use crate::client::render::{TableData, TextFormat, render_human_rows, render_table_data};
+use crate::client::render::{
+    TableData, TextColumn, TextFormat, render_described_rows, render_table_data, shorten_in_middle,
+};
 use crate::client::source::SourceArgs;
 use crate::client::status_text::{count_done_trials, launched_by, status_word};
+use crate::client::utc::format_utc;
 
 /// Columns for programs.
 const COLUMNS: [&str; 13] = [
@@ -59,13 +62,24 @@ pub async fn run_list(args: SweepListArgs) -> Result<CommandOutcome, UserError> 
         return print_output("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
     }
 
-    let data = TableData::from_rows(&COLUMNS, sweeps.iter().map(build_sweep_row).collect());
+    let data = TableData::from_rows(
+        &COLUMNS,
+        sweeps
+            .iter()
+            .map(|sweep| build_sweep_row(sweep, args.format))
+            .collect(),
+    );
     print_output(render_table_data(&data, args.format, |_| {
         render_sweep_list(&sweeps, Local::now())
     }))
 }
 
-fn build_sweep_row(s: &v1::SweepStatus) -> Vec<Value> {
+fn build_sweep_row(s: &v1::SweepStatus, format: TextFormat) -> Vec<Value> {
+    let launched_at = match format {
+        // A number of so many seconds would be rounded in a document.
+        TextFormat::Md | TextFormat::Latex => json!(format_utc(s.launched_at)),
+        TextFormat::Table | TextFormat::Json | TextFormat::Csv => json!(s.launched_at),
+    };
     vec![
         json!(s.id),
         json!(s.name),
@@ -79,7 +93,7 @@ fn build_sweep_row(s: &v1::SweepStatus) -> Vec<Value> {
         json!(s.priority),
         json!(s.weight),
         json!(launched_by(s)),
-        json!(s.launched_at),
+        launched_at,
     ]
 }
 
@@ -110,12 +124,25 @@ fn render_sweep_list(sweeps: &[v1::SweepStatus], now: DateTime<Local>) -> String
         .collect();
     fit_owners_and_names(&columns, &mut rows);
 
-    let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+    let described = columns.iter().map(|name| describe_column(name)).collect();
     let rows: Vec<Vec<Value>> = rows
         .into_iter()
         .map(|row| row.into_iter().map(Value::String).collect())
         .collect();
-    render_human_rows(&columns, &rows)
+    render_described_rows(described, &rows)
+}
+
+/// Describes a column for people: what names a sweep and says how far it is goes last.
+fn describe_column(name: &str) -> TextColumn {
+    match name {
+        "name" => TextColumn::label(name, 230),
+        "id" => TextColumn::figure(name, 250),
+        "state" => TextColumn::figure(name, 240),
+        "done" => TextColumn::figure(name, 220),
+        "failed" => TextColumn::figure(name, 210),
+        "by" => TextColumn::label(name, 20),
+        _ => TextColumn::figure(name, 30),
+    }
 }
 
 /// Formats `29 Nov 19:12` or, if that was long ago, `29 Nov 2024`, in the time zone of this machine.
@@ -165,28 +192,10 @@ fn column_width(columns: &[&str], rows: &[Vec<String>], at: usize) -> usize {
     cells.max().unwrap_or(0).max(columns[at].width())
 }
 
-/// Cuts characters out of the middle of a text that is wider than `width`: names differ at either end.
-fn shorten_in_middle(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-
-    let characters: Vec<char> = text.chars().collect();
-    let mut kept = characters.len();
-    loop {
-        kept -= 1;
-        let head: String = characters[..kept.div_ceil(2)].iter().collect();
-        let tail: String = characters[characters.len() - kept / 2..].iter().collect();
-        let short = format!("{head}…{tail}");
-        if short.width() <= width || kept == 0 {
-            return short;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::client::commands::list::*;
+    use crate::client::render::{TableLayout, fit_described_rows};
 
     fn sweep(name: &str, by: &str) -> v1::SweepStatus {
         v1::SweepStatus {
@@ -234,11 +243,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_out_is_in_the_middle() {
-        assert_eq!(shorten_in_middle("mnist-lr-2", 10), "mnist-lr-2");
-        assert_eq!(shorten_in_middle("mnist-lr-2", 7), "mni…r-2");
-        assert_eq!(shorten_in_middle("語語語語", 5), "語…語");
-        assert_eq!(shorten_in_middle("語", 0), "…");
+    fn a_narrow_list_keeps_what_names_a_sweep_and_how_far_it_is() {
+        let names = ["launched", "by", "name", "id", "state", "done"];
+        let texts = [
+            "29 Nov 19:12",
+            "anna",
+            "mnist-lr-2",
+            "abcd1234",
+            "running",
+            "7/120",
+        ];
+        let row: Vec<Value> = texts.map(|text| json!(text)).to_vec();
+        let layout = TableLayout {
+            width: Some(40),
+            colours: false,
+        };
+        let columns = names.map(describe_column).to_vec();
+        let text = fit_described_rows(columns, &[row], layout);
+        let (table, left_out) = text.split_once("not shown: ").expect(&text);
+        assert!(left_out.starts_with("launched, by;"), "{text}");
+        for kept in &texts[2..] {
+            assert!(table.contains(kept), "{kept}: {text}");
+        }
     }
 
     #[test]

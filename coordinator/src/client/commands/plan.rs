@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SettingArgs;
 use crate::client::check_coordinator_option;
-use crate::client::render::{TextFormat, print_stderr_line};
+use crate::client::render::{DocumentFormat, print_stderr_line};
 use crate::client::status_text::format_duration;
 use crate::client::sweep_file::{read_launch_spec, read_sweep_file};
 
@@ -49,7 +49,7 @@ pub struct PlanArgs {
     pub coordinator: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: TextFormat,
+    pub format: DocumentFormat,
 }
 
 /// Prints what a sweep would be.
@@ -127,12 +127,12 @@ pub fn render_plan(
     spec: &Spec,
     named: &NamedFiles,
     costs: &ClassCosts,
-    format: TextFormat,
+    format: DocumentFormat,
 ) -> String {
     let classes = plan_classes(spec);
     match format {
-        TextFormat::Json => render_json_plan(spec, &classes, named, costs),
-        _ => render_human_plan(spec, &classes, named, costs),
+        DocumentFormat::Json => render_json_plan(spec, &classes, named, costs),
+        DocumentFormat::Table => render_human_plan(spec, &classes, named, costs),
     }
 }
 

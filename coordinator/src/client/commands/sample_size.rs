@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepTarget;
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, json_number, json_value, render_human_rows,
+    AxisFormats, TableData, TextColumn, TextFormat, json_number, json_value, render_described_rows,
     render_table_data,
 };
 use crate::client::status_text::format_duration;
@@ -162,8 +162,10 @@ fn render_human_cells(needs: &v1::SampleSizeResponse) -> String {
         needs.rows.iter().map(|cell| cell.values.as_slice()),
     );
     let axes = needs.axes.iter().cloned();
-    let columns: Vec<String> = axes
-        .chain(["n", "std", "repeats", "until"].map(str::to_owned))
+    let figures = [("n", 210), ("std", 220), ("repeats", 250), ("until", 240)];
+    let columns = axes
+        .map(|axis| TextColumn::label(axis, 230))
+        .chain(figures.map(|(name, importance)| TextColumn::figure(name, importance)))
         .collect();
 
     let mut rows = Vec::new();
@@ -178,7 +180,7 @@ fn render_human_cells(needs: &v1::SampleSizeResponse) -> String {
         rows.push(values.chain(figures).collect());
     }
 
-    render_human_rows(&columns, &rows)
+    render_described_rows(columns, &rows)
 }
 
 /// Describes the work if all cells get the same number of repeats.

@@ -12,7 +12,7 @@ use super::trials::parse_cell_choices;
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
 use crate::client::failure_causes::{RetryCommand, query_failures};
-use crate::client::metric_list::split_metric_lists;
+use crate::client::metric_list::{check_metrics_differ, split_metric_lists};
 use crate::client::render::{
     OutputArgs, RowSelection, TableLayout, TextFormat, ViewArgs, check_cells_found,
     choose_batch_columns, column_error, find_cell_rows, format_provenance, format_shown_trials,
@@ -244,6 +244,7 @@ async fn query_tables(
     }
     let selection = sweeps.split_selection(&query.selection, &by, &query.stat)?;
     let mut metrics = split_metric_lists(&query.metric);
+    check_metrics_differ(&metrics)?;
     if metrics.is_empty() {
         metrics.push(String::new());
     }
@@ -308,14 +309,22 @@ fn render_table(
             json!(table.metric),
             data.to_json_lines()
         ),
-        (TextFormat::Md, true) => render::build_pivot_data(table).to_markdown(),
+        (TextFormat::Md, true) => render::add_lines(
+            render::build_pivot_data(table).to_markdown(),
+            view.format,
+            &render::collect_caveats(table, false),
+        ),
         (TextFormat::Latex, true) => render::render_latex_pivot(table),
         // A LaTeX table has composite columns of its own, unless columns are chosen.
         (TextFormat::Latex, false) if view.columns.is_empty() => {
             render::render_latex(std::slice::from_ref(table))
         }
         // Programs read CSV, so it keeps one column per value instead of a grid of texts.
-        (format, _) => render::render_table_data(&data, format, |_| String::new()),
+        (format, _) => render::add_lines(
+            render::render_table_data(&data, format, |_| String::new()),
+            format,
+            &render::collect_caveats(table, data.has_column("note")),
+        ),
     })
 }
 
@@ -362,13 +371,21 @@ fn render_metric_tables(
             data.to_json_lines()
         ),
         (TextFormat::Latex, false) if view.columns.is_empty() => render::render_latex(tables),
-        (TextFormat::Md, true) => render::build_tidy_pivots(tables).to_markdown(),
+        (TextFormat::Md, true) => render::add_lines(
+            render::build_tidy_pivots(tables).to_markdown(),
+            format,
+            &render::collect_joint_caveats(tables, false),
+        ),
         (TextFormat::Latex, true) => tables
             .iter()
             .map(render::render_latex_pivot)
             .collect::<Vec<_>>()
             .join("\n"),
-        (format, _) => render::render_table_data(&data, format, |_| String::new()),
+        (format, _) => render::add_lines(
+            render::render_table_data(&data, format, |_| String::new()),
+            format,
+            &render::collect_joint_caveats(tables, data.has_column("note")),
+        ),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::app::CommandOutcome;
 use crate::client::Client;
 use crate::client::args::SweepTarget;
 use crate::client::axis_choices::parse_axis_choices;
-use crate::client::metric_list::split_metric_lists;
+use crate::client::metric_list::{check_metrics_differ, split_metric_lists};
 use crate::client::render::{
     OutputArgs, RowSelection, TableData, TableLayout, TextFormat, TrialRows, ViewArgs,
     build_trial_data, choose_batch_columns, column_error, find_cell_rows, infer_axis_types,
@@ -138,6 +138,7 @@ async fn find_further_columns(
     args: &TrialsArgs,
 ) -> Result<Vec<String>, UserError> {
     let mut columns = split_metric_lists(&args.metric);
+    check_metrics_differ(&columns)?;
     let named = list_named_columns(args);
     let mut unknown: Vec<String> = named
         .into_iter()

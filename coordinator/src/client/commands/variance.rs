@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, format_provenance, format_short_number, format_trial_count,
-    json_value, non_empty, render_human_rows, render_table_data,
+    AxisFormats, TableData, TextColumn, TextFormat, format_provenance, format_short_number,
+    format_trial_count, json_value, non_empty, render_described_rows, render_table_data,
 };
 
 /// `ergodic variance`
@@ -116,22 +116,17 @@ fn build_component_row(
 }
 
 fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
-    let interval = format!("{level} % CI");
-    let after = [
-        "component",
-        "df",
-        "variance",
-        "share",
-        "deviation",
-        &interval,
-        "",
-    ];
-    let header: Vec<String> = found
-        .axes
-        .iter()
-        .cloned()
-        .chain(after.map(str::to_owned))
-        .collect();
+    let axes = found.axes.iter();
+    let mut columns: Vec<TextColumn> = axes.map(|axis| TextColumn::label(axis, 230)).collect();
+    columns.extend([
+        TextColumn::label("component", 250),
+        TextColumn::figure("df", 200),
+        TextColumn::figure("variance", 245),
+        TextColumn::figure("share", 240),
+        TextColumn::figure("deviation", 210),
+        TextColumn::figure(format!("{level} % CI"), 235),
+        TextColumn::remarks("note", 150),
+    ]);
 
     let words = AxisFormats::from_rows(
         found.axes.len(),
@@ -149,7 +144,7 @@ fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
         escape_line(&found.name),
         found.sweep,
         found.metric,
-        render_human_rows(&header, &rows),
+        render_described_rows(columns, &rows),
         format_provenance(
             &format_trial_count(found.done, found.trials),
             &found.data,

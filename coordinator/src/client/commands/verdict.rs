@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepTarget;
-use crate::client::render::{TextFormat, render_human_rows, render_table_data};
+use crate::client::render::{TextFormat, render_described_rows, render_table_data};
 use crate::client::verdicts::{
-    PRINTED_COLUMNS, build_verdict_data, describe_verdicts, format_verdict_counts,
+    build_verdict_data, describe_printed_columns, describe_verdicts, format_verdict_counts,
     format_verdict_legend, format_verdict_row, format_verdict_title, join_verdicts, query_verdicts,
     render_verdict_json,
 };
@@ -90,7 +90,7 @@ fn render_human_verdicts(found: &v1::VerdictResponse) -> String {
         "{}: {}\n{}{}",
         format_verdict_title(found),
         format_verdict_counts(found),
-        render_human_rows(&PRINTED_COLUMNS.map(str::to_owned), &rows),
+        render_described_rows(describe_printed_columns().to_vec(), &rows),
         format_verdict_legend(found)
     )
 }

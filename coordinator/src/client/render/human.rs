@@ -10,7 +10,7 @@ use super::legend::RankMarks;
 use super::statistics_data::build_statistic_data;
 use super::table_layout::TableLayout;
 use super::text_table::{ColumnFit, TextCell, TextColumn, TextTable};
-use super::{AxisFormats, TableData};
+use super::{AxisFormats, TableData, non_empty};
 
 /// Formats `0.9712 ± 0.0013`; without an interval below two trials, and a dash without any.
 pub fn format_mean_and_interval(s: &v1::Summary) -> String {
@@ -184,6 +184,9 @@ fn last_path_part(axis: &str) -> &str {
     axis.rsplit('.').next().unwrap_or(axis)
 }
 
+/// Importance of axes: rows without them would be anonymous.
+const AXIS_IMPORTANCE: u8 = 206;
+
 /// The columns of axes, whose headers can be shortened to the last part of their path.
 pub(super) fn axis_columns(axes: &[String]) -> Vec<TextColumn> {
     let mut columns = Vec::with_capacity(axes.len());
@@ -195,7 +198,8 @@ pub(super) fn axis_columns(axes: &[String]) -> Vec<TextColumn> {
             name: axis.clone(),
             header: escape_line(axis).into_owned(),
             short_header: is_unique.then(|| escape_line(short).into_owned()),
-            importance: 200,
+            importance: AXIS_IMPORTANCE,
+            fit: ColumnFit::Label,
             ..TextColumn::default()
         });
     }
@@ -271,6 +275,25 @@ pub fn render_human_data(records: &TableData, layout: TableLayout) -> String {
     render_ordered_columns(records, records.columns.len(), "–", layout)
 }
 
+/// Renders rows for people on stdout, in columns that say how they give way on a narrow terminal.
+pub fn render_described_rows(columns: Vec<TextColumn>, rows: &[Vec<Value>]) -> String {
+    fit_described_rows(columns, rows, TableLayout::for_stdout(false))
+}
+
+/// Renders rows for people in a layout, in columns that say how they give way.
+pub fn fit_described_rows(
+    columns: Vec<TextColumn>,
+    rows: &[Vec<Value>],
+    layout: TableLayout,
+) -> String {
+    let records = TableData {
+        columns: columns.iter().map(|column| column.name.clone()).collect(),
+        rows: rows.to_vec(),
+        key_columns: 0,
+    };
+    build_text_table(columns, &records, "").render(layout, FORMAT_REMEDY)
+}
+
 /// Renders rows for people, with their texts as they are.
 pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
     let records = TableData {
@@ -303,6 +326,7 @@ fn render_ordered_columns(
     };
     let names = records.columns.iter().take(columns).enumerate();
     let described = names.map(|(at, name)| TextColumn {
+        name: non_empty(name).unwrap_or("note").to_owned(),
         header: escape_line(name).into_owned(),
         importance: u8::MAX - u8::try_from(at).unwrap_or(u8::MAX),
         fit: if is_prose(at) {

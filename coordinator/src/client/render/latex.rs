@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::human::{format_incomplete_counts, format_mean_and_interval};
 use super::latex_escape::escape_latex;
-use super::legend::find_best_row;
+use super::legend::{collect_joint_caveats, find_best_row};
 use super::pivot::PivotTable;
 use super::provenance::format_shown_trials;
 use super::value_format::format_cell_value;
@@ -121,13 +121,15 @@ fn format_comment(tables: &[v1::TableResponse]) -> String {
         Some("std") => "mean ± standard deviation".to_owned(),
         Some(_) => "mean ± standard error".to_owned(),
         None if first.columns.is_empty() => {
-            "mean ± half of its 95 % confidence interval (Student's t)".to_owned()
+            "mean ± half of its 95 % confidence interval".to_owned()
         }
         None => first.columns.join(", "),
     };
 
+    let caveats = collect_joint_caveats(tables, false).into_iter();
+    let caveats: String = caveats.map(|line| format!("% {line}\n")).collect();
     format!(
-        "% {} ({}): {}; {what}, over completed trials\n% {}; {}; {}\n% \\usepackage{{booktabs}}\n",
+        "% {} ({}): {}; {what}, over completed trials\n{caveats}% {}; {}; {}\n% \\usepackage{{booktabs}}\n",
         escape_line(&first.name),
         first.sweep,
         metrics.join(", "),
@@ -432,6 +434,28 @@ mod tests {
 
         assert!(
             both.contains("$2 \\times 10^{-7}$") && !both.contains("NaN"),
+            "{both}"
+        );
+    }
+
+    #[test]
+    fn caveats_are_comments() {
+        let mut noted = table(&[]);
+        for row in &mut noted.rows {
+            row.note = "given the fixed init".to_owned();
+        }
+        for text in [render_latex(&[noted.clone()]), render_latex_pivot(&noted)] {
+            assert!(text.contains("\n% note: given the fixed init\n"), "{text}");
+            assert!(!text.contains("Student"), "{text}");
+            check_tabular(&text);
+        }
+        let other = v1::TableResponse {
+            metric: "test_loss".to_owned(),
+            ..table(&[])
+        };
+        let both = render_latex(&[noted, other]);
+        assert!(
+            both.contains("\n% test_acc: note: given the fixed init\n"),
             "{both}"
         );
     }

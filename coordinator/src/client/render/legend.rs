@@ -1,9 +1,9 @@
 //! The marks of a table's rows, and the lines below it that explain them.
 
-use std::collections::BTreeSet;
-
 use ergodic_common::escape::escape_line;
 use ergodic_proto::v1;
+
+use super::row_notes::{collect_row_notes, describe_mixed_losses};
 
 /// Position of the best row, if rows are ranked and it is among the shown ones.
 pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
@@ -68,8 +68,34 @@ pub fn render_legend(table: &v1::TableResponse) -> String {
 /// them begin with the metric.
 pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
     let all: Vec<Vec<String>> = tables.iter().map(collect_legend_lines).collect();
+    let lines = join_lines(tables, &all).into_iter();
+    lines.map(|line| line + "\n").collect()
+}
+
+/// What restricts the figures of a table, line by line: the legend without the explanation of stars, which only tables for people
+/// have. A table with a column of notes needs no line for each.
+pub fn collect_caveats(table: &v1::TableResponse, has_note_column: bool) -> Vec<String> {
+    let mut lines = describe_figures(table);
+    if !has_note_column {
+        lines.extend(describe_notes(table));
+    }
+    lines.extend(describe_mixed_losses(table).map(|mixed| format!("note: {}", escape_line(mixed))));
+    lines
+}
+
+/// The caveats of tables of several metrics over the same cells. Lines that do not hold for all of them begin with the metric.
+pub fn collect_joint_caveats(tables: &[v1::TableResponse], has_note_column: bool) -> Vec<String> {
+    let each = tables.iter();
+    let all: Vec<Vec<String>> = each
+        .map(|table| collect_caveats(table, has_note_column))
+        .collect();
+    join_lines(tables, &all)
+}
+
+/// Joins lines on several tables, each once.
+fn join_lines(tables: &[v1::TableResponse], all: &[Vec<String>]) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    for (table, lines) in tables.iter().zip(&all) {
+    for (table, lines) in tables.iter().zip(all) {
         for line in lines {
             let line = match all.iter().all(|lines| lines.contains(line)) {
                 true => line.clone(),
@@ -81,7 +107,7 @@ pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
         }
     }
 
-    out.into_iter().map(|line| line + "\n").collect()
+    out
 }
 
 /// Explains the stars among the shown rows, which were ranked among all.
@@ -123,11 +149,23 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
     }
 }
 
-/// Maximum number of different notes below a table.
-const MAX_NOTES: usize = 3;
-
 fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
     let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
+    lines.extend(describe_figures(table));
+    // Chosen statistics have the notes in a column.
+    if table.columns.is_empty() {
+        lines.extend(describe_notes(table));
+    }
+    // Where one value is better than another, the line on stars has said it.
+    let mixed = describe_mixed_losses(table).filter(|_| table.better == 0);
+    lines.extend(mixed.map(|mixed| format!("note: {}", escape_line(mixed))));
+
+    lines
+}
+
+/// Describes quantities, and what has equal weight.
+fn describe_figures(table: &v1::TableResponse) -> Vec<String> {
+    let mut lines = Vec::new();
     if !table.quantities.is_empty() {
         lines.push(escape_line(&table.quantities).into_owned());
     }
@@ -143,23 +181,12 @@ fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
                 .to_owned(),
         );
     }
-
-    if table.columns.is_empty() {
-        let notes: BTreeSet<&str> = table
-            .rows
-            .iter()
-            .filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty())
-            .map(|row| row.note.as_str())
-            .collect();
-        lines.extend(
-            notes
-                .into_iter()
-                .take(MAX_NOTES)
-                .map(|note| format!("note: {note}")),
-        );
-    }
-
     lines
+}
+
+fn describe_notes(table: &v1::TableResponse) -> Vec<String> {
+    let notes = collect_row_notes(table).into_iter();
+    notes.map(|note| format!("note: {note}")).collect()
 }
 
 #[cfg(test)]

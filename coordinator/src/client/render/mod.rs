@@ -13,6 +13,7 @@ mod output_target;
 mod pivot;
 mod provenance;
 mod row_condition;
+mod row_notes;
 mod row_selection;
 mod side_by_side;
 mod statistics_data;
@@ -31,12 +32,15 @@ pub use column_selection::{ViewArgs, choose_batch_columns};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_proto::v1;
 pub use human::{
-    format_estimate, format_incomplete_counts, format_mean_and_interval, format_short_number,
-    format_trial_statistics, render_first_columns, render_human_data, render_human_rows,
-    render_human_table, render_result_data,
+    fit_described_rows, format_estimate, format_incomplete_counts, format_mean_and_interval,
+    format_short_number, format_trial_statistics, render_described_rows, render_first_columns,
+    render_human_data, render_human_rows, render_human_table, render_result_data,
 };
 pub use latex::{render_latex, render_latex_data, render_latex_pivot};
-pub use legend::{RankMarks, find_best_row, render_joint_legend, render_legend};
+pub use legend::{
+    RankMarks, collect_caveats, collect_joint_caveats, find_best_row, render_joint_legend,
+    render_legend,
+};
 #[cfg(feature = "sql")]
 pub(super) use output_target::OutputWriter;
 pub use output_target::{OutputArgs, OutputTarget, RowFormat};
@@ -44,13 +48,17 @@ pub(in crate::client) use pivot::TerminalPalette;
 pub use pivot::{build_pivot_data, render_pivot};
 pub use provenance::{format_provenance, format_shown_trials, format_trial_count};
 pub use row_condition::{ColumnValue, QUOTED_VALUES, SelectableRows, find_cell_rows};
+pub use row_notes::{
+    RANKED_APART, SWEEP_AXIS, add_lines, collect_row_notes, describe_mixed_losses, limit_notes,
+};
 pub use row_selection::{RowSelection, is_missing_ranks};
 use serde_json::json;
 pub use side_by_side::{build_tidy_data, build_tidy_pivots, render_side_by_side};
 pub use statistics_data::build_summary_data;
 pub use table_data::{TableData, format_unquoted, render_table_data};
 pub use table_layout::TableLayout;
-pub(in crate::client) use text_table::cut_to_width;
+pub use text_table::TextColumn;
+pub(in crate::client) use text_table::{cut_to_width, shorten_in_middle};
 pub use trial_data::build_trial_data;
 pub use trial_rows::{TrialRows, is_trial_column};
 pub use value_format::{AxisFormats, NamedAxisFormats};
@@ -74,6 +82,16 @@ pub enum TextFormat {
     Md,
     /// A LaTeX table for the package booktabs.
     Latex,
+}
+
+/// `--format` of commands that print a description, which has no rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum DocumentFormat {
+    /// Text for people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
 }
 
 /// The text, unless it is empty, as absent texts are in messages.

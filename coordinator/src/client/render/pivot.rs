@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::human::{format_incomplete_counts, format_mean_and_interval};
 use super::legend::RankMarks;
+use super::row_notes::SWEEP_AXIS;
 use super::table_layout::TableLayout;
 use super::text_table::{TextCell, TextColumn, TextTable};
 use super::value_format::format_cell_value;
@@ -214,10 +215,28 @@ impl PivotTable {
         }
 
         let [row_labels, column_labels] = axes;
-        Self {
+        let grid = Self {
             row_labels,
             column_labels,
             positions,
+        };
+        match table.axes.iter().any(|axis| axis == SWEEP_AXIS) {
+            true => grid.sort_numbers(),
+            false => grid,
+        }
+    }
+
+    /// Sorts axes of numbers. In rows of several sweeps, those that only later ones have come last.
+    fn sort_numbers(self) -> Self {
+        let rows = sort_if_numbers(&self.row_labels);
+        let columns = sort_if_numbers(&self.column_labels);
+        let places = self.positions.into_iter();
+        Self {
+            positions: places
+                .map(|((row, column), at)| ((rows[row], columns[column]), at))
+                .collect(),
+            row_labels: arrange_labels(self.row_labels, &rows),
+            column_labels: arrange_labels(self.column_labels, &columns),
         }
     }
 
@@ -227,11 +246,68 @@ impl PivotTable {
     }
 }
 
+/// For each label, its place by size, if all are numbers; else the place that it has. Labels that descend stay so, as a user may have
+/// sorted them.
+fn sort_if_numbers(labels: &[String]) -> Vec<usize> {
+    let kept = (0..labels.len()).collect();
+    let numbers: Option<Vec<f64>> = labels.iter().map(|label| label.parse().ok()).collect();
+    let Some(numbers) = numbers.filter(|numbers| !numbers.is_sorted_by(|a, b| a >= b)) else {
+        return kept;
+    };
+
+    let mut order: Vec<usize> = kept;
+    order.sort_by(|a, b| numbers[*a].total_cmp(&numbers[*b]));
+    let mut places = vec![0; labels.len()];
+    for (place, at) in order.into_iter().enumerate() {
+        places[at] = place;
+    }
+    places
+}
+
+/// Puts each label into its place.
+fn arrange_labels(labels: Vec<String>, places: &[usize]) -> Vec<String> {
+    let mut placed: Vec<(usize, String)> = places.iter().copied().zip(labels).collect();
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, label)| label).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
 
     use crate::client::render::pivot::*;
+
+    #[test]
+    fn numbers_of_several_sweeps_are_sorted_and_other_grids_are_not() {
+        let text = |text: &str| v1::axis_value::Kind::Text(text.to_owned());
+        let row = |(sweep, lr): (&str, f64)| v1::TableRow {
+            values: [text(sweep), v1::axis_value::Kind::Number(lr)]
+                .map(|kind| v1::AxisValue { kind: Some(kind) })
+                .to_vec(),
+            ..v1::TableRow::default()
+        };
+        let cells = [("b", 0.01), ("b", 0.3), ("a", 0.03), ("a", 30.0)];
+        let grid = |axis: &str| {
+            let table = v1::TableResponse {
+                axes: vec![axis.to_owned(), "lr".to_owned()],
+                rows: cells.iter().map(|cell| row(*cell)).collect(),
+                ..v1::TableResponse::default()
+            };
+            PivotTable::from_table(&table)
+        };
+
+        let joined = grid("sweep");
+        assert_eq!(joined.row_labels, ["b", "a"]);
+        assert_eq!(joined.column_labels, ["0.01", "0.03", "0.3", "30"]);
+        let first: Vec<Option<usize>> = (0..4).map(|at| joined.row_at(0, at)).collect();
+        assert_eq!(first, [Some(0), None, Some(1), None]);
+        let second: Vec<Option<usize>> = (0..4).map(|at| joined.row_at(1, at)).collect();
+        assert_eq!(second, [None, Some(2), None, Some(3)]);
+
+        assert_eq!(grid("case").column_labels, ["0.01", "0.3", "0.03", "30"]);
+        let descending = ["3", "2", "1"].map(str::to_owned);
+        assert_eq!(sort_if_numbers(&descending), [0, 1, 2]);
+    }
 
     #[test]
     fn figures_are_warm_by_their_place_among_all() {

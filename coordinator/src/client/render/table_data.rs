@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::TextFormat;
 use super::latex::render_latex_data;
+use super::row_notes::escape_markdown;
 use super::value_format::{build_column_formatter, format_cell_value};
 
 /// Columns and rows.
@@ -26,6 +27,11 @@ impl TableData {
             rows,
             key_columns: 0,
         }
+    }
+
+    /// Whether there is a column of this name.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column == name)
     }
 
     /// Formats the rows of a JSON document, one object per line, without the brackets.
@@ -129,9 +135,7 @@ pub fn render_table_data(
 }
 
 fn markdown_line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
-    let cells: Vec<String> = cells
-        .map(|text| text.as_ref().replace('|', "\\|"))
-        .collect();
+    let cells: Vec<String> = cells.map(|text| escape_markdown(text.as_ref())).collect();
     format!("| {} |\n", cells.join(" | "))
 }
 

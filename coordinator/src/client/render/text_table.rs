@@ -2,12 +2,15 @@
 
 use std::fmt::Write as _;
 
+use ergodic_common::escape::escape_line;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::table_layout::TableLayout;
 
 /// The least width of a column whose texts may be cut, in characters.
 const MIN_CUT_WIDTH: usize = 12;
+/// The least width of a column of labels, in characters.
+const MIN_LABEL_WIDTH: usize = 10;
 /// The least number of characters of a shortened digest.
 const MIN_DIGEST_CHARS: usize = 8;
 /// Spaces beside the texts of a column.
@@ -19,6 +22,8 @@ pub(super) enum ColumnFit {
     /// The texts are whole, or the column is left out.
     #[default]
     Whole,
+    /// The texts tell rows apart: words may lose characters in their middle, and numbers are whole.
+    Label,
     /// The texts may be cut at their end.
     Cut,
     /// The texts are hashes, of which a unique prefix is enough.
@@ -27,7 +32,7 @@ pub(super) enum ColumnFit {
 
 /// A column of a table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct TextColumn {
+pub struct TextColumn {
     /// The name that `--columns` knows.
     pub(super) name: String,
     /// The header.
@@ -52,6 +57,41 @@ impl TextColumn {
             header: name.clone(),
             name,
             ..Self::default()
+        }
+    }
+
+    /// A column of figures or of short words, which are shown whole.
+    pub fn figure(name: impl Into<String>, importance: u8) -> Self {
+        Self {
+            importance,
+            ..Self::with_escaped_header(name)
+        }
+    }
+
+    /// A column of labels, which tell rows apart.
+    pub fn label(name: impl Into<String>, importance: u8) -> Self {
+        Self {
+            importance,
+            fit: ColumnFit::Label,
+            ..Self::with_escaped_header(name)
+        }
+    }
+
+    /// A column of remarks without a header, which may be cut.
+    pub fn remarks(name: impl Into<String>, importance: u8) -> Self {
+        Self {
+            header: String::new(),
+            importance,
+            fit: ColumnFit::Cut,
+            ..Self::new(name)
+        }
+    }
+
+    fn with_escaped_header(name: impl Into<String>) -> Self {
+        let column = Self::new(name);
+        Self {
+            header: escape_line(&column.name).into_owned(),
+            ..column
         }
     }
 }
@@ -214,17 +254,13 @@ impl TextTable {
             .collect()
     }
 
-    /// The most important columns that fit the width. What may be cut has at least
-    /// `MIN_CUT_WIDTH`, and more where there is room.
+    /// The most important columns that fit the width. What may be cut has at least its least width, and more where there is room.
     fn fit_columns(&self, width: usize) -> Vec<PlacedColumn> {
         let natural = self.place_all();
         let mut placed: Vec<PlacedColumn> = natural
             .iter()
             .map(|column| PlacedColumn {
-                width: match self.columns[column.at].fit {
-                    ColumnFit::Cut => column.width.min(MIN_CUT_WIDTH),
-                    _ => column.width,
-                },
+                width: self.least_width(*column),
                 ..*column
             })
             .collect();
@@ -236,20 +272,29 @@ impl TextTable {
             least.map(|i| placed.remove(i));
         }
 
-        let mut spare = width.saturating_sub(total_width(&placed));
-        for column in &mut placed {
-            let wanted = natural.iter().find(|other| other.at == column.at);
-            let more = wanted
-                .map_or(0, |wanted| wanted.width - column.width)
-                .min(spare);
-            column.width += more;
-            spare -= more;
-        }
-
+        widen_columns(&mut placed, &natural, width);
         if let [only] = &mut placed[..] {
             only.width = only.width.min(width.saturating_sub(PADDING).max(1));
         }
         placed
+    }
+
+    /// The least width of a column that has this width where there is room.
+    fn least_width(&self, column: PlacedColumn) -> usize {
+        let described = &self.columns[column.at];
+        match described.fit {
+            ColumnFit::Whole | ColumnFit::Digest => column.width,
+            ColumnFit::Cut => column.width.min(MIN_CUT_WIDTH),
+            ColumnFit::Label => {
+                let texts = self.rows.iter().map(|row| &row[column.at]);
+                let numbers = texts.filter(|cell| cell.text.parse::<f64>().is_ok());
+                numbers
+                    .map(|cell| cell.width)
+                    .max()
+                    .unwrap_or(0)
+                    .max(column.width.min(MIN_LABEL_WIDTH))
+            }
+        }
     }
 
     fn shorten_headers(&mut self) {
@@ -286,6 +331,7 @@ impl TextTable {
                 header.header.width(),
                 *column,
                 header.right,
+                cut_to_width,
             );
         }
         end_line(&mut out);
@@ -308,9 +354,27 @@ impl TextTable {
         if styled {
             let _ = write!(out, "\u{1b}[{}m", cell.style);
         }
-        push_padded(out, &cell.text, cell.width, column, right);
+        let shorten: fn(&str, usize) -> String = match self.columns[column.at].fit {
+            ColumnFit::Label => shorten_in_middle,
+            _ => cut_to_width,
+        };
+        push_padded(out, &cell.text, cell.width, column, right, shorten);
         if styled {
             out.push_str("\u{1b}[0m");
+        }
+    }
+}
+
+/// Widens the narrowest columns, as far as they need it and there is room.
+fn widen_columns(placed: &mut [PlacedColumn], natural: &[PlacedColumn], width: usize) {
+    for _ in total_width(placed)..width {
+        let narrow = placed.iter_mut().filter(|column| {
+            let whole = natural.iter().find(|whole| whole.at == column.at);
+            whole.is_some_and(|whole| column.width < whole.width)
+        });
+        match narrow.min_by_key(|column| column.width) {
+            Some(column) => column.width += 1,
+            None => return,
         }
     }
 }
@@ -319,12 +383,19 @@ fn total_width(placed: &[PlacedColumn]) -> usize {
     placed.iter().map(|column| column.width + PADDING).sum()
 }
 
-/// Appends a text, a space on either side, in the width of its column.
-fn push_padded(out: &mut String, text: &str, width: usize, column: PlacedColumn, right: bool) {
+/// Appends a text, a space on either side, in the width of its column; `shorten` makes one fit that is wider.
+fn push_padded(
+    out: &mut String,
+    text: &str,
+    width: usize,
+    column: PlacedColumn,
+    right: bool,
+    shorten: fn(&str, usize) -> String,
+) {
     let cut;
     let (text, width) = match width > column.width {
         true => {
-            cut = cut_to_width(text, column.width);
+            cut = shorten(text, column.width);
             (cut.as_str(), cut.width())
         }
         false => (text, width),
@@ -362,6 +433,25 @@ pub(crate) fn cut_to_width(text: &str, width: usize) -> String {
         out.push('…');
     }
     out
+}
+
+/// Cuts characters out of the middle of a text that is wider than `width`: names differ at either end.
+pub(in crate::client) fn shorten_in_middle(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+
+    let characters: Vec<char> = text.chars().collect();
+    let mut kept = characters.len();
+    loop {
+        kept -= 1;
+        let head: String = characters[..kept.div_ceil(2)].iter().collect();
+        let tail: String = characters[characters.len() - kept / 2..].iter().collect();
+        let short = format!("{head}…{tail}");
+        if short.width() <= width || kept == 0 {
+            return short;
+        }
+    }
 }
 
 /// The least number of characters, at least `MIN_DIGEST_CHARS`, by which different texts differ.
@@ -452,6 +542,48 @@ mod tests {
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
         assert!(text.lines().all(|line| line.width() <= 30), "{text}");
+    }
+
+    #[test]
+    fn labels_shrink_before_columns_are_left_out() {
+        let mut table = TextTable::new(vec![
+            TextColumn::label("case", 200),
+            TextColumn::label("lr", 200),
+            TextColumn::figure("mean", 255),
+            TextColumn::remarks("note", 1),
+        ]);
+        let ends = ["first", "other"].map(|end| format!("{}-{end}", "x".repeat(60)));
+        for case in ends {
+            let note = "a remark that is long".to_owned();
+            table.add_row([case, "0.00123456".to_owned(), "0.5".to_owned(), note]);
+        }
+
+        let text = table.clone().render(NARROW, "--format csv has all");
+        let lines: Vec<&str> = text.lines().collect();
+        let header: Vec<&str> = lines[0].split_whitespace().collect();
+        assert_eq!(header, ["case", "lr", "mean"]);
+        assert!(lines[2].contains("0.00123456  0.5"), "{text}");
+        assert!(lines[4].starts_with("not shown: note; "), "{text}");
+
+        let wide = TableLayout {
+            width: Some(60),
+            ..NARROW
+        };
+        let text = table.render(wide, "--format csv has all");
+        assert!(!text.contains("not shown"), "{text}");
+        assert!(
+            text.contains("x-first ") && text.contains("x-other "),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| line.width() <= 60), "{text}");
+    }
+
+    #[test]
+    fn what_is_cut_out_is_in_the_middle() {
+        assert_eq!(shorten_in_middle("mnist-lr-2", 10), "mnist-lr-2");
+        assert_eq!(shorten_in_middle("mnist-lr-2", 7), "mni…r-2");
+        assert_eq!(shorten_in_middle("語語語語", 5), "語…語");
+        assert_eq!(shorten_in_middle("語", 0), "…");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use ergodic_proto::v1;
 use super::SWEEP_AXIS;
 use super::definitions::join_definitions;
 use crate::client::query::incomplete_response;
+use crate::client::render::RANKED_APART;
 
 /// Joins tables of the same metric and statistics; each comes with its label. The axis `sweep` gets this position.
 ///
@@ -38,7 +39,7 @@ pub(super) fn join_tables(
         weighting: join_distinct(each().map(|table| &table.weighting), ", "),
         done: each().map(|table| table.done).sum(),
         trials: each().map(|table| table.trials).sum(),
-        unranked: "cells are ranked within a sweep".to_owned(),
+        unranked: RANKED_APART.to_owned(),
         axes: axes.names.clone(),
         rows: Vec::new(),
         ranked_by: String::new(),

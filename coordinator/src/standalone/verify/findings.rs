@@ -13,11 +13,13 @@ use super::experiment::Experiment;
 use crate::client::Client;
 use crate::client::plot::draw_file_figure;
 use crate::client::query::query_trials;
-use crate::client::render::{format_trial_count, non_empty, render_human_rows, write_atomic_file};
+use crate::client::render::{
+    format_trial_count, non_empty, render_described_rows, write_atomic_file,
+};
 use crate::client::status_text::format_duration;
 use crate::client::verdicts::{
-    PRINTED_COLUMNS, build_verdict_data, describe_verdicts, format_verdict_row, query_verdicts,
-    render_verdict_json,
+    build_verdict_data, describe_printed_columns, describe_verdicts, format_verdict_row,
+    query_verdicts, render_verdict_json,
 };
 use crate::plot::svg;
 use crate::terminal::print_stderr_line;
@@ -126,10 +128,8 @@ impl<'a> ExperimentFindings<'a> {
             .filter(|at| *at == 0 || rows.iter().any(|row| !row[*at].is_empty()));
         let shown: Vec<usize> = shown.collect();
 
-        let header: Vec<String> = shown
-            .iter()
-            .map(|at| PRINTED_COLUMNS[*at].to_owned())
-            .collect();
+        let columns = describe_printed_columns();
+        let header = shown.iter().map(|at| columns[*at].clone()).collect();
         let cells = rows.iter().map(|row| {
             let cells = shown.iter().map(|at| Value::String(row[*at].clone()));
             cells.collect()
@@ -138,7 +138,7 @@ impl<'a> ExperimentFindings<'a> {
         format!(
             "{}\n{}\n",
             self.format_heading(),
-            render_human_rows(&header, &cells)
+            render_described_rows(header, &cells)
         )
     }
 
