@@ -88,7 +88,7 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "extend a --repeats 0",
             "replay a 0/0 --threads 257",
             "table a --top 0",
-            "plot a --width 159",
+            "plot a --width 158",
             "plot a --height 8001",
             "plot a --height 80miles",
             "plot a --clim 1,0",

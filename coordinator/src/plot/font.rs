@@ -111,6 +111,23 @@ pub(super) fn missing_character(text: &str) -> Option<char> {
     text.chars().find(|c| FACE.glyph_index(*c).is_none())
 }
 
+/// Blocks of characters of scripts from right to left, first and last: Hebrew to Arabic, their forms for presentation, and the
+/// scripts of the supplementary plane. After Unicode's `DerivedBidiClass.txt`.
+const RIGHT_TO_LEFT: [(char, char); 5] = [
+    ('\u{590}', '\u{8ff}'),
+    ('\u{fb1d}', '\u{fdff}'),
+    ('\u{fe70}', '\u{fefe}'),
+    ('\u{10800}', '\u{10fff}'),
+    ('\u{1e800}', '\u{1efff}'),
+];
+
+/// Whether a character belongs to a script that is written from right to left.
+pub(super) fn is_right_to_left(c: char) -> bool {
+    RIGHT_TO_LEFT
+        .iter()
+        .any(|(first, last)| (*first..=*last).contains(&c))
+}
+
 /// The font, for its measures.
 pub(super) fn face() -> &'static Face<'static> {
     &FACE

@@ -37,12 +37,8 @@ impl PlotSheet {
             .flat_map(|note| wrap_text(note, SMALL_TEXT_SIZE, room))
             .collect();
 
-        let titles = limit_lines(wrap_text(&look.title, TITLE_SIZE, room), TITLE_SIZE, room);
-        let subtitles = limit_lines(
-            wrap_text(&look.subtitle, SMALL_TEXT_SIZE, room),
-            SMALL_TEXT_SIZE,
-            room,
-        );
+        let titles = wrap_heading(&look.title, TITLE_SIZE, room);
+        let subtitles = wrap_heading(&look.subtitle, SMALL_TEXT_SIZE, room);
 
         let below_title = TITLE_LEADING * titles.len() as f64;
         let below_subtitle = NOTE_LEADING * subtitles.len() as f64;
@@ -56,6 +52,11 @@ impl PlotSheet {
         let height = look.resolve_height(top + size.1 + below);
         let mut scene = Scene::new(width, height, look.pixels_per_unit(), description);
         scene.notes = all_notes.to_vec();
+        for (text, lines) in [(&look.title, &titles), (&look.subtitle, &subtitles)] {
+            if lines.last().is_some_and(|line| line.ends_with('…')) {
+                scene.remember_cut(text, &lines.join(" "));
+            }
+        }
 
         for (at, title) in titles.iter().enumerate() {
             let y = MARGIN + TITLE_SIZE * 0.8 + at as f64 * TITLE_LEADING;
@@ -117,8 +118,9 @@ impl PlotSheet {
     }
 }
 
-/// The first lines, with … if there are more.
-fn limit_lines(mut lines: Vec<String>, size: f64, room: f64) -> Vec<String> {
+/// The first lines of a wrapped text, with … if there are more.
+fn wrap_heading(text: &str, size: f64, room: f64) -> Vec<String> {
+    let mut lines = wrap_text(text, size, room);
     if lines.len() > MAX_LINES {
         let cut = format!("{} {}", lines[MAX_LINES - 1], lines[MAX_LINES]);
         lines.truncate(MAX_LINES - 1);
@@ -242,7 +244,7 @@ pub(super) fn draw_name_below(scene: &mut Scene, area: Area, name: &str) {
     let centre = area.centre().0;
     // A long name may be wider than the area, as far as the picture reaches on both sides.
     let room = 2.0 * (centre - 4.0).min(scene.width - centre - 4.0);
-    let name = font::truncate_to_width(name, TEXT_SIZE, room.max(area.width()));
+    let name = scene.fit_text(name, TEXT_SIZE, room.max(area.width()));
     scene.add_text(
         (centre, area.bottom + 35.0),
         &name,
@@ -298,7 +300,7 @@ pub(super) fn draw_left_ticks(
 
 /// Draws the name of an axis upwards; `left` is where its space begins.
 pub(super) fn draw_left_name(scene: &mut Scene, area: Area, left: f64, name: &str) {
-    let name = font::truncate_to_width(name, TEXT_SIZE, area.height());
+    let name = scene.fit_text(name, TEXT_SIZE, area.height());
     scene.add_turned_text(
         (left + TEXT_SIZE, area.centre().1),
         &name,

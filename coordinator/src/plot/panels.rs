@@ -1,7 +1,6 @@
 //! Facets: panels of one kind side by side, with common scales.
 
 use super::colour::INK;
-use super::font;
 use super::frame::{PlotSheet, TEXT_SIZE};
 use super::scene::{Anchor, Area};
 
@@ -98,7 +97,7 @@ pub(super) fn lay_out_panels(
 
     let mut panels = Vec::with_capacity(titles.len());
     let shown: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let shown = font::truncate_distinctly(&shown, TEXT_SIZE, width);
+    let shown = sheet.scene.fit_texts(&shown, TEXT_SIZE, width);
     for (at, title) in shown.iter().enumerate() {
         let left = whole.left + (at % columns) as f64 * (width + GAP);
         let top = whole.top + (at / columns) as f64 * (height + TITLE_HEIGHT + GAP) + TITLE_HEIGHT;

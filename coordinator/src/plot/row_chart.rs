@@ -3,7 +3,6 @@
 use super::PlotStyle;
 use super::axis::AxisScale;
 use super::colour::{GREY, INK, SERIES};
-use super::font;
 use super::frame::{self, PlotSheet, SMALL_TEXT_SIZE, TEXT_SIZE, widest_text};
 use super::scene::{Anchor, Area, Fill};
 use ergodic_common::number_format::format_count;
@@ -55,7 +54,8 @@ impl RowChart {
         }
 
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let names = font::truncate_distinctly(&names, TEXT_SIZE, rows.widest);
+        let widest = rows.widest;
+        let names = rows.sheet.scene.fit_texts(&names, TEXT_SIZE, widest);
         for (at, (name, remark)) in names.iter().zip(remarks).enumerate() {
             rows.draw_row_texts(at, name, remark);
         }
@@ -111,7 +111,8 @@ impl RowChart {
     /// Draws the name of a row, which fits, at its left, and its remark at its right or below the name.
     fn draw_row_texts(&mut self, at: usize, name: &str, remark: &str) {
         let middle = self.row_middle(at);
-        let remark = font::truncate_to_width(remark, SMALL_TEXT_SIZE, self.widest);
+        let scene = &mut self.sheet.scene;
+        let remark = scene.fit_text(remark, SMALL_TEXT_SIZE, self.widest);
         let left = self.area.left - 8.0;
         let shift = if self.stacked && !remark.is_empty() {
             6.5

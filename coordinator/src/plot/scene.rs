@@ -80,6 +80,8 @@ pub struct Scene {
     pub(super) marks: Vec<Mark>,
     /// What a caption has to say: the meaning of marks, and what is not shown.
     pub(super) notes: Vec<String>,
+    /// Texts that had no room, of which the picture shows a part.
+    pub(super) cut_texts: Vec<String>,
     /// What the picture shows, for readers who cannot see it.
     pub(super) description: String,
 }
@@ -118,6 +120,7 @@ impl Scene {
             unit,
             marks: Vec::new(),
             notes: Vec::new(),
+            cut_texts: Vec::new(),
             description: description.to_owned(),
         }
     }
@@ -127,10 +130,46 @@ impl Scene {
         &self.notes
     }
 
-    /// Refuses texts with characters that the built-in font lacks.
+    /// The texts that had no room, each once: the picture shows a part of them, and `…`.
+    pub fn cut_texts(&self) -> &[String] {
+        &self.cut_texts
+    }
+
+    /// Cuts a text to a width, and remembers that.
+    pub(super) fn fit_text(&mut self, text: &str, size: f64, room: f64) -> String {
+        let fitting = font::truncate_to_width(text, size, room);
+        self.remember_cut(text, &fitting);
+        fitting
+    }
+
+    /// Cuts texts to a width such that different ones still differ, and remembers that.
+    pub(super) fn fit_texts(&mut self, texts: &[&str], size: f64, room: f64) -> Vec<String> {
+        let fitting = font::truncate_distinctly(texts, size, room);
+        for (text, shown) in texts.iter().zip(&fitting) {
+            self.remember_cut(text, shown);
+        }
+        fitting
+    }
+
+    /// Remembers a text of which the picture shows only a part.
+    pub(super) fn remember_cut(&mut self, text: &str, shown: &str) {
+        if text != shown && !self.cut_texts.iter().any(|known| known == text) {
+            self.cut_texts.push(text.to_owned());
+        }
+    }
+
+    /// Refuses texts with characters that the built-in font lacks, or that are written from right to left, which PNG and PDF
+    /// cannot do.
     pub(super) fn check_characters(&self) -> Result<(), String> {
         for mark in &self.marks {
             let Mark::Text(text) = mark else { continue };
+            if let Some(c) = text.text.chars().find(|c| font::is_right_to_left(*c)) {
+                return Err(format!(
+                    "'{}' has the character '{c}', which is written from right to left, and PNG and PDF have only text from left to \
+                     right: write an .svg, or choose other words with --title, --xlabel, --ylabel or --clabel",
+                    text.text
+                ));
+            }
             if let Some(c) = font::missing_character(&text.text) {
                 return Err(format!(
                     "'{}' has the character '{c}', which the font of PNG and PDF lacks: write an .svg, whose viewer \

@@ -847,6 +847,60 @@ fn long_titles_are_wrapped() {
 }
 
 #[test]
+fn texts_without_room_are_told() {
+    let long = "a name that is much too long for an axis ".repeat(4);
+    let with = |x_label: &str, title: &str| PlotStyle {
+        width: Some(440.0),
+        x_label: Some(x_label.to_owned()),
+        ..look(title)
+    };
+    let drawn = |look: &PlotStyle| {
+        let curves = curves_of(2, false);
+        let scene = curves::draw_curves(&curves, look).expect("it can be drawn");
+        assert_eq!(scene.cut_texts().is_empty(), !said(&scene).contains('…'));
+        scene.cut_texts().to_vec()
+    };
+    assert_eq!(drawn(&with("lr", "short")), [""; 0]);
+    assert_eq!(drawn(&with(&long, "short")), [long.as_str()]);
+    let endless = "x".repeat(1000);
+    assert_eq!(drawn(&with("lr", &endless)), [endless.as_str()]);
+
+    let rows: Vec<_> = cells()
+        .into_iter()
+        .map(|cell| distribution::DistributionCell {
+            label: format!("{long}{}", cell.label),
+            ..cell
+        })
+        .collect();
+    let scene = distribution::draw_distributions("m", "lr", &rows, false, &look("rows"))
+        .expect("it can be drawn");
+    assert_eq!(scene.cut_texts().len(), rows.len());
+}
+
+#[test]
+fn text_from_right_to_left_is_only_in_an_svg() {
+    let titles = [
+        "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
+        "\u{645}",
+        "a \u{fb2a}",
+        "\u{1e900}",
+    ];
+    for title in titles {
+        let scene = curves::draw_curves(&curves_of(1, false), &look(title)).expect("drawn");
+        assert!(svg::render_svg(&scene).contains(title));
+        for refused in [
+            pdf::render_pdf(&scene).map(|_| ()),
+            png::render_png(&scene, 1.0).map(|_| ()),
+        ] {
+            let refused = refused.expect_err(title);
+            assert!(refused.contains("from right to left"), "{refused}");
+        }
+    }
+    let scene = curves::draw_curves(&curves_of(1, false), &look("λ Ж é ≤")).expect("drawn");
+    assert!(pdf::render_pdf(&scene).is_ok());
+}
+
+#[test]
 fn one_trial_is_a_dot_in_the_middle_of_its_row_and_has_neither_box_nor_density() {
     let cell = |n: usize| distribution::DistributionCell {
         values: vec![0.5; n],

@@ -57,6 +57,12 @@ pub async fn run_plot(args: PlotArgs) -> Result<CommandOutcome, UserError> {
             .for_each(|note| print_stderr_line(note));
     }
 
+    for text in scene.cut_texts() {
+        print_stderr_line(&format!(
+            "warning: '{text}' has no room and is cut: more --width or --height, a smaller --font-size or shorter words make it fit"
+        ));
+    }
+
     match &args.output {
         Some(path) => write_atomic_file(path, &bytes)?,
         None => return print_output(svg::render_svg(&scene)),

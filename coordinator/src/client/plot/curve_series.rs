@@ -2,7 +2,8 @@
 
 use ergodic_proto::v1;
 
-use super::{RowLevels, format_row_name};
+use super::RowLevels;
+use super::cell_names::format_row_name;
 use crate::client::render::{AxisFormats, exact_value};
 use crate::plot::PlotAxis;
 use crate::plot::curves::{CurveSeries, DASH_STYLES, DISTINCT_COLOURS, MeanCurve, SeriesColour};

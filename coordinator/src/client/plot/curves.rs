@@ -8,13 +8,14 @@ use ergodic_common::quantity::StepQuantity;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::cell_names::{describe_common_values, format_axis_names, format_row_name, naming_axes};
 use super::curve_series::build_series;
 use super::options::CurveUnit;
 use super::single_trials::{TrialCurves, TrialFilter, query_trial_curves};
 use super::step_units::{StepUnits, SweepGrid, unit_name};
 use super::{
-    Client, FigureArgs, RowLevels, bad_input_error, find_facet_axis, format_axis_names,
-    format_row_name, format_subtitle, query_pooled_axes, varying_axes,
+    Client, FigureArgs, RowLevels, bad_input_error, describe_caveats, describe_losses,
+    describe_other_axes, find_facet_axis, format_subtitle,
 };
 use crate::client::render::{AxisFormats, check_cells_found, exact_value};
 use crate::client::sweep_set::SweepSet;
@@ -68,9 +69,12 @@ pub(super) async fn draw_curves(
         overlays: frame.overlays,
         ..build_curves_plot(&table, data)
     };
-    drawn
-        .notes
-        .extend(query_pooled_axes(client, sweeps, figure, &table).await?);
+    let others = describe_other_axes(client, sweeps, figure, &table).await?;
+    drawn.notes.extend(others);
+    match figure.trials {
+        true => drawn.notes.extend(describe_losses(&table)),
+        false => drawn.notes.extend(describe_caveats(&table)),
+    }
 
     curves::draw_curves(
         &drawn,
@@ -178,7 +182,8 @@ struct CurveSample {
 }
 
 fn build_curves_plot(table: &v1::TableResponse, mut data: CurveData) -> CurvesPlot {
-    let mut axes = varying_axes(table);
+    let naming = naming_axes(table);
+    let mut axes = naming.clone();
     axes.retain(|(at, _)| Some(*at) != data.facet);
     let names = AxisFormats::from_table(table);
     let panels = data
@@ -192,9 +197,8 @@ fn build_curves_plot(table: &v1::TableResponse, mut data: CurveData) -> CurvesPl
         let key = exact_values(&row.values);
         let found = data.points.remove(&key).filter(|points| !points.is_empty());
         let Some(points) = found else {
-            let all = varying_axes(table);
             missing.push((
-                format_row_name(row, &all, &names),
+                format_row_name(row, &naming, &names),
                 row.summary.unwrap_or_default(),
             ));
             continue;
@@ -213,7 +217,10 @@ fn build_curves_plot(table: &v1::TableResponse, mut data: CurveData) -> CurvesPl
         });
     }
 
-    let mut notes: Vec<String> = format_missing_curves(&missing).into_iter().collect();
+    let facet = data.facet.map(|at| (at, table.axes[at].clone()));
+    let named: Vec<(usize, String)> = naming.into_iter().chain(facet).collect();
+    let mut notes: Vec<String> = describe_common_values(table, &named).into_iter().collect();
+    notes.extend(format_missing_curves(&missing));
     notes.extend(describe_curve_marks(table, &lines, data.facet.is_some()));
     CurvesPlot {
         metric: table.metric.clone(),

@@ -8,10 +8,11 @@ use ergodic_common::spec_file::node::SpecValue;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::cell_names::{describe_common_values, format_axis_names};
 use super::curve_series::build_series;
 use super::guides::{compute_guides, describe_guides};
 use super::step_units::SweepGrid;
-use super::{FigureArgs, PlotKind, RowLevels, bad_input_error, find_facet_axis, format_axis_names};
+use super::{FigureArgs, PlotKind, RowLevels, bad_input_error, find_facet_axis};
 use crate::client::render::{AxisFormats, is_same_axis};
 use crate::plot::Scene;
 use crate::plot::curves::{
@@ -44,6 +45,14 @@ pub(super) fn draw_effect_points(
     let series = build_series(&table, &axes, &names);
 
     let panel_of = panels.as_ref().map(|panels| panels.of_row.as_slice());
+    let shown: Vec<(usize, String)> = facet
+        .map(|at| (at, table.axes[at].clone()))
+        .into_iter()
+        .chain(axes.iter().cloned())
+        .collect();
+    let mut notes = describe_points(figure, &effects);
+    notes.extend(describe_common_values(&table, &shown));
+
     let lines = group_points(&effects, &series.of_row, panel_of);
     let plot = CurvesPlot {
         metric: name_effects(&effects),
@@ -52,7 +61,7 @@ pub(super) fn draw_effect_points(
         series: series.styles,
         lines,
         panels: panels.map_or_else(Vec::new, |panels| panels.panel_titles()),
-        notes: describe_points(figure, &effects),
+        notes,
         log: figure.log.1,
         log_x: figure.log.0,
         shape: CurveShape::Points,

@@ -3,9 +3,10 @@
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::cell_names::{describe_hidden_axes, varying_axes};
 use super::{
-    Client, FigureArgs, PlotKind, RowLevels, bad_input_error, find_facet_axis, format_pooled_axes,
-    format_subtitle, varying_axes,
+    Client, FigureArgs, PlotKind, RowLevels, bad_input_error, describe_caveats, describe_losses,
+    find_facet_axis, format_subtitle,
 };
 use crate::client::render::{AxisFormats, check_cells_found, find_best_row};
 use crate::client::sweep_set::{SWEEP_AXIS, SweepSet};
@@ -43,7 +44,15 @@ pub(super) async fn draw_map(
         partial: table.rows.len() < all || !selection.cells.is_empty(),
         ..build_heatmap(&table, stat, figure)
     };
-    map.notes.extend(format_pooled_axes(&whole.axes, &table));
+    map.notes.extend(describe_hidden_axes(&whole, &table));
+    match map.counted_trials {
+        CountedTrials::Completed | CountedTrials::Both => {
+            map.notes.extend(describe_caveats(&table))
+        }
+        CountedTrials::Counts | CountedTrials::Diverged => {
+            map.notes.extend(describe_losses(&table))
+        }
+    }
     let title = match figure.kind {
         PlotKind::Phase => format!("{}: share of trials that diverged", table.name),
         _ => format!("{}: {}", table.name, map.name),

@@ -1,5 +1,6 @@
 //! Pictures of sweeps, for `ergodic plot` and reports: queries their data, and draws them.
 
+mod cell_names;
 mod curve_series;
 mod curves;
 mod effect_points;
@@ -11,6 +12,8 @@ mod rows;
 mod single_trials;
 mod step_units;
 
+use cell_names::describe_hidden_axes;
+pub(super) use cell_names::varying_axes;
 use curves::CurveFrame;
 use ergodic_common::ErrorCode;
 use ergodic_common::spec_file::suggest::suggest_nearest;
@@ -21,7 +24,9 @@ pub use options::{FigureArgs, PlotKind};
 
 use super::Client;
 use super::query::query_status;
-use super::render::{AxisFormats, format_shown_trials, format_trial_count};
+use super::render::{
+    AxisFormats, collect_row_notes, describe_mixed_losses, format_shown_trials, format_trial_count,
+};
 use super::status_text::count_done_trials;
 use super::sweep_set::SweepSet;
 use crate::plot::{AxisLevel, PlotAxis, Scene};
@@ -133,36 +138,6 @@ fn format_subtitle(table: &v1::TableResponse, figure: &FigureArgs) -> String {
     )
 }
 
-/// The axes whose values differ between rows: positions and names.
-pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
-    let mut varying = Vec::new();
-    for (at, name) in table.axes.iter().enumerate() {
-        let mut values = table.rows.iter().map(|row| &row.values[at]);
-        let first = values.next();
-        if values.any(|value| Some(value) != first) {
-            varying.push((at, name.clone()));
-        }
-    }
-
-    varying
-}
-
-/// Formats the name of a row, from the values that distinguish it: `0.1 · adamw`.
-fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFormats) -> String {
-    axes.iter()
-        .map(|(at, _)| words.format_value(*at, &row.values[*at]))
-        .collect::<Vec<_>>()
-        .join(" · ")
-}
-
-/// Formats the axes of rows' names: `lr · optimizer.kind`.
-fn format_axis_names(axes: &[(usize, String)]) -> String {
-    axes.iter()
-        .map(|(_, name)| name.as_str())
-        .collect::<Vec<_>>()
-        .join(" · ")
-}
-
 fn build_axis_level(words: &AxisFormats, axis: usize, value: &v1::AxisValue) -> AxisLevel {
     let number = match value.kind {
         Some(v1::axis_value::Kind::Number(x)) => Some(x),
@@ -174,39 +149,33 @@ fn build_axis_level(words: &AxisFormats, axis: usize, value: &v1::AxisValue) -> 
     }
 }
 
-/// Describes the axes of the sweep that the table pools over, and the cells that it does not have.
-fn format_pooled_axes(all: &[String], table: &v1::TableResponse) -> Option<String> {
-    let others: Vec<&str> = all
-        .iter()
-        .filter(|axis| !table.axes.contains(axis))
-        .map(String::as_str)
-        .collect();
-    let condition = &table.cell_condition;
-    match (others.is_empty(), condition.is_empty()) {
-        (true, true) => None,
-        (true, false) => Some(format!("Cells with {condition}.")),
-        (false, true) => Some(format!("Pooled over {}.", others.join(", "))),
-        (false, false) => Some(format!(
-            "Pooled over {}, cells with {condition}.",
-            others.join(", ")
-        )),
-    }
-}
-
-/// Queries the axes of the sweep that the table pools over, if axes to group by were named.
-async fn query_pooled_axes(
+/// Queries which axes of the sweep the table lacks, if axes to group by were named, and describes them.
+async fn describe_other_axes(
     client: &mut Client,
     sweeps: &SweepSet,
     figure: &FigureArgs,
     table: &v1::TableResponse,
-) -> Result<Option<String>, UserError> {
+) -> Result<Vec<String>, UserError> {
     if figure.by.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
 
     let request = figure.build_table_request(Vec::new(), Vec::new(), "");
     let whole = sweeps.query_table(client, request).await?;
-    Ok(format_pooled_axes(&whole.axes, table))
+    Ok(describe_hidden_axes(&whole, table))
+}
+
+/// Notes on what restricts the intervals and means of a table, for a picture that shows them.
+fn describe_caveats(table: &v1::TableResponse) -> Vec<String> {
+    let notes = collect_row_notes(table).into_iter();
+    let mut caveats: Vec<String> = notes.map(|note| format!("Note: {note}.")).collect();
+    caveats.extend(describe_losses(table));
+    caveats
+}
+
+/// A note on a loss that is another quantity in each sweep.
+fn describe_losses(table: &v1::TableResponse) -> Option<String> {
+    describe_mixed_losses(table).map(|mixed| format!("Note: {mixed}."))
 }
 
 /// Finds the axis of the facets in a table.

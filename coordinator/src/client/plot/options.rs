@@ -130,19 +130,22 @@ pub struct FigureLook {
 }
 
 fn parse_width(text: &str) -> Result<f64, String> {
-    parse_length_within(text, 160.0, "42mm (160 pixels)")
+    parse_length_within(text, MIN_WIDTH, "42mm (159 pixels)")
 }
 
 fn parse_height(text: &str) -> Result<f64, String> {
-    parse_length_within(text, 120.0, "32mm (120 pixels)")
+    parse_length_within(text, MIN_HEIGHT, "32mm (120 pixels)")
 }
 
+/// Least width, 42 mm, and least height, in pixels of 1/96 inch.
+const MIN_WIDTH: f64 = 42.0 / 25.4 * 96.0;
+const MIN_HEIGHT: f64 = 120.0;
 /// Largest width and height, in pixels.
 const MAX_LENGTH: f64 = 8000.0;
 
 fn parse_length_within(text: &str, least: f64, named: &str) -> Result<f64, String> {
     let length = plot::parse_length(text)?;
-    if !(least - 0.5..=MAX_LENGTH).contains(&length) {
+    if !(least - 0.1..=MAX_LENGTH).contains(&length) {
         return Err(format!(
             "expected from {named} to 2116mm (8000 pixels), found {length:.0} pixels"
         ));

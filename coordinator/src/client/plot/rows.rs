@@ -1,6 +1,6 @@
 //! Plots with one row per cell: distributions, and differences from a baseline.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::ids::SweepId;
@@ -9,14 +9,17 @@ use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::cell_names::{
+    describe_common_values, format_axis_names, format_row_name, naming_axes, varying_axes,
+};
 use super::{
-    Client, FigureArgs, bad_input_error, format_axis_names, format_row_name, format_subtitle,
-    query_pooled_axes, varying_axes,
+    Client, FigureArgs, bad_input_error, describe_losses, describe_other_axes, format_subtitle,
 };
 use crate::client::axis_choices::parse_axis_choices;
 use crate::client::commands::compare::query_contrasts;
 use crate::client::render::{
-    AxisFormats, TrialCondition, check_cells_found, exact_value, format_short_number,
+    AxisFormats, TrialCondition, check_cells_found, exact_value, format_short_number, limit_notes,
+    non_empty,
 };
 use crate::client::sweep_set::SweepSet;
 use crate::plot::differences::DifferenceRow;
@@ -37,16 +40,18 @@ pub(super) async fn draw_distribution(
         .rows
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
-    let axes = varying_axes(&table);
+    let axes = naming_axes(&table);
     let values =
         query_final_values(client, sweeps, &table.metric, &table.axes, &selection.cells).await?;
     let cells = build_distribution_cells(&table, &axes, values);
 
     let title = format!("{}: {} of every trial", table.name, table.metric);
-    let pooled = query_pooled_axes(client, sweeps, figure, &table).await?;
+    let mut others: Vec<String> = describe_common_values(&table, &axes).into_iter().collect();
+    others.extend(describe_other_axes(client, sweeps, figure, &table).await?);
+    others.extend(describe_losses(&table));
     distribution::draw_distributions(
         &table.metric,
-        &format_distribution_key(&axes, pooled),
+        &format_distribution_key(&axes, &others),
         &cells,
         figure.log,
         &figure.build_plot_style(title, format_subtitle(&table, figure)),
@@ -80,16 +85,17 @@ fn build_distribution_cells(
     cells
 }
 
-/// Formats what the rows of a picture are: `lr · wd. Pooled over seed`.
-fn format_distribution_key(axes: &[(usize, String)], pooled: Option<String>) -> String {
+/// Formats what the rows of a picture are, and what else there is to say of them: `lr · wd. Pooled over seed`.
+fn format_distribution_key(axes: &[(usize, String)], others: &[String]) -> String {
     let rows = match axes {
         [] => "all trials".to_owned(),
         axes => format_axis_names(axes),
     };
-    match pooled {
-        Some(text) => format!("{rows}. {}", text.trim_end_matches('.')),
-        None => rows,
-    }
+    let others = others.iter().map(|text| text.trim_end_matches('.'));
+    std::iter::once(rows.as_str())
+        .chain(others)
+        .collect::<Vec<_>>()
+        .join(". ")
 }
 
 fn exact_values(row: &v1::TableRow) -> Vec<String> {
@@ -191,30 +197,67 @@ pub(super) async fn draw_pairs(
         &compared.metric,
         &compared.baseline,
         &build_difference_rows(&table, &compared, &differences),
-        &describe_pairs(&table, figure.at.as_deref()),
+        &describe_pairs(&table, &compared, figure.at.as_deref()),
         &figure.build_plot_style(title, format_subtitle(&table, figure)),
     )
     .map_err(bad_input_error)
 }
 
 /// Notes on what the picture shows, `at` a step or at the end of each trial.
-fn describe_pairs(table: &v1::TableResponse, at: Option<&str>) -> Vec<String> {
+fn describe_pairs(
+    table: &v1::TableResponse,
+    compared: &v1::CompareResponse,
+    at: Option<&str>,
+) -> Vec<String> {
+    let axes = naming_axes(table);
     let mut first = format!(
         "Rows: {}. Point and bar: mean difference and its 95 % CI.",
-        format_axis_names(&varying_axes(table))
+        format_axis_names(&axes)
     );
     if at.is_none() {
         first += " Dots: single repeats, each of which has the same random streams in both cells.";
     }
-    first += " ▲▼: repeats above and below the baseline; p: Wilcoxon's signed-rank test, with Holm's correction.";
+    first += " ▲▼: repeats above and below the baseline";
+    let shown = find_shown_contrasts(table, compared);
+    first += match shown.iter().any(|row| row.wilcoxon_holm.is_some()) {
+        true => "; p: Wilcoxon's signed-rank test, with Holm's correction.",
+        false => ".",
+    };
 
     let mut notes = vec![first];
+    notes.extend(describe_common_values(table, &axes));
     notes.extend(at.map(|at| {
         format!(
             "Single repeats are not shown, because the trials' rows hold their final values, and not those at {at}."
         )
     }));
+    notes.extend(describe_contrast_notes(&shown, &compared.note));
     notes
+}
+
+/// The differences of the rows that are shown.
+fn find_shown_contrasts<'a>(
+    table: &v1::TableResponse,
+    compared: &'a v1::CompareResponse,
+) -> Vec<&'a v1::Contrast> {
+    let all = compared.rows.iter();
+    all.filter(|contrast| table.rows.iter().any(|row| row.values == contrast.values))
+        .collect()
+}
+
+/// The notes on differences that have a mean, each once, and that on all of them. Where there is no mean, the row itself says why.
+fn describe_contrast_notes(shown: &[&v1::Contrast], whole: &str) -> Vec<String> {
+    let of_rows: BTreeSet<&str> = shown
+        .iter()
+        .filter(|row| row.difference.is_some() && !row.note.is_empty())
+        .map(|row| row.note.as_str())
+        .collect();
+    let mut notes = limit_notes(of_rows.into_iter().map(str::to_owned).collect());
+    notes.extend(non_empty(whole).map(str::to_owned));
+    notes
+        .iter()
+        .map(|note| format!("Note: {}.", note.trim_end_matches('.')))
+        .collect()
 }
 
 fn build_difference_rows(
@@ -222,7 +265,7 @@ fn build_difference_rows(
     compared: &v1::CompareResponse,
     differences: &HashMap<Vec<String>, Vec<f64>>,
 ) -> Vec<DifferenceRow> {
-    let axes = varying_axes(table);
+    let axes = naming_axes(table);
     let names = AxisFormats::from_table(table);
 
     let mut rows = Vec::new();
@@ -431,5 +474,69 @@ fn axis_number(value: &v1::AxisValue) -> Option<f64> {
     match value.kind {
         Some(v1::axis_value::Kind::Number(x)) => Some(x),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::plot::rows::*;
+
+    fn number(x: f64) -> v1::AxisValue {
+        v1::AxisValue {
+            kind: Some(v1::axis_value::Kind::Number(x)),
+        }
+    }
+
+    fn contrast(note: f64, wilcoxon: Option<f64>, caveat: &str) -> v1::Contrast {
+        v1::Contrast {
+            values: vec![number(note)],
+            difference: Some(0.1),
+            wilcoxon_holm: wilcoxon,
+            note: caveat.to_owned(),
+            ..v1::Contrast::default()
+        }
+    }
+
+    fn notes(rows: Vec<v1::Contrast>) -> String {
+        let compared = v1::CompareResponse {
+            axes: vec!["note".to_owned()],
+            rows,
+            ..v1::CompareResponse::default()
+        };
+        let table = contrasts_as_table(&compared, &v1::TableResponse::default());
+        describe_pairs(&table, &compared, None).join(" ")
+    }
+
+    #[test]
+    fn a_single_comparison_says_what_its_row_is() {
+        let said = notes(vec![contrast(2.0, Some(0.25), "")]);
+        assert!(said.starts_with("Rows: note. Point and bar"), "{said}");
+        assert!(
+            said.contains("p: Wilcoxon's") && !said.contains("Note:"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn caveats_of_differences_are_told_and_tests_that_there_are_not_left_out() {
+        let crossed = "crossed streams: no Wilcoxon";
+        let rows = vec![contrast(2.0, None, crossed), contrast(3.0, None, crossed)];
+        let said = notes(rows);
+        assert!(!said.contains("Wilcoxon's"), "{said}");
+        assert!(
+            said.ends_with("Note: crossed streams: no Wilcoxon."),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn the_key_of_distributions_says_what_else_holds_for_the_rows() {
+        let others = ["All cells here have wd = 0.".to_owned()];
+        let key = |axes: &[(usize, String)]| format_distribution_key(axes, &others);
+        assert_eq!(
+            key(&[(0, "lr".to_owned())]),
+            "lr. All cells here have wd = 0"
+        );
+        assert_eq!(format_distribution_key(&[], &[]), "all trials");
     }
 }

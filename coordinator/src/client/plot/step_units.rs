@@ -198,7 +198,7 @@ impl SweepGrid {
                 format!("this version cannot read cell {cell}: {e}"),
             )
         })?;
-        if config.data.train == 0 {
+        if config.data.train == 0 || !config.model.kind.needs_images() {
             return Err(bad_input_error(
                 "--x: this sweep has no training images, so its steps are no part of an epoch"
                     .to_owned(),

@@ -104,7 +104,8 @@ impl DrawnCurves<'_> {
             ));
         }
 
-        for (at, label) in self.cut_labels(room).iter().enumerate() {
+        let labels = self.fit_labels(&mut sheet.scene, room);
+        for (at, label) in labels.iter().enumerate() {
             let y = area.top + 16.0 + (at as f64 + 0.5) * leading;
             self.draw_entry(&mut sheet.scene, at, (left, y), label);
         }
@@ -119,7 +120,8 @@ impl DrawnCurves<'_> {
 
         let rows = self.curves.series.len().div_ceil(legend.columns);
         let width = (entry_width(self.curves) + COLUMN_GAP).min(room);
-        for (at, label) in self.cut_labels(width).iter().enumerate() {
+        let labels = self.fit_labels(&mut sheet.scene, width);
+        for (at, label) in labels.iter().enumerate() {
             let x = left + (at / rows) as f64 * width;
             let y = top + 12.0 + ((at % rows) as f64 + 0.5) * LEADING;
             self.draw_entry(&mut sheet.scene, at, (x, y), label);
@@ -127,14 +129,14 @@ impl DrawnCurves<'_> {
     }
 
     /// The names of the series, cut to entries of this width.
-    fn cut_labels(&self, width: f64) -> Vec<String> {
+    fn fit_labels(&self, scene: &mut Scene, width: f64) -> Vec<String> {
         let series = self.curves.series.iter();
         let labels: Vec<&str> = series.map(|series| series.label.as_str()).collect();
-        font::truncate_distinctly(&labels, TEXT_SIZE, width - SAMPLE_WIDTH - SAMPLE_GAP)
+        scene.fit_texts(&labels, TEXT_SIZE, width - SAMPLE_WIDTH - SAMPLE_GAP)
     }
 
     fn draw_key(&self, scene: &mut Scene, (left, top): (f64, f64), room: f64) {
-        let key = font::truncate_to_width(&self.curves.key, SMALL_TEXT_SIZE, room);
+        let key = scene.fit_text(&self.curves.key, SMALL_TEXT_SIZE, room);
         scene.add_text(
             (left, top + SMALL_TEXT_SIZE * 0.8),
             &key,

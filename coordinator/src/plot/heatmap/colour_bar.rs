@@ -53,7 +53,7 @@ pub(super) fn draw_colour_bar(
     } else {
         TEXT_SIZE
     };
-    let name = font::truncate_to_width(&name, size, area.height());
+    let name = scene.fit_text(&name, size, area.height());
 
     scene.add_turned_text(
         (scene.width - 14.0, area.centre().1),

@@ -25,7 +25,7 @@ pub(super) fn draw_row_names(
     };
     let ticks = map.rows.level_ticks().into_iter();
     let ticks = ticks.map(|(x, label)| (place(x), label)).collect();
-    for (y, text) in cut_names(axis::thin_labels(ticks, |_| 6.75), left - 26.0) {
+    for (y, text) in fit_names(scene, axis::thin_labels(ticks, |_| 6.75), left - 26.0) {
         scene.add_line(
             vec![(area.left - 4.0, y), (area.left, y)],
             Stroke::new(GREY, 1.0),
@@ -44,10 +44,10 @@ pub(super) fn draw_row_names(
 }
 
 /// The names at ticks, cut to `room` units.
-fn cut_names(ticks: Vec<(f64, String)>, room: f64) -> Vec<(f64, String)> {
+fn fit_names(scene: &mut Scene, ticks: Vec<(f64, String)>, room: f64) -> Vec<(f64, String)> {
     let (places, names): (Vec<f64>, Vec<String>) = ticks.into_iter().unzip();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let cut = font::truncate_distinctly(&names, TEXT_SIZE, room);
+    let cut = scene.fit_texts(&names, TEXT_SIZE, room);
     places.into_iter().zip(cut).collect()
 }
 
@@ -97,7 +97,7 @@ pub(super) fn draw_column_names(
         }
     });
     let labels = match turned {
-        Some(below) => cut_names(labels, below - 34.0),
+        Some(below) => fit_names(scene, labels, below - 34.0),
         None => labels,
     };
     for (x, label) in labels {
