@@ -93,6 +93,7 @@ fn run_page(page: &Path) -> Result<(), String> {
     for entry in std::fs::read_dir(root().join("sweeps"))
         .expect("the sweeps of the repository")
         .flatten()
+        .filter(|entry| entry.path().is_file())
     {
         std::fs::copy(entry.path(), sweeps.join(entry.file_name()))
             .expect("a sweep file can be copied");

@@ -260,7 +260,7 @@ impl Client {
 /// Checks an address that the user named.
 ///
 /// # Errors
-/// It is none; the message names the option.
+/// The address is none; the message names the option.
 pub fn check_coordinator_option(url: &str) -> Result<(), UserError> {
     check_address(url).map_err(|error| {
         let message = format!("--coordinator: {}", error.message);

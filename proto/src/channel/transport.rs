@@ -55,7 +55,7 @@ pub fn is_loopback(url: &str) -> bool {
 /// Checks the address of a coordinator.
 ///
 /// # Errors
-/// It has no scheme, host, or port that can be one; the message says what was expected.
+/// The address has no scheme, host, or port that can be one; the message says what was expected.
 pub fn check_address(url: &str) -> Result<(), UserError> {
     parse_endpoint(url).map(drop)
 }

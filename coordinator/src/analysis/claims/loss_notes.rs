@@ -95,7 +95,7 @@ mod tests {
         let source = SpecSource {
             text: format!(
                 "name = \"x\"\nrepeats = 3\nmodel = {{ kind = \"mlp\" }}\n[train]\nsteps = 10\nbatch_size = 8\nlr = 0.1\n\
-                 [grid]\nloss = [\"cross-entropy\", \"mse\"]\n[measure]\nmetrics = [\"test_acc\", \"test_loss\"]\n\
+                 [grid]\ntrain.loss = [\"cross-entropy\", \"mse\"]\n[measure]\nmetrics = [\"test_acc\", \"test_loss\"]\n\
                  [[claim]]\nname = \"c\"\n{keys}\n"
             ),
             ..SpecSource::default()

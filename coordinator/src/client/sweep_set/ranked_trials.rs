@@ -93,7 +93,7 @@ mod tests {
     fn losses_are_those_of_the_cells_that_are_left() {
         let source = SpecSource {
             text: "name = \"x\"\nmodel = { kind = \"mlp\" }\n[train]\nsteps = 10\nbatch_size = 8\nlr = 0.1\n\
-                   [grid]\nloss = [\"mse\", \"cross-entropy\"]\n"
+                   [grid]\ntrain.loss = [\"mse\", \"cross-entropy\"]\n"
                 .to_owned(),
             ..SpecSource::default()
         };

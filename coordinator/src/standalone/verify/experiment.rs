@@ -31,7 +31,7 @@ pub(super) fn read_experiments(args: &VerifyArgs) -> Result<Vec<Experiment>, Use
     for path in &paths {
         match read_experiment(path, &settings, data_dir) {
             Ok(experiment) => experiments.push(experiment),
-            Err(error) => mistakes.push(error),
+            Err(error) => mistakes.push(name_file(error, path)),
         }
     }
 
@@ -46,6 +46,15 @@ pub(super) fn read_experiments(args: &VerifyArgs) -> Result<Vec<Experiment>, Use
         messages.join("\n")
     );
     Err(UserError::new(ErrorCode::BadInput, message))
+}
+
+/// An error that names the file that it is about, as one about an option does not.
+fn name_file(error: UserError, path: &Path) -> UserError {
+    let shown = path.display().to_string();
+    match error.message.contains(&shown) {
+        true => error,
+        false => UserError::new(error.code, format!("{shown}: {}", error.message)),
+    }
 }
 
 /// The sweep files that a path names: the file, or those in the folder, sorted by name.
