@@ -1,7 +1,7 @@
 //! Statistics over stored rows. They are computed from rows ordered by cell and repeat, so they do
 //! not depend on the order in which results arrived.
 //!
-//! [`table_metric`] finds the metric or quantity that a query is about, and [`query_rows`] reads its values. [`table`] groups rows by cell and computes statistics of each group; [`ranking`] orders cells. [`compare`] tests paired
+//! `table_metric` finds the metric or quantity that a query is about, and `query_rows` reads its values. [`table`] groups rows by cell and computes statistics of each group; [`ranking`] orders cells. [`compare`] tests paired
 //! differences between cells, [`compare_sweeps`] those between two sweeps, [`distance`] compares their predictions, [`effects`] splits a grid into the effects of its axes,
 //! [`variance`] into variance components, [`sample_size`] says how many repeats a precision takes, and [`claims`] judges what is claimed.
 
