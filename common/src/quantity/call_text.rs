@@ -5,10 +5,10 @@ use crate::quantity::reduce::Reducer;
 /// The word before the parenthesis of a quantity that is the reference cell's.
 pub(super) const OTHER: &str = "other";
 
-/// What is called.
+/// The function that a call in a quantity names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CalledFunction {
-    /// A reducer.
+    /// A reducer, which makes one number of a window's samples.
     Reducer(Reducer),
     /// `other(q)`: the quantity of the same repeat in the reference cell.
     Other,

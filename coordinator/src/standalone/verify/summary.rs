@@ -62,7 +62,11 @@ fn count_experiments(all: &[ExperimentFindings<'_>], verdict: v1::Verdict) -> us
 /// Formats `11 of 13 experiments agree; 1 disagrees: 09-too-soon (the control); 1 not enough: 12-depth (the gain)`.
 fn format_summary(all: &[ExperimentFindings<'_>]) -> String {
     let agree = count_experiments(all, v1::Verdict::Agrees);
-    let verb = if agree == 1 { "agrees" } else { "agree" };
+    let verb = if agree == 1 || all.len() == 1 {
+        "agrees"
+    } else {
+        "agree"
+    };
     let experiments = format_count(all.len() as u64, "experiment");
     let mut out = format!("{agree} of {experiments} {verb}");
     for (verdict, one, several) in [
@@ -185,6 +189,11 @@ mod tests {
         let [a, b, c] = &experiments;
         let mut all = vec![made_up_findings(a, Agrees), made_up_findings(b, Agrees)];
         assert_eq!(format_summary(&all), "2 of 2 experiments agree");
+        let one = [made_up_findings(a, NotEnough)];
+        assert_eq!(
+            format_summary(&one),
+            "0 of 1 experiment agrees; 1 not enough: a (the jump)"
+        );
         assert!(matches!(outcome_of_findings(&all), CommandOutcome::Done));
         all[0].status.failed = 1;
         assert!(matches!(
