@@ -93,6 +93,16 @@ fn what_the_store_has_the_results_of_is_not_run_again() {
         );
     }
 
+    // Claims are no part of a sweep, which keeps those that it was launched with.
+    let claimed =
+        format!("{TOY}\n[[claim]]\nname = \"small\"\nof = \"at(train_loss, end)\"\nbelow = 100\n");
+    let (finished, id) = launch(&cluster, &claimed, &[]);
+    let told = format!("{first} keeps the quantities and claims that it was launched with");
+    assert!(finished.stderr.contains(&told), "{finished:?}");
+    assert_eq!(id, first);
+    let (finished, _) = launch(&cluster, TOY, &[]);
+    assert!(!finished.stderr.contains(&told), "{finished:?}");
+
     // More values, more repeats, in another order.
     let more = TOY
         .replace("[0.1, 0.4]", "[0.4, 0.2, 0.1]")

@@ -12,7 +12,8 @@ use ergodic_proto::v1;
 use super::run_source::{RunSource, RunTableArgs, check_numerics};
 use crate::client::Client;
 use crate::client::commands::launch::{
-    LaunchMode, build_launch_request, format_reused_results, report_data, upload_files,
+    LaunchMode, build_launch_request, describe_other_claims, format_reused_results, report_data,
+    upload_files,
 };
 use crate::client::commands::steer::steer_sweep;
 use crate::client::latest::{request_as_user, resolve_sweep_id};
@@ -79,12 +80,16 @@ async fn launch_or_resume(
     let launched = launch_file(client, server, file, spec, mode).await?;
     report_data(&launched)?;
     let lines = format_reused_results(&launched);
+    let claims_line = describe_other_claims(&launched);
 
     let is_new = !launched.found;
     let status = launched.status.unwrap_or_default();
     // A sweep that just continues is announced when its workers start.
     if is_new || launched.retried > 0 || status.state() == v1::SweepState::Completed {
         lines.iter().for_each(|line| print_stderr_line(line));
+    }
+    if let Some(line) = claims_line {
+        print_stderr_line(&line);
     }
 
     Ok(StartedSweep { status, is_new })

@@ -58,8 +58,9 @@ pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
     };
     let launched = launch_sweep(&mut client, &file, mode).await?;
     format_reused_results(&launched)
-        .iter()
-        .for_each(|line| print_stderr_line(line));
+        .into_iter()
+        .chain(describe_other_claims(&launched))
+        .for_each(|line| print_stderr_line(&line));
 
     let status = launched.status.unwrap_or_default();
     if args.connection.coordinator == DEFAULT_COORDINATOR {
@@ -219,6 +220,18 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     }
 
     lines
+}
+
+/// Says that an existing sweep keeps its claims; `None` if the file has the same ones.
+pub fn describe_other_claims(launched: &v1::LaunchResponse) -> Option<String> {
+    let id = &launched.status.as_ref()?.id;
+
+    launched.other_claims.then(|| {
+        format!(
+            "{id} keeps the quantities and claims that it was launched with; `ergodic verdict {id} --claims FILE` judges \
+             those of the file as it is now"
+        )
+    })
 }
 
 /// Describes what happens to an existing sweep with the same content.

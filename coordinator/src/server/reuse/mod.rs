@@ -26,8 +26,8 @@ use super::limits::Permit;
 use super::services::access::SweepApi;
 use super::sweep_changes::stopping_status;
 use super::{lost_blobs, store_error};
-use crate::core::Steering;
 use crate::core::reuse::ComparableSweep;
+use crate::core::{Core, Steering};
 use crate::records::{SweepRow, SweepState};
 use crate::store::ReusingSweep;
 
@@ -51,12 +51,29 @@ impl SweepApi {
             let _lock = api.0.launch_state.launch_lock.clone().lock_owned().await;
             let compared = api.find_reusable(&wanted, &permit, Some(before)).await?;
             match compared.decision {
-                ReuseDecision::Same(same) => api.reuse_sweep(*same, resume).await,
+                ReuseDecision::Same(same) => {
+                    let other_claims = api.has_other_claims(same.number, &wanted.row).await?;
+                    let launched = api.reuse_sweep(*same, resume).await?;
+                    Ok(v1::LaunchResponse {
+                        other_claims,
+                        ..launched
+                    })
+                }
                 ReuseDecision::Parts(parts) => api.launch_with_rows(&wanted, parts).await,
             }
         });
 
         task.await.map_err(|e| Status::internal(e.to_string()))?
+    }
+
+    /// Whether a sweep was launched with other quantities or claims than a new row of the same sweep has.
+    async fn has_other_claims(&self, number: SweepNumber, row: &SweepRow) -> Result<bool, Status> {
+        let find_source =
+            move |core: &Core| core.sweep(number).map(|sweep| sweep.record.source.clone());
+        let stored = self.query_core(find_source).await?;
+
+        Ok(stored
+            .is_some_and(|stored| stored.compute_claims_hash() != row.source.compute_claims_hash()))
     }
 
     /// Answers with a sweep that exists already. Its failed trials run again, as do trials whose
