@@ -144,11 +144,21 @@ impl Spec {
         reading: ReadingMode,
         wanted: StillWanted<'_>,
     ) -> Result<Self, SpecError> {
+        let spec = Self::read_checked_sections(source, document, reading, wanted)?;
+        reading.refuse_names_in_scales_if_new(&source.text, &source.settings)?;
+        reading.refuse_claims_if_new(&spec)?;
+        Ok(spec)
+    }
+
+    fn read_checked_sections(
+        source: &SpecSource,
+        document: &SpecTable,
+        reading: ReadingMode,
+        wanted: StillWanted<'_>,
+    ) -> Result<Self, SpecError> {
         let spec = Self::read_sections(source, document, reading, wanted)?;
         spec.check_sections_together(source)
             .map_err(SpecError::of_combination)?;
-        reading.refuse_names_in_scales_if_new(&source.text, &source.settings)?;
-        reading.refuse_claims_if_new(&spec)?;
         Ok(spec)
     }
 

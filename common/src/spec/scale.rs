@@ -136,19 +136,29 @@ impl ReadingMode {
         text: &str,
         settings: &[String],
     ) -> Result<(), SpecError> {
-        let scales = read_scales(text, settings).unwrap_or_default();
-        let named = scales.0.iter().find_map(|(scale, node)| match &node.value {
-            SpecValue::Table(overlay) => Some((scale, overlay.get("name")?)),
-            _ => None,
-        });
-        let Some((scale, node)) = named else {
-            return Ok(());
-        };
-        self.refuse_if_new(|| {
-            let message = "the name of a sweep is the same at every scale: remove it here, or choose another one with --set name=NAME";
-            SpecError::new(node.origin.clone(), format!("{SCALE}.{scale}.name"), message)
-        })
+        match list_names_in_scales(text, settings).into_iter().next() {
+            Some(error) => self.refuse_if_new(|| error),
+            None => Ok(()),
+        }
     }
+}
+
+/// The mistakes of all scales that would give the sweep another name.
+pub(super) fn list_names_in_scales(text: &str, settings: &[String]) -> Vec<SpecError> {
+    let message = "the name of a sweep is the same at every scale: remove it here, or choose another one with --set name=NAME";
+    let scales = read_scales(text, settings).unwrap_or_default();
+    let named = scales.0.iter().filter_map(|(scale, node)| {
+        let SpecValue::Table(overlay) = &node.value else {
+            return None;
+        };
+        let place = overlay.get("name")?.origin.clone();
+        Some(SpecError::new(
+            place,
+            format!("{SCALE}.{scale}.name"),
+            message,
+        ))
+    });
+    named.collect()
 }
 
 /// Whether a setting decides anything about the cells of a sweep, such as their number, their values or the length of their trials.
@@ -176,28 +186,31 @@ pub(super) fn fields_of_scale(text: &str, scale: &str) -> Vec<(String, SpecNode)
 /// Takes the scales out of a document, after one may have been laid over it.
 ///
 /// # Errors
-/// A scale is no table, or has no proper name.
-pub(super) fn take_scales(document: &mut SpecTable) -> Result<(), SpecError> {
+/// Names every scale that is no table, or has no proper name; the scales are taken out nevertheless.
+pub(super) fn take_scales(document: &mut SpecTable) -> Result<(), Vec<SpecError>> {
     let Some(at) = document.0.iter().position(|(key, _)| key == SCALE) else {
         return Ok(());
     };
     let (_, section) = document.0.remove(at);
     let form = "expected tables of fields with a name each, like [scale.desk]";
     let SpecValue::Table(scales) = section.value else {
-        return Err(SpecError::new(section.origin, SCALE, form));
+        return Err(vec![SpecError::new(section.origin, SCALE, form)]);
     };
 
+    let mut mistakes = Vec::new();
     for (name, node) in scales.0 {
         let path = format!("{SCALE}.{name}");
         if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(is_name_char) {
             let message = "expected a name of 1 to 64 letters, digits, '-', '_' or '.'";
-            return Err(SpecError::new(node.origin, path, message));
-        }
-        if !matches!(node.value, SpecValue::Table(_)) {
-            return Err(SpecError::new(node.origin, path, form));
+            mistakes.push(SpecError::new(node.origin, path, message));
+        } else if !matches!(node.value, SpecValue::Table(_)) {
+            mistakes.push(SpecError::new(node.origin, path, form));
         }
     }
-    Ok(())
+    match mistakes.is_empty() {
+        true => Ok(()),
+        false => Err(mistakes),
+    }
 }
 
 fn is_name_char(c: char) -> bool {

@@ -103,15 +103,32 @@ impl SpecSource {
     /// # Errors
     /// The text is not TOML, or a setting cannot be applied.
     pub(crate) fn read_document(&self) -> Result<SpecTable, SpecError> {
+        let (document, mistakes) = self.read_document_naming_mistakes()?;
+        match mistakes.into_iter().next() {
+            Some(first) => Err(first),
+            None => Ok(document),
+        }
+    }
+
+    /// Parses the file, and applies the settings that can be applied. Those that cannot, and the scales that are none, are
+    /// returned as mistakes.
+    ///
+    /// # Errors
+    /// The text is not TOML.
+    pub(super) fn read_document_naming_mistakes(
+        &self,
+    ) -> Result<(SpecTable, Vec<SpecError>), SpecError> {
         let mut document = node::parse_document(&self.text)?;
+        let mut mistakes = Vec::new();
         for setting in &self.settings {
-            apply_setting(&mut document, setting, self.grammar)?;
+            mistakes.extend(apply_setting(&mut document, setting, self.grammar).err());
         }
         if self.grammar >= SCALES_GRAMMAR {
-            take_scales(&mut document)?;
+            let wrong = take_scales(&mut document).err();
+            mistakes.extend(wrong.into_iter().flatten());
         }
 
-        Ok(document)
+        Ok((document, mistakes))
     }
 
     /// The name of the sweep according to file and settings, even if other parts are invalid.

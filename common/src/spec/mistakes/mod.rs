@@ -9,6 +9,8 @@ mod repair;
 use std::cell::Cell;
 use std::fmt;
 
+use crate::grid::StillWanted;
+use crate::spec::scale::list_names_in_scales;
 use crate::spec::{Spec, SpecSource};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::ReadingMode;
@@ -72,9 +74,10 @@ impl Spec {
 
 /// Collects the mistakes of a file whose reading ends with the error `first`.
 fn collect_mistakes(source: &SpecSource, first: SpecError) -> Vec<SpecError> {
-    let Ok(mut document) = source.read_document() else {
+    let Ok((mut document, mut mistakes)) = source.read_document_naming_mistakes() else {
         return vec![first];
     };
+    mistakes.extend(list_names_in_scales(&source.text, &source.settings));
     let questions = Cell::new(0);
     let is_wanted = || {
         questions.set(questions.get() + 1);
@@ -82,11 +85,16 @@ fn collect_mistakes(source: &SpecSource, first: SpecError) -> Vec<SpecError> {
     };
 
     let reading = ReadingMode::for_new(source.grammar);
-    let mut repairs = Repairs::default();
-    let mut mistakes = Vec::new();
-    let mut error = first;
+    let mut repairs = Repairs::of_document(!mistakes.is_empty());
+    let mut next = match mistakes.is_empty() {
+        true => Some(first),
+        false => read_repaired(source, &document, reading, &is_wanted),
+    };
     for _ in 0..MAX_READINGS {
-        error = locate_error(error, &document);
+        let Some(error) = next else {
+            break;
+        };
+        let error = locate_error(error, &document);
         let is_consequence = repairs.can_explain(&error);
         let is_repaired = repairs.repair(&mut document, &error);
         if !is_consequence {
@@ -96,13 +104,23 @@ fn collect_mistakes(source: &SpecSource, first: SpecError) -> Vec<SpecError> {
             break;
         }
 
-        match Spec::read_from_document(source, &document, reading, &is_wanted) {
-            Err(next) if questions.get() < MAX_QUESTIONS => error = next,
-            _ => break,
-        }
+        next = read_repaired(source, &document, reading, &is_wanted)
+            .filter(|_| questions.get() < MAX_QUESTIONS);
     }
 
     mistakes
+}
+
+/// What is wrong with a document, but for the names of its scales, which are told from its text.
+fn read_repaired(
+    source: &SpecSource,
+    document: &SpecTable,
+    reading: ReadingMode,
+    wanted: StillWanted<'_>,
+) -> Option<SpecError> {
+    let spec = Spec::read_checked_sections(source, document, reading, wanted);
+    let checked = spec.and_then(|spec| reading.refuse_claims_if_new(&spec));
+    checked.err()
 }
 
 /// Says how a list or table is typed, where a setting that looks like one is none, and so has been taken for a text.
@@ -371,6 +389,35 @@ mod tests {
             );
             assert!(hint.is_none_or(|hint| text.contains(hint)), "{text}");
         }
+    }
+
+    #[test]
+    fn every_wrong_scale_and_setting_is_named() {
+        let scales = "[scale.desk]\nname = \"small\"\n[scale.\"a b\"]\nrepeats = 2\n[scale.paper]\nname = \"x\"\n";
+        let source = SpecSource {
+            text: GOOD.replace("lr = 0.1", "lr = -1") + scales,
+            settings: vec![
+                "scale.gate=3".to_owned(),
+                "scale=dekk".to_owned(),
+                "name.of=1".to_owned(),
+            ],
+            ..SpecSource::default()
+        };
+        let found = Spec::read_new_naming_mistakes(&source).expect_err("mistakes");
+        let mut fields: Vec<&str> = found.as_slice().iter().map(|m| m.path.as_str()).collect();
+        fields.sort_unstable();
+        let expected = [
+            "name.of",
+            "scale",
+            "scale.a b",
+            "scale.desk.name",
+            "scale.gate",
+            "scale.paper.name",
+            "train.lr",
+        ];
+        assert_eq!(fields, expected, "{found}");
+        let text = found.to_string();
+        assert!(text.contains("did you mean 'desk'?"), "{text}");
     }
 
     #[test]

@@ -44,6 +44,15 @@ fn is_range_part(key: &str) -> bool {
 }
 
 impl Repairs {
+    /// No repairs of a document. If some settings or scales could not be applied to it, what is missing or does not go together
+    /// may be no mistake.
+    pub(super) fn of_document(lacks_settings: bool) -> Self {
+        Self {
+            has_dropped_key: lacks_settings,
+            ..Self::default()
+        }
+    }
+
     /// Whether an error may follow from what was repaired before.
     pub(super) fn can_explain(&self, error: &SpecError) -> bool {
         if is_about_claims(&error.path) {
