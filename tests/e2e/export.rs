@@ -17,10 +17,10 @@ use super::weights::KEEPING;
 pub(super) type Rows = Vec<Map<String, Value>>;
 
 /// A dataset in a directory.
-struct Dataset(PathBuf);
+pub(super) struct Dataset(pub(super) PathBuf);
 
 impl Dataset {
-    fn manifest(&self) -> Value {
+    pub(super) fn manifest(&self) -> Value {
         let text = std::fs::read_to_string(self.0.join("manifest.json")).expect("a manifest");
         serde_json::from_str(&text).expect("it is JSON")
     }
@@ -33,7 +33,7 @@ impl Dataset {
     }
 
     /// Rows of a table in the order (cell, repeat, step), read from what the manifest names, which is as it says.
-    fn rows(&self, table: &str) -> Rows {
+    pub(super) fn rows(&self, table: &str) -> Rows {
         let mut rows = Rows::new();
         for part in self.parts(table) {
             let path = self.0.join(part["path"].as_str().expect("a path"));
@@ -146,7 +146,7 @@ fn objects(batch: &RecordBatch) -> Rows {
     (0..batch.num_rows()).map(row).collect()
 }
 
-fn export(cluster: &Cluster, id: &str, to: &Path, options: &[&str]) -> Dataset {
+pub(super) fn export(cluster: &Cluster, id: &str, to: &Path, options: &[&str]) -> Dataset {
     let path = to.display().to_string();
     cluster.ask(&[&["export", id, "-o", &path], options].concat());
     Dataset(to.join("sweeps").join(id))
@@ -154,7 +154,7 @@ fn export(cluster: &Cluster, id: &str, to: &Path, options: &[&str]) -> Dataset {
 
 /// Whether a number is the one that was told. What is told is read from text, which `serde_json` does to the last digit but
 /// one: so is the other, and what is compared is what is written.
-fn same_number(a: &Value, told: &Value) -> bool {
+pub(super) fn same_number(a: &Value, told: &Value) -> bool {
     let written: Value = serde_json::from_str(&a.to_string()).expect("a number, or null");
     written.as_f64().map(f64::to_bits) == told.as_f64().map(f64::to_bits)
 }

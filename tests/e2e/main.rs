@@ -17,6 +17,7 @@ mod deploy;
 mod disk;
 mod exactness;
 mod export;
+mod exported_quantities;
 mod files;
 mod growth;
 mod hostile_peers;

@@ -42,6 +42,61 @@ fn sql_says_what_the_tables_say() {
     check_coordinator(&cluster, &other);
 }
 
+#[test]
+fn quantities_are_columns_of_sql() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let defined = super::quantities::sweep(
+        "defined",
+        "repeats = 2",
+        "inv = '1/weight_norm_sq'\ngain = 'jump(train_loss, decay)'",
+    );
+    let id = cluster.launch(&defined);
+    let other = cluster.launch(&other());
+    let place = cluster.path("dataset").display().to_string();
+    for id in [&id, &other] {
+        cluster.wait_for_end(id);
+        cluster.ask(&["export", id, "-o", &place]);
+    }
+
+    let query =
+        "SELECT sweep, outcome, gain, inv, weight_norm_sq FROM trials ORDER BY sweep, cell, repeat";
+    let found = ask(&place, query);
+    let told = rows(&cluster.ask(&["trials", &id, "--metric", "gain,inv", "--format", "json"]));
+    let own: Vec<&Value> = found
+        .iter()
+        .filter(|row| row["sweep"] == id.as_str())
+        .collect();
+    assert_eq!((own.len(), found.len()), (12, 20));
+    for (found, told) in own.iter().zip(&told) {
+        for name in ["gain", "inv"] {
+            assert_eq!(found[name].as_f64(), told[name].as_f64(), "{found} {told}");
+        }
+        assert_eq!(found["gain"].is_null(), found["outcome"] != "completed");
+    }
+    let others = found.iter().filter(|row| row["sweep"] == other.as_str());
+    assert!(others.clone().all(|row| row["gain"].is_null()));
+
+    let curves = ask(
+        &place,
+        "SELECT inv, 1/weight_norm_sq AS own FROM curves WHERE weight_norm_sq > 0",
+    );
+    assert!(!curves.is_empty());
+    assert!(
+        curves.iter().all(|row| row["inv"] == row["own"]),
+        "{curves:?}"
+    );
+    let fetched = cluster.ask(&[
+        "sql",
+        "--sweep",
+        &id,
+        "SELECT count(gain) AS n FROM trials",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(rows(&fetched)[0]["n"], 8);
+}
+
 fn ask(place: &str, query: &str) -> Vec<Value> {
     rows(&stdout(&[
         "sql", query, "--from", place, "--format", "json",

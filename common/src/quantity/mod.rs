@@ -10,7 +10,7 @@
 //! [`program`] of it, [`evaluate`] computes that from a curve with the functions of [`reduce`], and [`expand`] finds the cells
 //! that each claim is about, `reference_cells` those that they are
 //! set against, and `label_pairs` those whose predictions are compared. `windows` checks what is known before any trial. A [`trial_quantity`] is
-//! used in place of a metric.
+//! used in place of a metric, and [`trial_values`] computes it of one trial after another.
 
 pub mod call_text;
 pub mod cell_names;
@@ -31,6 +31,7 @@ pub mod section;
 #[cfg(test)]
 mod tests;
 pub mod trial_quantity;
+pub mod trial_values;
 mod windows;
 
 pub use call_text::tidy_text;
@@ -42,3 +43,4 @@ pub use figure::{Figure, FigureSection, FigureSubject};
 pub use program::{CellInputs, QuantityProgram};
 pub use section::ClaimSection;
 pub use trial_quantity::TrialQuantity;
+pub use trial_values::{TrialEvaluator, TrialSamples};

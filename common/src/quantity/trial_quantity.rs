@@ -26,7 +26,8 @@ impl ClaimSection {
     /// Compiles a quantity for single trials: one of `[quantity]` by its name, or an expression.
     ///
     /// # Errors
-    /// The text is no quantity, is a condition, or names something unknown; the message says what and what to do.
+    /// The text is no quantity, is a condition, needs a reference cell, or names something unknown; the message says what and
+    /// what to do.
     pub fn compile_trial_quantity(
         &self,
         grid: &Grid,
@@ -38,6 +39,11 @@ impl ClaimSection {
         if compiler.program().is_condition(root) {
             return Err(format!(
                 "'{text}' is a condition: expected a number; how often a condition holds, a claim with form = \"share\" says"
+            ));
+        }
+        if compiler.program().uses_other(root) {
+            return Err(format!(
+                "'{text}' sets a trial against another cell by other(...), which a claim alone names: state a claim with to = \"...\""
             ));
         }
 

@@ -1,8 +1,7 @@
 //! The rows that a query reads. For a metric, they are those of the store. For a quantity, each has the value of the quantity as
 //! its only one, computed from the samples of the trial.
 
-use ergodic_common::ids::CellIndex;
-use ergodic_common::quantity::{CellInputs, NodeValue, TrialQuantity};
+use ergodic_common::quantity::{TrialEvaluator, TrialQuantity, TrialSamples};
 use ergodic_common::trial::MetricCurve;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
@@ -36,9 +35,9 @@ impl TableQuery {
                 read_ends_from_curves(quantity, rows, reader, part, each)
             }
             TableMetric::Computed(quantity) => {
-                let mut evaluator = TrialEvaluator::new(quantity, rows.spec);
+                let mut evaluator = TrialEvaluator::new(quantity, &rows.spec.grid);
                 reader.read_ended_trials(rows.sweep, part, &mut |trial| {
-                    let value = evaluator.evaluate_end(&trial);
+                    let value = evaluate_stored_end(&mut evaluator, &trial);
                     hand_out_value(trial, value, each);
                 })
             }
@@ -57,9 +56,10 @@ impl TableQuery {
             return reader.read_curves(rows.sweep, part, each);
         };
 
-        let mut evaluator = TrialEvaluator::new(quantity, rows.spec);
+        let width = rows.spec.measure.metrics.len();
+        let mut evaluator = TrialEvaluator::new(quantity, &rows.spec.grid);
         reader.read_curves(rows.sweep, part, &mut |trial| {
-            let bytes = encode_curve(&evaluator.evaluate_curve(&trial));
+            let bytes = encode_curve(&evaluate_stored_curve(&mut evaluator, &trial, width));
             if let Some(curve) = CurveView::new(&bytes) {
                 each(SampledTrial { curve, ..trial });
             }
@@ -98,11 +98,15 @@ fn read_ends_from_curves(
     part: TrialRange,
     each: &mut dyn FnMut(EndedTrial<'_>),
 ) -> Result<(), StoreError> {
-    let mut evaluator = TrialEvaluator::new(quantity, rows.spec);
+    let width = rows.spec.measure.metrics.len();
+    let mut evaluator = TrialEvaluator::new(quantity, &rows.spec.grid);
     let mut values: Vec<(TrialKey, f64)> = Vec::new();
     reader.read_curves(rows.sweep, part, &mut |trial| {
         if trial.diverged_at.is_none() {
-            values.push((trial.key, evaluator.evaluate_last(&trial)));
+            let value = with_samples(&trial, width, |samples| {
+                evaluator.evaluate_last(trial.key.cell, samples)
+            });
+            values.push((trial.key, value));
         }
     })?;
 
@@ -116,6 +120,15 @@ fn read_ends_from_curves(
     })
 }
 
+/// The value of a trial, of a quantity that depends on its final metrics alone. A trial that did not complete has none.
+fn evaluate_stored_end(evaluator: &mut TrialEvaluator<'_>, trial: &EndedTrial<'_>) -> f64 {
+    if trial.outcome != Outcome::Completed {
+        return f64::NAN;
+    }
+    let metric = |column: usize| trial.metrics.get(column).unwrap_or(f64::NAN);
+    evaluator.evaluate_end(trial.key.cell, &metric)
+}
+
 /// Calls `each` with the end of a trial, with this value in place of its metrics.
 fn hand_out_value(trial: EndedTrial<'_>, value: f64, each: &mut dyn FnMut(EndedTrial<'_>)) {
     let bytes = value.to_le_bytes();
@@ -125,82 +138,35 @@ fn hand_out_value(trial: EndedTrial<'_>, value: f64, each: &mut dyn FnMut(EndedT
     });
 }
 
-/// Evaluates a quantity trial by trial. What it needs to know of a cell is looked up once.
-struct TrialEvaluator<'a> {
-    quantity: &'a TrialQuantity,
-    spec: &'a Spec,
-    cell: Option<(CellIndex, CellInputs)>,
-}
-
-impl<'a> TrialEvaluator<'a> {
-    fn new(quantity: &'a TrialQuantity, spec: &'a Spec) -> Self {
-        Self {
-            quantity,
-            spec,
-            cell: None,
-        }
-    }
-
-    fn find_inputs(&mut self, cell: CellIndex) -> Option<&CellInputs> {
-        if self.cell.as_ref().is_none_or(|(known, _)| *known != cell) {
-            let inputs = self.quantity.cell_inputs(&self.spec.grid, cell);
-            self.cell = inputs.map(|inputs| (cell, inputs));
-        }
-        self.cell.as_ref().map(|(_, inputs)| inputs)
-    }
-
-    /// The value of a completed trial, of a quantity that depends on its final metrics alone. Those are its last sample.
-    fn evaluate_end(&mut self, trial: &EndedTrial<'_>) -> f64 {
-        let quantity = self.quantity;
-        let is_completed = trial.outcome == Outcome::Completed;
-        let Some(inputs) = self.find_inputs(trial.key.cell).filter(|_| is_completed) else {
-            return f64::NAN;
-        };
-
-        last_value(quantity.evaluate(inputs, &[inputs.end()], &|_, column| {
-            trial.metrics.get(column).unwrap_or(f64::NAN)
-        }))
-    }
-
-    /// The value of a completed trial at its last sample.
-    fn evaluate_last(&mut self, trial: &SampledTrial<'_>) -> f64 {
-        last_value(self.evaluate_samples(trial))
-    }
-
-    /// The values of a trial at its samples. A trial that diverged has none if they depend on other samples, which it lacks.
-    fn evaluate_curve(&mut self, trial: &SampledTrial<'_>) -> MetricCurve {
-        let steps: Vec<u64> = trial.curve.steps().collect();
-        let is_cut_off = trial.diverged_at.is_some() && self.quantity.needs_whole_curve();
-        let values = match is_cut_off {
-            true => NodeValue::Number(f64::NAN),
-            false => self.evaluate_samples(trial),
-        };
-
-        MetricCurve {
-            values: values.to_series(steps.len()),
-            steps,
-        }
-    }
-
-    fn evaluate_samples(&mut self, trial: &SampledTrial<'_>) -> NodeValue {
-        let quantity = self.quantity;
-        let width = self.spec.measure.metrics.len();
-        let Some(inputs) = self.find_inputs(trial.key.cell) else {
-            return NodeValue::Number(f64::NAN);
-        };
-
-        let steps: Vec<f64> = trial.curve.steps().map(|step| step as f64).collect();
-        quantity.evaluate(inputs, &steps, &|row, column| {
-            let stored = trial.curve.value_at(row, width, column);
-            stored.unwrap_or(f64::NAN)
-        })
+/// The values of a trial at its samples, as a curve of one metric.
+fn evaluate_stored_curve(
+    evaluator: &mut TrialEvaluator<'_>,
+    trial: &SampledTrial<'_>,
+    width: usize,
+) -> MetricCurve {
+    let cell = trial.key.cell;
+    let is_cut_off = trial.diverged_at.is_some();
+    MetricCurve {
+        values: with_samples(trial, width, |samples| {
+            evaluator.evaluate_curve(cell, samples, is_cut_off)
+        }),
+        steps: trial.curve.steps().collect(),
     }
 }
 
-/// The number, or the last one of a series; NaN without any.
-fn last_value(value: NodeValue) -> f64 {
-    match value {
-        NodeValue::Number(x) => x,
-        NodeValue::Series(values) => values.last().copied().unwrap_or(f64::NAN),
-    }
+/// Calls `work` with the samples of a trial, which have `width` metrics each.
+fn with_samples<T>(
+    trial: &SampledTrial<'_>,
+    width: usize,
+    work: impl FnOnce(TrialSamples<'_>) -> T,
+) -> T {
+    let steps: Vec<f64> = trial.curve.steps().map(|step| step as f64).collect();
+    let value = |row: usize, column: usize| {
+        let stored = trial.curve.value_at(row, width, column);
+        stored.unwrap_or(f64::NAN)
+    };
+    work(TrialSamples {
+        steps: &steps,
+        value: &value,
+    })
 }

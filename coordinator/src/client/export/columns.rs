@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch,
-    StringArray,
+    ArrayRef, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema};
-use ergodic_common::grid::axis::{Axis, AxisValues};
 use ergodic_common::ids::{CellIndex, DatasetHash};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
+
+use super::axis_values::{axis_data_type, encode_axis_values};
+use super::quantity_columns::QuantityColumns;
 
 /// The columns of a sweep that not all sweeps have.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub(in crate::client) struct DatasetColumns {
     /// Fields that `[derive]` computes.
     derived: Vec<String>,
     metrics: Vec<String>,
+    pub(super) quantities: QuantityColumns,
 }
 
 #[derive(Debug, Clone)]
@@ -128,7 +130,11 @@ impl DatasetColumns {
             });
         }
 
+        let others = TRIAL_COLUMNS.iter().map(|name| (*name).to_owned());
+        let names = axes.iter().map(|axis: &AxisColumn| axis.name.clone());
+        let taken = others.chain(names).chain(metrics.iter().cloned());
         Self {
+            quantities: QuantityColumns::from_spec(spec, taken.collect()),
             axes,
             derived,
             metrics,
@@ -171,7 +177,8 @@ impl DatasetColumns {
             key.into_iter()
                 .chain(self.axis_fields())
                 .chain(about)
-                .chain(self.metric_fields()),
+                .chain(self.metric_fields())
+                .chain(self.quantities.trial_fields()),
         )
     }
 
@@ -184,7 +191,8 @@ impl DatasetColumns {
                 int64_field("step"),
             ]
             .into_iter()
-            .chain(self.metric_fields()),
+            .chain(self.metric_fields())
+            .chain(self.quantities.curve_fields()),
         )
     }
 
@@ -235,12 +243,19 @@ impl DatasetColumns {
             let values = rows.iter().map(|row| row.result.metrics.get(at).copied());
             columns.push(build_number_column(values.collect()));
         }
+        let results = rows.iter().map(|row| &row.result);
+        let computed = self.quantities.evaluate_trials(spec, results).into_iter();
+        columns.extend(computed.map(build_full_number_column));
 
         RecordBatch::try_new(self.trials_schema(), columns)
     }
 
     /// Builds rows of `curves`.
-    pub(super) fn build_curves_batch(&self, rows: &[ExportRow]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn build_curves_batch(
+        &self,
+        spec: &Spec,
+        rows: &[ExportRow],
+    ) -> Result<RecordBatch, ArrowError> {
         let points = rows.iter().map(|row| row.result.curve.steps.len()).sum();
         let mut keys = KeyColumns::with_capacity(points);
         let mut steps = Vec::with_capacity(points);
@@ -259,6 +274,9 @@ impl DatasetColumns {
             }
             columns.push(build_full_number_column(column));
         }
+        let results = rows.iter().map(|row| &row.result);
+        let computed = self.quantities.evaluate_curves(spec, results).into_iter();
+        columns.extend(computed.map(build_full_number_column));
 
         RecordBatch::try_new(self.curves_schema(), columns)
     }
@@ -345,49 +363,6 @@ impl DatasetColumns {
             .zip(&columns)
             .map(|(axis, values)| encode_axis_values(&axis.data_type, values))
             .collect()
-    }
-}
-
-/// The narrowest type for the values of an axis.
-fn axis_data_type(axis: &Axis) -> DataType {
-    let AxisValues::Listed(items) = &axis.values else {
-        return DataType::Float64;
-    };
-    let all = |is: fn(&SpecValue) -> bool| items.iter().all(|item| is(&item.value));
-    if all(|value| matches!(value, SpecValue::Int(_))) {
-        DataType::Int64
-    } else if all(|value| value.as_f64().is_some()) {
-        DataType::Float64
-    } else if all(|value| matches!(value, SpecValue::Bool(_))) {
-        DataType::Boolean
-    } else {
-        DataType::Utf8
-    }
-}
-
-fn encode_axis_values(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
-    match kind {
-        DataType::Int64 => Arc::new(Int64Array::from_iter_values(
-            values.iter().map(whole_number),
-        )),
-        DataType::Float64 => Arc::new(Float64Array::from_iter_values(
-            values
-                .iter()
-                .map(|value| value.as_f64().unwrap_or(f64::NAN)),
-        )),
-        DataType::Boolean => Arc::new(BooleanArray::from_iter(
-            values
-                .iter()
-                .map(|value| Some(*value == SpecValue::Bool(true))),
-        )),
-        _ => build_text_column(values.iter().map(SpecValue::to_string)),
-    }
-}
-
-fn whole_number(value: &SpecValue) -> i64 {
-    match value {
-        SpecValue::Int(whole) => *whole,
-        _ => 0,
     }
 }
 

@@ -124,7 +124,9 @@ impl DatasetWriter {
             return Err(UserError::new(ErrorCode::Internal, message));
         }
 
-        self.bytes += 8 * result.curve.values.len() + 8 * result.predictions.classes.len();
+        let computed = result.curve.steps.len() * self.context.columns.quantities.curve_count();
+        let values = result.curve.values.len() + computed + result.predictions.classes.len();
+        self.bytes += 8 * values;
         self.received += 1;
 
         match self.hosts.get_mut(&row.worker) {
@@ -177,9 +179,10 @@ impl DatasetWriter {
 
     async fn start_curves_part(&mut self, rows: Arc<Vec<ExportRow>>) -> Result<(), UserError> {
         let columns = self.context.columns.clone();
+        let spec = self.context.spec.clone();
         let schema = columns.curves_schema();
         self.start_part("curves", schema, 3, move || {
-            Ok(vec![columns.build_curves_batch(&rows)?])
+            Ok(vec![columns.build_curves_batch(&spec, &rows)?])
         })
         .await
     }

@@ -25,6 +25,9 @@ pub(in crate::client) struct Manifest {
     pub(in crate::client) sweep: ManifestSweep,
     pub(in crate::client) data: ManifestData,
     pub(in crate::client) builds: ManifestBuilds,
+    /// The columns of quantities, with the texts that define them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(in crate::client) quantities: BTreeMap<String, String>,
     /// Names of workers, with their numbers of trials.
     pub(in crate::client) hosts: BTreeMap<String, u64>,
     /// Whether every trial of the sweep has a row.
@@ -142,6 +145,7 @@ impl Manifest {
                 export: BUILD.to_owned(),
                 git_revision: REVISION.map(str::to_owned),
             },
+            quantities: BTreeMap::new(),
             hosts: BTreeMap::new(),
             complete: false,
             cursor: ManifestCursor::default(),
@@ -195,6 +199,12 @@ impl Manifest {
             });
         table.rows += part.as_ref().map_or(0, |part| part.rows);
         table.parts.extend(part);
+    }
+
+    /// Whether a table has rows with exactly these columns, or is not there yet.
+    pub(super) fn has_columns(&self, table: &str, schema: &Schema) -> bool {
+        let table = self.tables.get(table);
+        table.is_none_or(|table| table.columns == describe_columns(schema))
     }
 
     /// All parts of all tables.

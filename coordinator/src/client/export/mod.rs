@@ -4,6 +4,7 @@
 //! An export pulls the rows after the last pull and writes them as new parts next to the existing ones. They belong
 //! to the dataset once the manifest, which is replaced atomically, names them. `DATASET.md` describes the format.
 
+mod axis_values;
 pub(super) mod columns;
 pub mod command;
 mod dataset_writer;
@@ -12,29 +13,30 @@ pub(super) mod encode;
 pub(super) mod library;
 mod location;
 pub(super) mod manifest;
+mod pull_head;
+mod quantity_columns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use columns::{DatasetColumns, ExportRow, ProbeSet};
+use columns::ProbeSet;
 use command::DatasetArgs;
 use dataset_writer::{DatasetWriter, WriteContext};
-use ergodic_common::ids::DatasetHash;
+use ergodic_common::ErrorCode;
 use ergodic_common::number_format::format_significant;
-use ergodic_common::spec::SpecSource;
 use ergodic_common::spec_file::grammar::GRAMMAR;
-use ergodic_common::{ErrorCode, Spec, TrialResult};
-use ergodic_proto::convert::WireError;
 use ergodic_proto::identity::random_hex;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use location::{DatasetLocation, DatasetRoot, StoredManifest};
-use manifest::{Manifest, ManifestCursor, TABLES};
+use manifest::{Manifest, TABLES};
+use pull_head::{PullHead, read_row};
 use tonic::Streaming;
 
 use super::Client;
 use super::query::query_status;
+use super::render::print_stderr_line;
 use crate::failpoint;
 
 /// Time limit for reconnecting to the coordinator.
@@ -116,6 +118,8 @@ struct DatasetExport {
     rewrite: bool,
     /// Number of rows that this export added.
     added: u64,
+    /// Why quantities have no column, each once.
+    notes: Vec<String>,
 }
 
 impl DatasetExport {
@@ -134,25 +138,27 @@ impl DatasetExport {
             manifest,
             rewrite,
             added: 0,
+            notes: Vec::new(),
         })
     }
 
     /// Adds the rows that were stored since the last pull. Returns whether the sweep had ended before.
     async fn pull_rows(&mut self, client: &mut Client) -> Result<bool, UserError> {
         let strays = self.clean_up().await?;
-        let request = v1::RowsRequest {
-            sweep: self.id.clone(),
-            after: self
-                .continued_manifest()
-                .and_then(|manifest| manifest.cursor.to_wire()),
-            grammar: GRAMMAR,
-        };
-        let mut pages = client
-            .call(async |client| client.sweeps.rows(request).await)
-            .await?;
+        let (mut first, mut pages) = self.request_rows(client).await?;
+        let mut pull = PullHead::from_head(first.head.take())?;
+        let known = self.continued_manifest();
+        if known.is_some_and(|known| !pull.head.all && !pull.continues_columns(known)) {
+            print_stderr_line(&format!(
+                "{}: an earlier version wrote it with other columns: all rows are written again",
+                self.location.name()
+            ));
+            self.rewrite = true;
+            (first, pages) = self.request_rows(client).await?;
+            pull = PullHead::from_head(first.head.take())?;
+        }
 
-        let first = client.next_message(&mut pages).await?.unwrap_or_default();
-        let pull = PullHead::from_head(first.head)?;
+        self.notes = pull.columns.quantities.describe_left_out();
         if pull.head.rows > 0 || pull.head.all {
             let mut writer = DatasetWriter::new(self.write_context(&pull));
             if pull.head.all {
@@ -170,6 +176,24 @@ impl DatasetExport {
 
         self.rewrite = false;
         Ok(has_ended(&pull.status))
+    }
+
+    /// Requests the rows after those of the dataset; returns the first page and the stream of the others.
+    async fn request_rows(
+        &self,
+        client: &mut Client,
+    ) -> Result<(v1::RowsResponse, Streaming<v1::RowsResponse>), UserError> {
+        let known = self.continued_manifest();
+        let request = v1::RowsRequest {
+            sweep: self.id.clone(),
+            after: known.and_then(|manifest| manifest.cursor.to_wire()),
+            grammar: GRAMMAR,
+        };
+        let mut pages = client
+            .call(async |client| client.sweeps.rows(request).await)
+            .await?;
+        let first = client.next_message(&mut pages).await?.unwrap_or_default();
+        Ok((first, pages))
     }
 
     /// The manifest that new rows are added to; `None` if all rows are written again.
@@ -238,7 +262,7 @@ impl DatasetExport {
         WriteContext {
             location: self.location.clone(),
             spec: pull.spec.clone(),
-            columns: Arc::new(DatasetColumns::from_spec(&pull.spec)),
+            columns: pull.columns.clone(),
             probe: Arc::new(ProbeSet {
                 images: pull.head.images.clone(),
                 labels: pull.head.labels.clone(),
@@ -292,7 +316,7 @@ impl DatasetExport {
 
         let bytes: u64 = manifest.parts().map(|part| part.bytes).sum();
         let so_far = if manifest.complete { "" } else { " so far" };
-        format!(
+        let summary = format!(
             "{}: {} trials added, {} of {} in all{so_far}; rows: {}; {} files of {} MB\n",
             self.location.name(),
             self.added,
@@ -301,7 +325,9 @@ impl DatasetExport {
             rows.join(", "),
             manifest.parts().count(),
             format_significant(bytes as f64 / 1e6, 3)
-        )
+        );
+        let lines = self.notes.iter().map(|note| format!("  {note}\n"));
+        lines.fold(summary, |text, line| text + &line)
     }
 }
 
@@ -375,96 +401,6 @@ fn is_part_path(path: &str) -> bool {
         && (serial.len() >= 6 && all(serial, char::is_ascii_digit))
         && (nonce.len() == 8 && all(nonce, char::is_ascii_hexdigit))
         && (number.len() >= 5 && all(number, char::is_ascii_digit))
-}
-
-/// The first page of a pull, without its rows.
-struct PullHead {
-    head: v1::RowsHead,
-    status: v1::SweepStatus,
-    cursor: v1::Cursor,
-    source: SpecSource,
-    spec: Arc<Spec>,
-}
-
-impl PullHead {
-    fn from_head(head: Option<v1::RowsHead>) -> Result<Self, UserError> {
-        let mut head = head.ok_or_else(|| incomplete_response("head"))?;
-        let source = head
-            .source
-            .take()
-            .ok_or_else(|| incomplete_response("source"))?;
-        let source = SpecSource::try_from(source).map_err(|e| invalid_response_error(&e))?;
-        let spec = Spec::read_stored(&source).map_err(|e| {
-            let message = format!("the sweep cannot be read by this version: {e}");
-            UserError::new(ErrorCode::Version, message)
-        })?;
-        if !spec.is_as_stored(&source) {
-            let message = "this program would resolve the cells of the sweep to other values than those whose results are \
-                           stored: use the version that launched it";
-            return Err(UserError::new(ErrorCode::Version, message));
-        }
-
-        let status = head
-            .status
-            .clone()
-            .ok_or_else(|| incomplete_response("status"))?;
-        let cursor = head.cursor.ok_or_else(|| incomplete_response("cursor"))?;
-        Ok(Self {
-            head,
-            status,
-            cursor,
-            source,
-            spec: Arc::new(spec),
-        })
-    }
-
-    /// The hash of the dataset; zeros without one, as in the identity of cells.
-    fn data_hash(&self) -> Result<DatasetHash, UserError> {
-        let Some(hash) = &self.head.data_hash else {
-            return Ok(DatasetHash::NONE);
-        };
-        hash.clone()
-            .try_into()
-            .map_err(|_| incomplete_response("data_hash"))
-    }
-
-    /// The next manifest, without the new parts.
-    fn next_manifest(&self, known: Option<&Manifest>) -> Result<Manifest, UserError> {
-        let new = Manifest::new(&self.head, &self.status, &self.source, &self.spec);
-        let old = known.filter(|_| !self.head.all);
-        Ok(Manifest {
-            hosts: old.map_or_else(Default::default, |old| old.hosts.clone()),
-            tables: old.map_or_else(Default::default, |old| old.tables.clone()),
-            complete: self.head.all_rows == self.status.trials,
-            cursor: ManifestCursor::from_wire(self.cursor, self.head.all_rows),
-            ..new
-        })
-    }
-}
-
-fn read_row(row: v1::TrialRow) -> Result<ExportRow, UserError> {
-    let result = TrialResult::try_from(row.result.ok_or_else(|| incomplete_response("result"))?)
-        .map_err(|e| invalid_response_error(&e))?;
-    Ok(ExportRow {
-        result,
-        worker: row.worker,
-    })
-}
-
-fn incomplete_response(field: &str) -> UserError {
-    UserError::new(
-        ErrorCode::Internal,
-        format!(
-            "the coordinator's answer is incomplete: the field {field} of RowsResponse is missing"
-        ),
-    )
-}
-
-fn invalid_response_error(error: &WireError) -> UserError {
-    UserError::new(
-        ErrorCode::Internal,
-        format!("the coordinator's answer cannot be used: {error}"),
-    )
 }
 
 #[cfg(test)]
