@@ -390,13 +390,13 @@ fn cell_number(node: &QuantityNode, cell: &CellInputs, number: &dyn Fn(NodeIndex
 }
 
 /// Gives numbers, and series, of nodes.
-type NodeLookup<'a, 'b> = (
+pub(super) type NodeLookup<'a, 'b> = (
     &'a dyn Fn(NodeIndex) -> f64,
     &'a dyn Fn(NodeIndex) -> Cow<'b, [f64]>,
 );
 
 /// Reduces a series, sampled at `steps` of a trial that ends at step `end`.
-fn reduce_series(
+pub(super) fn reduce_series(
     reduction: &Reduction,
     (steps, end): (&[f64], f64),
     (number, series): NodeLookup<'_, '_>,

@@ -10,7 +10,7 @@
 //! [`program`] of it, [`evaluate`] computes that from a curve with the functions of [`reduce`], and [`expand`] finds the cells
 //! that each claim is about, `reference_cells` those that they are
 //! set against, and `label_pairs` those whose predictions are compared. `windows` checks what is known before any trial. A [`trial_quantity`] is
-//! used in place of a metric, and [`trial_values`] computes it of one trial after another.
+//! used in place of a metric, and [`trial_values`] computes it of one trial after another. [`rounding`] finds numbers that cancelled.
 
 pub mod call_text;
 pub mod cell_names;
@@ -27,6 +27,7 @@ mod label_pairs;
 pub mod program;
 pub mod reduce;
 mod reference_cells;
+pub mod rounding;
 pub mod section;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
 use ergodic_common::quantity::evaluate::{AveragedSeries, EvaluatedTrial, NeededNodes, NodeTable};
 use ergodic_common::quantity::program::NodeIndex;
+use ergodic_common::quantity::rounding::EvaluatedNodes;
 use ergodic_common::quantity::{
     CellInputs, ClaimForm, EventRounding, ExpandedClaim, ExpandedClaims, NodeValue,
     QuantityProgram, SampledCurve, TrialPooling,
@@ -230,8 +231,13 @@ impl<'a> ClaimJobs<'a> {
             Vec::new()
         };
 
+        let nodes = EvaluatedNodes {
+            values: &nodes,
+            steps: curve.steps,
+            end: cell.end(),
+        };
         for (at, job) in jobs {
-            values[*at] = job.value_of_trial(&nodes, &rounded, curve.steps);
+            values[*at] = job.value_of_trial(self.program, nodes, &rounded);
         }
     }
 }
@@ -260,21 +266,25 @@ impl JobKind {
 impl ClaimJob {
     fn value_of_trial(
         &self,
-        nodes: &[NodeValue],
+        program: &QuantityProgram,
+        evaluated: EvaluatedNodes<'_>,
         rounded: &[NodeTable<'_>],
-        steps: &[f64],
     ) -> TrialValue {
+        let EvaluatedNodes {
+            values: nodes,
+            steps,
+            ..
+        } = evaluated;
         match &self.kind {
             JobKind::Numbers => {
                 let root = self.roots[0];
-                let number = nodes[root].as_number();
                 TrialValue::Numbers(match rounded {
                     [before, after] => [
-                        number,
+                        nodes[root].as_number(),
                         before.value(root).as_number(),
                         after.value(root).as_number(),
                     ],
-                    _ => [number; 3],
+                    _ => [program.clear_rounding(root, evaluated); 3],
                 })
             }
             JobKind::MeanCurves { series, .. } => TrialValue::Series {
