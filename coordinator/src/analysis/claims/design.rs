@@ -44,6 +44,15 @@ impl RepeatDesign {
         crossed.is_some_and(|layout| layout.sizes.iter().any(|levels| *levels < FEW_LEVELS))
     }
 
+    /// The level of each of these repeats, for each stream.
+    pub(super) fn levels_of_repeats(&self, repeats: &[u32]) -> Vec<Vec<usize>> {
+        let streams = (0..self.stream_count()).map(|stream| {
+            let levels = repeats.iter().map(|repeat| self.group_of(stream, *repeat));
+            levels.collect()
+        });
+        streams.collect()
+    }
+
     /// The level of a stream in a repeat.
     pub(super) fn group_of(&self, stream: usize, repeat: u32) -> usize {
         let repeat = repeat as usize;

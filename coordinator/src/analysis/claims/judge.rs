@@ -190,13 +190,7 @@ impl EffectJudge<'_> {
 
     /// Compares the laws of the labels that two cells predict.
     fn weigh_labels(&self, claim: &Claim, effect: &ClaimEffect) -> Result<WeighedEffect, String> {
-        if self.design.is_crossed() {
-            return Err(
-                "repeats share crossed streams: different ones are no independent draws of a function".into(),
-            );
-        }
-
-        let found = self.labels.compare(claim, effect)?;
+        let found = self.labels.compare(claim, effect, self.design)?;
         check_enough(claim, found.repeats)?;
         let region = effect_region(claim);
         Ok(WeighedEffect::of_estimate(&found.estimate, region, found.repeats).mark_small())

@@ -9,10 +9,14 @@ use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm, ExpandedClaim, Exp
 use ergodic_common::spec::Moment;
 use ergodic_common::trial::Predictions;
 
+use super::design::RepeatDesign;
 use crate::analysis::distance::labels::{PredictedLabels, find_common_repeats};
 use crate::analysis::{AnalysisError, RowSource};
 use crate::estimators::decision::{EffectEstimate, EffectLaw, Quotient};
-use crate::estimators::label_energy::{EnergyDistance, MIN_REPEATS, jackknife_covariance};
+use crate::estimators::jackknife::{FEW_LEVELS, jackknife_uncertainty};
+use crate::estimators::label_energy::{
+    CrossedDistance, EnergyDistance, MIN_REPEATS, crossed_covariance,
+};
 use crate::estimators::rounding::clear_rounding;
 use crate::estimators::special::student_t_quantile;
 
@@ -112,11 +116,17 @@ impl<'a> LabelLaws<'a> {
 
         let moments = moments_of(claim).count() as u64;
         let pairs = 2 * repeats * repeats * points * moments * effects;
-        if claim.is_joint && pairs > MAX_LABEL_PAIRS {
+        let is_crossed = !self.spec.seeds.crossed.is_empty();
+        if (claim.is_joint || is_crossed) && pairs > MAX_LABEL_PAIRS {
             let message = format!(
-                "claim '{}': the joint distances compare {pairs} pairs of labels; at most {MAX_LABEL_PAIRS} are possible: select fewer \
-                 cells with where, or leave joint out",
-                claim.name
+                "claim '{}': its distances compare {pairs} pairs of labels; at most {MAX_LABEL_PAIRS} are possible: select fewer cells \
+                 with where{}",
+                claim.name,
+                if is_crossed {
+                    ""
+                } else {
+                    ", or leave joint out"
+                }
             );
             return Err(AnalysisError::Invalid(message));
         }
@@ -137,6 +147,7 @@ impl<'a> LabelLaws<'a> {
         &self,
         claim: &Claim,
         effect: &ClaimEffect,
+        design: &RepeatDesign,
     ) -> Result<ComparedLabels, String> {
         let none = PredictedLabels::new(self.points);
         let places = moments_of(claim).flat_map(|moment| {
@@ -150,16 +161,26 @@ impl<'a> LabelLaws<'a> {
         let shared = find_common_repeats(&cells);
         let distances = cells.chunks_exact(2).map(|pair| {
             let [a, b] = [0, 1].map(|side| pair[side].rows_of_repeats(&shared));
-            match claim.is_joint {
+            if design.is_crossed() {
+                let levels = design.levels_of_repeats(&shared);
+                return CrossedDistance::of_levels(&a, &b, &levels, claim.is_joint);
+            }
+            let distance = match claim.is_joint {
                 true => EnergyDistance::of_all_points(&a, &b),
                 false => EnergyDistance::by_point(&a, &b),
-            }
+            };
+            distance.map(CrossedDistance::from)
         });
-        let distances: Option<Vec<EnergyDistance>> = distances.collect();
+        let distances: Option<Vec<CrossedDistance>> = distances.collect();
         let Some(distances) = distances else {
-            return Err(format!(
-                "a distance needs predictions of {MIN_REPEATS} repeats that both cells have"
-            ));
+            return Err(match design.is_crossed() {
+                false => format!(
+                    "a distance needs predictions of {MIN_REPEATS} repeats that both cells have"
+                ),
+                true => format!(
+                    "repeats share crossed streams: a distance needs predictions of {FEW_LEVELS} levels of each that both cells have"
+                ),
+            });
         };
 
         Ok(ComparedLabels {
@@ -175,19 +196,27 @@ fn moments_of(claim: &Claim) -> impl Iterator<Item = Moment> + use<> {
 }
 
 /// The squared standard error of a distance. One that rounding alone can make is 0.
-fn variance_of_distance(distance: &EnergyDistance) -> f64 {
-    let variance = jackknife_covariance(&distance.without, &distance.without);
+fn variance_of_distance(distance: &CrossedDistance) -> f64 {
+    let variance = crossed_covariance(distance, distance);
     clear_rounding(variance, DISTANCE_ROUNDING * DISTANCE_ROUNDING)
+}
+
+/// The degrees of freedom of a distance: those of its repeats, or of the levels of crossed streams.
+fn degrees_of_distance(distance: &CrossedDistance) -> f64 {
+    match &distance.without[..] {
+        [without] => without.len() as f64 - 1.0,
+        streams => jackknife_uncertainty(streams).map_or(1.0, |spread| spread.degrees),
+    }
 }
 
 fn estimate_from_distances(
     claim: &Claim,
-    distances: &[EnergyDistance],
+    distances: &[CrossedDistance],
 ) -> Result<EffectEstimate, String> {
     let [distance, before @ ..] = distances else {
         return Err("there is no distance".to_owned());
     };
-    let degrees = distance.without.len() as f64 - 1.0;
+    let degrees = degrees_of_distance(distance);
     let variance = variance_of_distance(distance);
     let Some((before, moment)) = before.first().zip(claim.relative_to) else {
         let standard_error = variance.sqrt();
@@ -210,8 +239,8 @@ fn estimate_from_distances(
         denominator: before.full,
         numerator_variance: variance,
         denominator_variance: variance_of_distance(before),
-        covariance: jackknife_covariance(&distance.without, &before.without),
-        degrees,
+        covariance: crossed_covariance(distance, before),
+        degrees: degrees.min(degrees_of_distance(before)),
     };
     quotient.estimate(claim.alpha).ok_or_else(|| {
         format!(

@@ -104,13 +104,27 @@ fn labels_are_compared_along_an_axis_or_with_a_reference() {
 }
 
 #[test]
+fn labels_of_crossed_streams_are_compared_between_repeats_without_a_common_level() {
+    let keys = "at = '50 steps'\nwhere = 'c == 2'\nto = 'c == 1'\nbelow = 1";
+    let crossed = "seeds = { crossed = { init = 3, order = 4 } }";
+    let [plain, found] = ["", crossed].map(|seeds| judge_labels(seeds, keys, &[]).remove(0));
+    let interval = found.interval.expect("three levels leave two");
+    let effect = found.effect.expect("a distance");
+    assert!(interval.0 < effect && effect < interval.1, "{found:?}");
+    assert_ne!(found.effect, plain.effect);
+    assert_eq!((found.n, plain.n), (12, 12));
+    let joint = judge_labels(crossed, &format!("{keys}\njoint = true"), &[]);
+    assert!(joint[0].interval.is_some(), "{joint:?}");
+}
+
+#[test]
 fn what_labels_cannot_show_is_not_enough_with_the_reason() {
     for (seeds, keys, missing, reason) in [
         (
-            "seeds = { crossed = { init = 3, order = 4 } }",
+            "seeds = { crossed = { init = 2, order = 6 } }",
             "",
             0..0,
-            "crossed streams",
+            "crossed streams: a distance needs predictions of 3 levels",
         ),
         ("", "", 2..12, "predictions of 3 repeats"),
         ("", "min = 11", 2..4, "needs 11 repeats"),
