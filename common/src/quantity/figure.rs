@@ -348,6 +348,7 @@ impl FigureChecker<'_> {
                 for name in claims {
                     self.check_claim(figure, name)?;
                 }
+                self.check_same_kind(figure, claims)?;
                 self.check_cell_quantity(figure, "x", x)
             }
         }
@@ -398,16 +399,40 @@ impl FigureChecker<'_> {
         }
 
         let message = format!(
-            "the claim '{name}' of form = \"{}\" has no effect of each cell, which could be drawn over x",
+            "the claim '{name}' of form = \"{}\" has no number of each cell, which could be drawn over x",
             claim.form.name()
+        );
+        Err(figure.error_at("claims", message))
+    }
+
+    /// Checks that all claims show effects of cells, or all show the values of cells that they join.
+    fn check_same_kind(&self, figure: &Figure, names: &[String]) -> Result<(), SpecError> {
+        let named = |claim: &&Claim| names.contains(&claim.name);
+        let mut claims = self.claims.claims.iter().filter(named);
+        let Some(first) = claims.next() else {
+            return Ok(());
+        };
+        let joins = first.form.joins_cells();
+        let Some(other) = claims.find(|claim| claim.form.joins_cells() != joins) else {
+            return Ok(());
+        };
+
+        let (joined, single) = if joins {
+            (first, other)
+        } else {
+            (other, first)
+        };
+        let message = format!(
+            "of '{}' the values of its cells are drawn, and of '{}' effects, which have no common axis: make two figures",
+            joined.name, single.name
         );
         Err(figure.error_at("claims", message))
     }
 }
 
-/// Whether each effect of a claim belongs to one cell and is a number.
+/// Whether a claim has a number for each cell: an effect, or the value of a cell that it joins with others.
 fn has_points(claim: &Claim) -> bool {
-    !claim.form.joins_cells() && claim.form != ClaimForm::Bits
+    claim.form != ClaimForm::Bits
 }
 
 #[cfg(test)]
@@ -421,7 +446,8 @@ mod tests {
                          [grid]\nlr = [0.1, 0.2]\nwd = [0.0, 0.1]\n[measure]\nevery = \"10 steps\"\nmetrics = [\"train_loss\"]\n\
                          [quantity]\nhalf = \"train_loss/2\"\nrate = \"lr*(1+wd)\"\n\
                          [[claim]]\nname = \"c\"\nof = \"at(half, end)\"\nabove = 0\n\
-                         [[claim]]\nname = \"s\"\nform = \"spread\"\nof = \"at(half, end)\"\nbelow = 2\n";
+                         [[claim]]\nname = \"s\"\nform = \"spread\"\nof = \"at(half, end)\"\nbelow = 2\n\
+                         [[claim]]\nname = \"b\"\nform = \"bits\"\nof = \"half\"\nto = \"wd == 0\"\n";
 
     fn read_with(figure: &str) -> Result<Spec, String> {
         let source = SpecSource {
@@ -451,6 +477,7 @@ mod tests {
         let heights: Vec<f64> = lines.iter().map(|line| line.height_at(4.0)).collect();
         assert_eq!(heights, [0.25, 8.0]);
 
+        assert!(read_with("name = 'f'\nclaims = 's'\nx = 'lr'").is_ok());
         let x = spec
             .compile_cell_quantity("rate")
             .unwrap_or_else(|e| panic!("{e}"));
@@ -485,8 +512,12 @@ mod tests {
                 &["figure 'f': claims", "no claim 'd'"],
             ),
             (
-                "name = 'f'\nclaims = 's'\nx = 'lr'",
-                &["figure 'f': claims", "spread"],
+                "name = 'f'\nclaims = 'b'\nx = 'lr'",
+                &["figure 'f': claims", "bits"],
+            ),
+            (
+                "name = 'f'\nclaims = ['c', 's']\nx = 'lr'",
+                &["figure 'f': claims", "of 's' the values", "two figures"],
             ),
             (
                 "name = 'f'\nclaims = 'c'\nx = 'train_loss'",

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::axis::{AxisScale, LevelSpacing};
 use super::curves::{
-    CurveOverlays, CurveSeries, CurveShape, CurvesPlot, MeanCurve, MeanPoint, SeriesColour,
+    CurveOverlays, CurveSeries, CurveShape, CurvesPlot, FittedLine, MeanCurve, MeanPoint,
+    SeriesColour,
 };
 use super::differences::DifferenceRow;
 use super::heatmap::{CountedTrials, Heatmap, HeatmapCell};

@@ -70,6 +70,18 @@ impl EffectNumbers<'_> {
             .collect()
     }
 
+    /// Estimates the number of each cell by itself.
+    pub(super) fn estimate_cells(self) -> Vec<Result<EffectEstimate, String>> {
+        let cells = self.cells.iter().map(|cell| {
+            let single = EffectNumbers {
+                cells: &[*cell],
+                ..self
+            };
+            single.estimate_function(&|y| y[0])
+        });
+        cells.collect()
+    }
+
     /// The smallest number of repeats of a cell.
     pub(super) fn repeats(self) -> u64 {
         self.cells.iter().map(|cell| cell.n).min().unwrap_or(0)

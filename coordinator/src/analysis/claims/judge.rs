@@ -44,6 +44,19 @@ pub struct JudgedEffect {
     pub needed: Option<u64>,
     /// Caveats, and the reason why nothing is decided.
     pub notes: Vec<String>,
+    /// The values of the cells that the effect joins; none for an effect of one cell.
+    pub points: Vec<CellPoint>,
+}
+
+/// The value of a cell, with its interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CellPoint {
+    /// The cell.
+    pub cell: CellIndex,
+    /// The value.
+    pub value: f64,
+    /// The ends of its interval, of the level of the claim.
+    pub interval: (f64, f64),
 }
 
 /// What the trials say about an effect, before it is decided together with the others.
@@ -79,6 +92,7 @@ impl EffectEvidence {
                 n: 0,
                 needed: None,
                 notes: vec![lack.to_owned()],
+                points: Vec::new(),
             },
         }
     }
@@ -242,6 +256,7 @@ impl EffectJudge<'_> {
                     None => advise_repeats(claim, n, counts),
                 },
                 notes,
+                points: estimate_points(numbers),
             },
         }
     }
@@ -306,6 +321,23 @@ impl EffectJudge<'_> {
         }
         Ok(weighed)
     }
+}
+
+/// The values of the cells that a claim joins, as far as they have intervals.
+fn estimate_points(numbers: EffectNumbers<'_>) -> Vec<CellPoint> {
+    if !numbers.claim.form.joins_cells() {
+        return Vec::new();
+    }
+    let cells = numbers.effect.cells.iter().zip(numbers.estimate_cells());
+    let points = cells.filter_map(|(cell, estimate)| {
+        let estimate = estimate.ok()?;
+        Some(CellPoint {
+            cell: *cell,
+            value: estimate.effect,
+            interval: (estimate.low, estimate.high),
+        })
+    });
+    points.collect()
 }
 
 /// The number of repeats of an effect that has no estimate.

@@ -26,5 +26,5 @@ mod simulations;
 mod tests;
 mod weighed;
 
-pub use judge::{ClaimVerdict, JudgedEffect};
+pub use judge::{CellPoint, ClaimVerdict, JudgedEffect};
 pub use query::{ClaimQuery, ClaimVerdicts};

@@ -1,4 +1,5 @@
-//! The effects of claims over a quantity of their cells: points with intervals, in the region that is claimed.
+//! The effects of claims over a quantity of their cells: points with intervals, in the region that is claimed. Of a claim that
+//! joins cells, such as a slope, the points are the values of these cells.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use ergodic_proto::v1;
 
 use super::cell_names::{describe_common_values, format_axis_names};
 use super::curve_series::build_series;
+use super::fitted_lines::{CellEffect, describe_joined_effects, fit_slopes};
 use super::guides::{compute_guides, describe_guides};
 use super::step_units::SweepGrid;
 use super::{FigureArgs, PlotKind, RowLevels, bad_input_error, find_facet_axis};
@@ -54,6 +56,8 @@ pub(super) fn draw_effect_points(
     notes.extend(describe_common_values(&table, &shown));
 
     let lines = group_points(&effects, &series.of_row, panel_of);
+    let fits = fit_slopes(&grid.spec, &effects, x, (&series.of_row, panel_of));
+    notes.extend(describe_joined_effects(&effects, !fits.is_empty()));
     let plot = CurvesPlot {
         metric: name_effects(&effects),
         x_name: x.to_owned(),
@@ -68,6 +72,7 @@ pub(super) fn draw_effect_points(
         overlays: CurveOverlays {
             guides: compute_guides(figure, place_range(&effects))?,
             region: common_region(&effects),
+            fits,
             ..CurveOverlays::default()
         },
     };
@@ -108,13 +113,6 @@ fn group_points(
     lines
 }
 
-/// An effect of a claim in one cell.
-struct CellEffect<'a> {
-    row: &'a v1::ClaimRow,
-    cell: CellIndex,
-    point: MeanPoint,
-}
-
 /// Selects the effects that are numbers, with their places.
 fn select_effects<'a>(
     grid: &SweepGrid,
@@ -131,17 +129,16 @@ fn select_effects<'a>(
         .iter()
         .filter(|row| claims.contains(&row.claim))
     {
-        let Some((cell, mean)) = row.cell.map(CellIndex).zip(row.effect) else {
-            continue;
-        };
-        let place = x.value_in(&grid.spec.grid, cell);
-        if place.is_finite() && mean.is_finite() {
-            let point = MeanPoint {
-                x: place,
-                mean,
-                interval: row.low.zip(row.high),
-            };
-            effects.push(CellEffect { row, cell, point });
+        for (cell, mean, interval) in list_cell_numbers(row) {
+            let place = x.value_in(&grid.spec.grid, cell);
+            if place.is_finite() && mean.is_finite() {
+                let point = MeanPoint {
+                    x: place,
+                    mean,
+                    interval,
+                };
+                effects.push(CellEffect { row, cell, point });
+            }
         }
     }
 
@@ -150,6 +147,20 @@ fn select_effects<'a>(
         return Err(bad_input_error(message.to_owned()));
     }
     Ok(effects)
+}
+
+/// The numbers of a verdict that belong to one cell each, with their intervals: the effect, or the values that it joins.
+fn list_cell_numbers(row: &v1::ClaimRow) -> Vec<(CellIndex, f64, Option<(f64, f64)>)> {
+    let effect = row.cell.zip(row.effect);
+    let effect = effect.map(|(cell, mean)| (CellIndex(cell), mean, row.low.zip(row.high)));
+    let joined = row.points.iter().map(|point| {
+        let interval = Some((point.low, point.high));
+        (CellIndex(point.cell), point.value, interval)
+    });
+    match row.points.is_empty() {
+        true => effect.into_iter().collect(),
+        false => joined.collect(),
+    }
 }
 
 /// The cells of the effects as rows of a table, whose axes tell them apart.
@@ -199,8 +210,12 @@ fn series_axes(
 /// The name of the vertical axis: what the claim says it is, if there is one claim.
 fn name_effects(effects: &[CellEffect<'_>]) -> String {
     let first = effects[0].row;
+    let is_joined = effects[0].is_joined();
+    if is_joined && effects.iter().all(|effect| effect.row.of == first.of) {
+        return first.of.join(", ");
+    }
     if effects.iter().any(|effect| effect.row.claim != first.claim) {
-        return "effect".to_owned();
+        return if is_joined { "value" } else { "effect" }.to_owned();
     }
     match first.what.as_str() {
         "" => format!("{} of {}", first.form, first.of.join(", ")),
@@ -211,6 +226,10 @@ fn name_effects(effects: &[CellEffect<'_>]) -> String {
 /// The region of all effects, if they have the same one and it has no gap.
 fn common_region(effects: &[CellEffect<'_>]) -> Option<(f64, f64)> {
     let first = effects[0].row;
+    if effects[0].is_joined() {
+        // The region is that of what the values are joined to.
+        return None;
+    }
     let mut others = effects.iter().map(|effect| effect.row);
     let is_common = others.all(|row| {
         (row.region_low, row.region_high, row.region_outside)
@@ -235,8 +254,13 @@ fn place_range(effects: &[CellEffect<'_>]) -> (f64, f64) {
 /// Notes on what the points, the band and the lines are.
 fn describe_points(figure: &Figure, effects: &[CellEffect<'_>]) -> Vec<String> {
     let level = 100.0 * effects[0].row.level;
+    let what = if effects[0].is_joined() {
+        "value"
+    } else {
+        "effect"
+    };
     let mut notes = vec![format!(
-        "Point and bar: effect of a cell and its {level:.0} % CI."
+        "Point and bar: {what} of a cell and its {level:.0} % CI."
     )];
     if common_region(effects).is_some() {
         notes.push("Band: the region that is claimed.".to_owned());

@@ -115,8 +115,8 @@ impl<'a> StepAxis<'a> {
         Ok(CurveOverlays {
             marks: self.collect_marks(marks)?,
             guides: compute_guides(figure, self.find_range()?)?,
-            region: None,
             notes,
+            ..CurveOverlays::default()
         })
     }
 

@@ -5,6 +5,7 @@ mod curve_series;
 mod curves;
 mod effect_points;
 mod file_figures;
+mod fitted_lines;
 mod guides;
 mod maps;
 mod options;

@@ -4,7 +4,7 @@ mod legend;
 mod overlays;
 mod scales;
 
-pub use overlays::CurveOverlays;
+pub use overlays::{CurveOverlays, FittedLine};
 
 use super::axis::AxisScale;
 use super::clip::{clip_line, clip_polygon, is_within};
@@ -279,6 +279,7 @@ impl DrawnCurves<'_> {
 
         self.draw_region(scene, at.area);
         self.draw_guides(scene, at.area);
+        self.draw_fits(scene, panel, at.area);
 
         let lines = || self.lines.iter().filter(|line| line.panel == panel);
         let place = |x: f64, value: f64| self.place(at.area, x, value);

@@ -11,12 +11,25 @@ use crate::plot::scene::{Area, Fill, Scene, Stroke};
 pub struct CurveOverlays {
     /// Curves of a theory, each with ascending positions.
     pub guides: Vec<Vec<(f64, f64)>>,
+    /// Lines that are fitted to points, each in one panel and in the colour of a series.
+    pub fits: Vec<FittedLine>,
     /// Positions on the horizontal axis at which vertical lines stand.
     pub marks: Vec<f64>,
     /// The lower and the upper end of the values that are claimed, either of which may be infinite.
     pub region: Option<(f64, f64)>,
     /// What marks and curves are, sentence by sentence.
     pub notes: Vec<String>,
+}
+
+/// A line that is fitted to the points of a series.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FittedLine {
+    /// Index of the series.
+    pub series: usize,
+    /// Index of the panel; 0 without facets.
+    pub panel: usize,
+    /// Places on the line, with ascending positions.
+    pub points: Vec<(f64, f64)>,
 }
 
 impl CurveOverlays {
@@ -93,6 +106,19 @@ impl DrawnCurves<'_> {
             let points: Vec<(f64, f64)> = shown.collect();
             for part in clip_line(&points, area) {
                 scene.add_line(part, stroke);
+            }
+        }
+    }
+
+    /// Draws the lines that are fitted to the points of a panel.
+    pub(super) fn draw_fits(&self, scene: &mut Scene, panel: usize, area: Area) {
+        let fits = self.curves.overlays.fits.iter();
+        for fit in fits.filter(|fit| fit.panel == panel) {
+            let shown = fit.points.iter();
+            let shown = shown.filter(|(x, y)| self.curves.has_place(*x, *y));
+            let points: Vec<(f64, f64)> = shown.map(|(x, y)| self.place(area, *x, *y)).collect();
+            for part in clip_line(&points, area) {
+                scene.add_line(part, Stroke::new(self.colour_of(fit.series), 1.2));
             }
         }
     }

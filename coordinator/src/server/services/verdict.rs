@@ -8,7 +8,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
 
-use crate::analysis::claims::{ClaimQuery, ClaimVerdict, ClaimVerdicts};
+use crate::analysis::claims::{CellPoint, ClaimQuery, ClaimVerdict, ClaimVerdicts};
 use crate::server::services::access::SweepApi;
 
 impl SweepApi {
@@ -110,6 +110,17 @@ fn to_claim_row(found: ClaimVerdicts) -> v1::ClaimRow {
         region_low,
         region_high,
         region_outside: matches!(claim.region, Some(ClaimRegion::Outside(..))),
+        points: judged.points.into_iter().map(to_claim_point).collect(),
+    }
+}
+
+fn to_claim_point(point: CellPoint) -> v1::ClaimPoint {
+    let (low, high) = point.interval;
+    v1::ClaimPoint {
+        cell: point.cell.0,
+        value: point.value,
+        low,
+        high,
     }
 }
 
