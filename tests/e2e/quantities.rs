@@ -10,7 +10,7 @@ const BAD_INPUT: i32 = 2;
 const NOT_FOUND: i32 = 5;
 
 /// Four cells that learn, and two that diverge; what is in braces differs from sweep to sweep.
-fn sweep(name: &str, repeats: &str, quantities: &str) -> String {
+pub(super) fn sweep(name: &str, repeats: &str, quantities: &str) -> String {
     format!(
         r#"
 name = "{name}"
@@ -158,6 +158,14 @@ fn check_tables(cluster: &Cluster, id: &str) {
         cluster,
         &["trials", id, "--metric", "gain,1/test_acc"],
     ));
+    let defined = ask(cluster, &["table", id, "--metric", "gain"]);
+    assert_eq!(defined["quantities"], "gain = jump(train_loss, decay)");
+    let defined = ask(cluster, &["table", id, "--metric", "gain,inv,test_acc"]);
+    let both = "gain = jump(train_loss, decay); inv = 1/weight_norm_sq";
+    assert_eq!(defined["quantities"], both);
+    let plain = ask(cluster, &["table", id, "--metric", "test_acc"]);
+    assert!(plain.get("quantities").is_none(), "{plain}");
+
     let names = ["gain", "inv", "mean(train_loss, ..decay)"];
     let lists = format!("{}, {}", names[0], names[1..].join(","));
     let tables = rows(&ask(cluster, &["table", id, "--metric", &lists]));
@@ -396,7 +404,22 @@ fn check_mixed_losses(cluster: &Cluster, id: &str, squared: &str) {
         let people = cluster.ask(&["table", id, squared, "--metric", metric]);
         assert!(people.contains(words), "{people}");
     }
+    let curves = ["curves", id, squared, "--metric", "ln(train_loss)"];
+    for format in ["table", "json", "md", "latex"] {
+        let told = cluster.ask(&[&curves[..], &["--format", format]].concat());
+        assert!(told.contains(words), "{format}: {told}");
+    }
+    for command in [
+        &curves[..],
+        &["table", id, squared, "--metric", "train_loss"],
+    ] {
+        let csv = cluster.run(&[command, &["--format", "csv"]].concat());
+        assert!(csv.stderr.contains(words), "{csv:?}");
+        assert!(!csv.stdout.contains(words), "{csv:?}");
+    }
     let people = cluster.ask(&["table", id, squared, "--metric", "inv"]);
+    assert!(!people.contains("another quantity"), "{people}");
+    let people = cluster.ask(&["curves", id, squared, "--metric", "inv"]);
     assert!(!people.contains("another quantity"), "{people}");
     refused(
         &cluster.run(&[

@@ -79,10 +79,14 @@ fn read_json(path: &Path) -> Value {
 
 #[test]
 fn a_folder_is_run_once_and_judged_each_time() {
+    let long = format!("title  = \"{}\"", "a long title ".repeat(40));
     let here = folder_with(&[
         ("a-right.toml", experiment("right", 1, "below = 100")),
         // The same trials: this sweep waits for the other and takes its results.
-        ("b-wrong.toml", experiment("wrong", 1, "above = 100")),
+        (
+            "b-wrong.toml",
+            experiment("wrong", 1, "above = 100").replace("lines  =", &format!("{long}\nlines  =")),
+        ),
     ]);
     let here = here.path();
     let first = verify(here, &[]);
@@ -102,6 +106,12 @@ fn a_folder_is_run_once_and_judged_each_time() {
     );
     assert!(
         first.stderr.contains("8 results are reused from"),
+        "{first:?}"
+    );
+
+    let cut = "warning: b-wrong-late.svg: 'a long title";
+    assert!(
+        first.stderr.contains(cut) && first.stderr.contains("is cut"),
         "{first:?}"
     );
 
@@ -165,6 +175,11 @@ fn a_folder_is_run_once_and_judged_each_time() {
     assert_eq!(page.code, 0, "{page:?}");
     let page = std::fs::read_to_string(here.join("page/index.html")).expect("the page is there");
     assert!(page.contains("<h2>Claims</h2>") && page.contains("<td>agrees</td>"));
+    assert!(!page.contains("Cut in the figure"));
+    let page = run_in(here, &[], &["report", "wrong", "-o", "page"]);
+    assert_eq!(page.code, 0, "{page:?}");
+    let page = std::fs::read_to_string(here.join("page/index.html")).expect("the page is there");
+    assert!(page.contains("Cut in the figure: a long title"));
 }
 
 #[test]

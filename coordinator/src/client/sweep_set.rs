@@ -177,10 +177,7 @@ impl SweepSet {
                 0 => &mut joined.quantities,
                 _ => &mut joined.unranked,
             };
-            *told = match told.as_str() {
-                "" => mixed,
-                told => format!("{told}; {mixed}"),
-            };
+            add_reason(told, mixed);
         }
         Ok(joined)
     }
@@ -238,7 +235,12 @@ impl SweepSet {
             curves.push((sweep.label.clone(), of_sweep));
         }
 
-        join_curves(curves, place.position)
+        let mut joined = join_curves(curves, place.position)?;
+        let texts = format!("{} {}", joined.metric, joined.quantities);
+        for mixed in self.describe_mixed_losses(client, &texts).await? {
+            add_reason(&mut joined.quantities, mixed);
+        }
+        Ok(joined)
     }
 
     /// Queries the sweep files, and returns the names of the quantities that all of them define.
@@ -352,6 +354,14 @@ impl SweepAxisPlace {
             pools_all: named.is_some() && by.is_empty(),
         })
     }
+}
+
+/// Adds a text to what is told already.
+fn add_reason(told: &mut String, reason: String) {
+    *told = match told.as_str() {
+        "" => reason,
+        told => format!("{told}; {reason}"),
+    };
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use crate::client::args::SweepTarget;
 use crate::client::query::query_table;
 use crate::client::render::{
     OutputArgs, OutputTarget, RowSelection, TableData, TableLayout, TextFormat, ViewArgs,
-    build_summary_data, choose_batch_columns, column_error, exact_value, find_cell_rows,
-    infer_axis_types, render_result_data, render_table_data,
+    add_lines, build_summary_data, choose_batch_columns, column_error, exact_value, find_cell_rows,
+    infer_axis_types, non_empty, print_stderr_line, render_result_data, render_table_data,
 };
 use crate::client::sweep_set::SweepSet;
 
@@ -93,6 +93,11 @@ pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
         keep_best_cells(&mut points, &best, top as usize);
     }
 
+    let has_place = !matches!(target.format.as_text_format(), None | Some(TextFormat::Csv));
+    if sweeps.is_several() && !has_place && !points.quantities.is_empty() {
+        // A file of rows has no place for what tells the sweeps apart.
+        print_stderr_line(&format!("note: {}", escape_line(&points.quantities)));
+    }
     write_curves(&CurveTable::new(&points, types), &target, &args.view)
 }
 
@@ -222,15 +227,16 @@ impl CurveTable {
         let mut data = self.data.clone();
         data.choose_columns(columns)?;
         if format == TextFormat::Json {
-            return Ok(format!(
-                "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
-                json!(self.sweep),
-                json!(self.metric),
-                data.to_json_lines()
-            ));
+            return Ok(data.to_json_document(&[
+                ("sweep", json!(self.sweep)),
+                ("metric", json!(self.metric)),
+                ("quantities", json!(non_empty(&self.quantities))),
+            ]));
         }
 
-        Ok(render_table_data(&data, format, |_| String::new()))
+        let table = render_table_data(&data, format, |_| String::new());
+        let meaning = non_empty(&self.quantities).map(|text| escape_line(text).into_owned());
+        Ok(add_lines(table, format, meaning.as_slice()))
     }
 }
 

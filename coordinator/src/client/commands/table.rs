@@ -6,7 +6,7 @@ use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::trials::parse_cell_choices;
 use crate::app::CommandOutcome;
@@ -157,6 +157,9 @@ pub async fn query_table_text(
 
     let (mut tables, selection) = query_tables(client, sweeps, query).await?;
     select_table_rows(&mut tables, query, &selection)?;
+    if view.format == TextFormat::Csv {
+        tell_mixed_losses(&tables);
+    }
     let text = match &tables[..] {
         [table] => render_table(table, grid, view)?,
         tables => render_metric_tables(tables, grid, view)?,
@@ -171,6 +174,14 @@ pub async fn query_table_text(
     let retry = RetryCommand::choose(client, view.is_of_run);
     let failures = describe_failures(client, sweeps, retry).await;
     Ok(insert_before_last_line(text, &failures))
+}
+
+/// Says on stderr which losses are another quantity in each sweep, because a file of rows has no place for it.
+fn tell_mixed_losses(tables: &[v1::TableResponse]) {
+    let mixed = join_texts(tables.iter().map(render::describe_mixed_losses));
+    if let Some(mixed) = mixed.as_str() {
+        render::print_stderr_line(&format!("note: {}", escape_line(mixed)));
+    }
 }
 
 /// Inserts lines before the last one, which says what a table is of.
@@ -224,6 +235,7 @@ async fn query_table_batch(
     );
 
     select_table_rows(&mut tables, query, &selection)?;
+    tell_mixed_losses(&tables);
     let records = match &tables[..] {
         [table] => render::build_summary_data(&table.axes, &table.columns, &table.rows),
         tables => render::build_tidy_data(tables),
@@ -303,12 +315,12 @@ fn render_table(
     let mut data = render::build_summary_data(&table.axes, &table.columns, &table.rows);
     data.choose_columns(view.columns)?;
     Ok(match (view.format, grid) {
-        (TextFormat::Json, _) => format!(
-            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
-            json!(table.sweep),
-            json!(table.metric),
-            data.to_json_lines()
-        ),
+        (TextFormat::Json, _) => data.to_json_document(&[
+            ("sweep", json!(table.sweep)),
+            ("metric", json!(table.metric)),
+            ("quantities", json!(render::non_empty(&table.quantities))),
+            ("note", json!(render::describe_mixed_losses(table))),
+        ]),
         (TextFormat::Md, true) => render::add_lines(
             render::build_pivot_data(table).to_markdown(),
             view.format,
@@ -364,12 +376,22 @@ fn render_metric_tables(
     let mut data = render::build_tidy_data(tables);
     data.choose_columns(view.columns)?;
     Ok(match (format, grid) {
-        (TextFormat::Json, _) => format!(
-            "{{\n  \"sweep\": {},\n  \"metrics\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
-            json!(tables[0].sweep),
-            json!(metric_names(tables)),
-            data.to_json_lines()
-        ),
+        (TextFormat::Json, _) => data.to_json_document(&[
+            ("sweep", json!(tables[0].sweep)),
+            ("metrics", json!(metric_names(tables))),
+            (
+                "quantities",
+                join_texts(
+                    tables
+                        .iter()
+                        .map(|table| render::non_empty(&table.quantities)),
+                ),
+            ),
+            (
+                "note",
+                join_texts(tables.iter().map(render::describe_mixed_losses)),
+            ),
+        ]),
         (TextFormat::Latex, false) if view.columns.is_empty() => render::render_latex(tables),
         (TextFormat::Md, true) => render::add_lines(
             render::build_tidy_pivots(tables).to_markdown(),
@@ -404,6 +426,17 @@ fn render_human_side_by_side(
         render::render_joint_legend(tables),
         format_table_provenance(&tables[0])
     ))
+}
+
+/// Texts about several tables, each once; null without any.
+fn join_texts<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Value {
+    let mut different: Vec<&str> = Vec::new();
+    for text in texts.flatten() {
+        if !different.contains(&text) {
+            different.push(text);
+        }
+    }
+    json!(render::non_empty(&different.join("; ")))
 }
 
 fn metric_names(tables: &[v1::TableResponse]) -> Vec<&str> {

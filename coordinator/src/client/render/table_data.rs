@@ -56,6 +56,17 @@ impl TableData {
         objects
     }
 
+    /// Formats a JSON document with facts about the rows, and the rows, one object per line. Facts that are null are left out.
+    pub fn to_json_document(&self, facts: &[(&str, Value)]) -> String {
+        let known = facts.iter().filter(|(_, fact)| !fact.is_null());
+        let lines = known.map(|(name, fact)| format!("  \"{name}\": {fact},\n"));
+        format!(
+            "{{\n{}  \"rows\": [\n{}\n  ]\n}}\n",
+            lines.collect::<String>(),
+            self.to_json_lines()
+        )
+    }
+
     /// Formats a JSON list, one object per line.
     pub fn to_json(&self) -> String {
         let lines: Vec<String> = self

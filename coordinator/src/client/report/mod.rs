@@ -27,7 +27,7 @@ use super::sweep_set::SweepSet;
 use super::utc::format_utc;
 use super::verdicts::{format_verdict_counts, query_verdicts};
 use crate::app::{CommandOutcome, print_output};
-use crate::plot::{Scene, svg};
+use crate::plot::Scene;
 
 /// Maximum number of rows of a table on the page.
 const MAX_ROWS: usize = 200;
@@ -357,7 +357,7 @@ fn add_drawn_figure(
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
     match drawn {
-        Ok(scene) => page.add_figure(&svg::render_svg(&scene)),
+        Ok(scene) => page.add_scene(&scene),
         Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
             page.add_paragraph(&format!(
                 "No {name}: {}.",
@@ -391,7 +391,7 @@ async fn report_curves(
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
     if let Ok(scene) = draw_scene(client, sweeps, &figure).await {
-        page.add_figure(&svg::render_svg(&scene));
+        page.add_scene(&scene);
         return Ok(());
     }
 

@@ -9,6 +9,7 @@ use crate::client::render::{
     format_trial_statistics, render_legend,
 };
 use crate::client::verdicts::{PRINTED_COLUMNS, describe_levels, format_verdict_row};
+use crate::plot::{Scene, svg};
 
 /// The style follows the reader's light or dark mode. Figures stay on white, and printed pages are
 /// white.
@@ -93,8 +94,17 @@ impl ReportPage {
         self.add(&html! { p.note { (Text(text)) } });
     }
 
+    /// Adds a picture, and the texts that have no room in it.
+    pub(super) fn add_scene(&mut self, scene: &Scene) {
+        self.add_figure(&svg::render_svg(scene));
+        let cut = scene.cut_texts();
+        if !cut.is_empty() {
+            self.add_paragraph(&format!("Cut in the figure: {}.", cut.join("; ")));
+        }
+    }
+
     /// Adds an SVG document, which must be trusted.
-    pub(super) fn add_figure(&mut self, svg: &str) {
+    fn add_figure(&mut self, svg: &str) {
         self.add(&html! { figure { "\n" (PreEscaped(svg)) } });
     }
 

@@ -21,7 +21,7 @@ use crate::client::verdicts::{
     build_verdict_data, describe_printed_columns, describe_verdicts, format_verdict_row,
     query_verdicts, render_verdict_json,
 };
-use crate::plot::svg;
+use crate::plot::{Scene, svg};
 use crate::terminal::print_stderr_line;
 
 /// Maximum number of trials whose times are added up.
@@ -94,6 +94,7 @@ impl<'a> ExperimentFindings<'a> {
                 Ok(scene) => {
                     let name = format!("{label}-{}.svg", figure.name);
                     write_atomic_file(&dir.join(&name), svg::render_svg(&scene).as_bytes())?;
+                    tell_cut_texts(&name, &scene);
                     names.push(name);
                 }
                 Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
@@ -158,6 +159,16 @@ impl<'a> ExperimentFindings<'a> {
             found.sweep,
             found.numerics
         )
+    }
+}
+
+/// Warns of the texts that have no room in a figure.
+fn tell_cut_texts(file: &str, scene: &Scene) {
+    for text in scene.cut_texts() {
+        print_stderr_line(&format!(
+            "warning: {file}: '{}' has no room and is cut: a shorter title or name makes it fit",
+            escape_line(text)
+        ));
     }
 }
 
