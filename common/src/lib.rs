@@ -29,6 +29,7 @@ pub mod pinned_file;
 pub mod quantity;
 pub mod random_streams;
 mod resolve;
+pub mod results_manifest;
 pub mod spec;
 pub mod spec_file;
 pub mod trial;

@@ -130,6 +130,13 @@ define_metrics! {
         /// over all trained parameters. It is computed by Lanczos's method with exact products, with a
         /// relative error of 0.001. Undefined if 100 products do not reach that.
         HessianTop,
+        /// Mean cosine between the weights that the trial starts from the mean of (`model.init.results`), over all pairs
+        /// of them, in [−1, 1]. It is of the weights as they were kept, as are the next two, and the same at every sample.
+        PartsCos,
+        /// Mean of 1 − cos over the same pairs, each computed as ‖a/‖a‖ − b/‖b‖‖²/2, which sees a difference of 1e-14.
+        PartsCosGap,
+        /// Root mean square of the distance ‖a − b‖ over the same pairs.
+        PartsDistance,
     }
 }
 
@@ -153,7 +160,7 @@ pub enum MeasurementPass {
 
 impl Metric {
     /// Names as written in a sweep file, except metrics of single layers.
-    pub const NAMES: [(&'static str, Self); 29] = [
+    pub const NAMES: [(&'static str, Self); 32] = [
         ("train_loss", Self::TrainLoss),
         ("train_acc", Self::TrainAcc),
         ("test_loss", Self::TestLoss),
@@ -183,6 +190,9 @@ impl Metric {
         ("step_wd", Self::StepWd),
         ("grad_noise_cos", Self::GradNoiseCos),
         ("grad_noise_dim", Self::GradNoiseDim),
+        ("parts_cos", Self::PartsCos),
+        ("parts_cos_gap", Self::PartsCosGap),
+        ("parts_distance", Self::PartsDistance),
     ];
 
     /// The name of the metric as written in a sweep file.
@@ -218,6 +228,9 @@ impl Metric {
             Self::GradNoiseCos => "grad_noise_cos",
             Self::GradNoiseDim => "grad_noise_dim",
             Self::HessianTop => "hessian_top",
+            Self::PartsCos => "parts_cos",
+            Self::PartsCosGap => "parts_cos_gap",
+            Self::PartsDistance => "parts_distance",
         };
         name.into()
     }
@@ -256,6 +269,26 @@ impl Metric {
             Self::StepLr | Self::StepWd => None,
             Self::GradNorm | Self::GradWeightCos | Self::UpdateNorm | Self::AngularUpdate => None,
             Self::NormSqJump | Self::InitDistance | Self::SampleDistance => None,
+            Self::PartsCos | Self::PartsCosGap | Self::PartsDistance => None,
+        }
+    }
+
+    /// Whether the metric compares the weights that a trial starts from the mean of.
+    pub fn is_of_parts(&self) -> bool {
+        matches!(
+            self,
+            Self::PartsCos | Self::PartsCosGap | Self::PartsDistance
+        )
+    }
+
+    /// Whether the metric is of steps, so that a trial without any has none.
+    pub fn needs_step(&self) -> bool {
+        match self {
+            Self::TrainLoss | Self::TrainAcc | Self::TrainSmoothedLoss => true,
+            Self::EffectiveLr | Self::StepLr | Self::StepWd => true,
+            Self::GradNorm | Self::GradWeightCos | Self::UpdateNorm | Self::AngularUpdate => true,
+            Self::NormSqJump | Self::HessianTop => true,
+            _ => self.needs_average(),
         }
     }
 
@@ -277,7 +310,10 @@ impl Metric {
             | Self::GradNoiseHill
             | Self::GradNoiseCos
             | Self::GradNoiseDim
-            | Self::HessianTop => true,
+            | Self::HessianTop
+            | Self::PartsCos
+            | Self::PartsCosGap
+            | Self::PartsDistance => true,
             Self::TrainLoss | Self::EffectiveLr | Self::GradNorm | Self::GradWeightCos => false,
             Self::StepLr | Self::StepWd => false,
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => false,
@@ -295,7 +331,8 @@ impl Metric {
             | Self::AverageTestAcc
             | Self::AverageValAcc
             | Self::GradNoiseCos => Some((0.0, 1.0)),
-            Self::GradWeightCos => Some((-1.0, 1.0)),
+            Self::GradWeightCos | Self::PartsCos => Some((-1.0, 1.0)),
+            Self::PartsCosGap => Some((0.0, 2.0)),
             Self::AngularUpdate => Some((0.0, std::f64::consts::PI)),
             Self::TrainLoss | Self::TrainSmoothedLoss | Self::TestLoss => None,
             Self::TestSmoothedLoss | Self::ValLoss => None,
@@ -305,7 +342,7 @@ impl Metric {
             Self::GradNorm | Self::UpdateNorm | Self::NormSqJump => None,
             Self::InitDistance | Self::SampleDistance => None,
             Self::GradNoiseTrace | Self::GradNoiseHill | Self::GradNoiseDim => None,
-            Self::HessianTop => None,
+            Self::HessianTop | Self::PartsDistance => None,
         }
     }
 
@@ -354,6 +391,7 @@ impl Metric {
             Self::InitDistance | Self::SampleDistance => None,
             Self::GradNoiseTrace | Self::GradNoiseHill | Self::GradNoiseCos => None,
             Self::GradNoiseDim | Self::HessianTop => None,
+            Self::PartsCos | Self::PartsCosGap | Self::PartsDistance => None,
         }
     }
 }

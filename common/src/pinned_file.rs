@@ -17,6 +17,13 @@ pub struct FilePin {
     pub images: Option<FileData>,
 }
 
+impl FilePin {
+    /// Whether the sweep file names the file; the launch adds others, which stand for results of other sweeps.
+    pub fn is_named_by_sweep_file(&self) -> bool {
+        self.path.ends_with(SAFETENSORS_SUFFIX)
+    }
+}
+
 /// A dataset in a safetensors file, identified by its hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileData {

@@ -1,8 +1,8 @@
 //! Resolves the tables of one cell to a [`TrialConfig`], and checks that they go together.
 
 use crate::config::{
-    Curve, DataConfig, LrScheduleForm, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig,
-    VisitOrder,
+    Curve, DataConfig, Length, LrScheduleForm, ModelConfig, ModelKind, Norm, ResultsStart,
+    TrainConfig, TrialConfig, VisitOrder,
 };
 use crate::net;
 use crate::pinned_file::FilePin;
@@ -25,9 +25,15 @@ impl TrialConfig {
     ) -> Result<Self, SpecError> {
         let reader = TableReader::from_document(root, reading).with_files(files);
         let model = ModelConfig::read_section(&reader)?;
+        let results_start = ResultsStart::read_section(&reader.section("model")?)?;
         let data = DataConfig::read_section(&reader)?;
         let train = TrainConfig::read_section(&reader, &model.kind, data.order)?;
-        let config = Self { data, model, train };
+        let config = Self {
+            data,
+            model,
+            train,
+            results_start,
+        };
         config
             .check_fields_together(&reader)
             .map_err(SpecError::of_combination)?;
@@ -42,12 +48,29 @@ impl TrialConfig {
                 .error_at("average", "kind = \"toy\" takes no averages"));
         }
 
+        self.check_start(reader)?;
         self.check_batch(reader)?;
         self.check_added_noise(reader)?;
         self.check_ghost_batches(reader)?;
         self.check_shapes(reader)?;
         self.check_layer_names(reader)?;
         self.check_schedule(reader)
+    }
+
+    /// Checks that only networks start from the weights of other trials, and only trials that do so have no steps.
+    fn check_start(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        let starts = self.results_start.is_some();
+        if starts && !self.model.kind.needs_images() {
+            let init = reader.section("model")?.section("init")?;
+            return Err(init.error_at("results", "only networks start from the weights of others"));
+        }
+        if self.train.length == Length::Steps(0) && !starts {
+            let message = "expected a whole number >= 1 and <= 1000000000, found 0: a trial without steps measures the weights \
+                           that it starts from, and needs model.init.results";
+            return Err(reader.section("train")?.error_at("steps", message));
+        }
+
+        Ok(())
     }
 
     /// Checks that the model fits the images, and the norm the model.

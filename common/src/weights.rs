@@ -12,7 +12,7 @@
 //!
 //! Here channels come last, so that a linear layer after a flatten sees (height, width, channel); PyTorch's sees
 //! (channel, height, width). Numbers are f32. An average over weights stands in the same file, under names that begin
-//! with `average.`.
+//! with `average.`, and weights of a moment before the end under names that begin with `step300.`, after so many steps.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +37,8 @@ pub struct WeightsError(pub String);
 
 /// The prefix of the tensors of an average.
 const AVERAGE_PREFIX: &str = "average.";
+/// What the prefix of the tensors of a moment begins with.
+const MOMENT_PREFIX: &str = "step";
 /// The suffix of a counter of PyTorch's batch norms, which is ignored.
 const BATCH_COUNTER_SUFFIX: &str = ".num_batches_tracked";
 const STATISTIC_SUFFIXES: [&str; 2] = ["running_mean", "running_var"];
@@ -53,40 +55,9 @@ impl Weights {
     /// Encodes the file of these weights and, if given, of an average of the parameters. Equal
     /// weights give equal files.
     pub fn to_safetensors(&self, net: &Net, average: Option<&[Vec<f32>]>) -> Vec<u8> {
-        let params = param_layouts(net);
-        let statistics = statistic_layouts(net);
-        let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
-        let mut put = |prefix: &str, stored: &TensorLayout, numbers: &[f32]| {
-            let bytes = (0..stored.len())
-                .flat_map(|at| numbers[stored.memory_index(at)].to_le_bytes())
-                .collect();
-            tensors.insert(
-                format!("{prefix}{}", stored.name),
-                (stored.shape.clone(), bytes),
-            );
-        };
-        params
-            .iter()
-            .zip(&self.params)
-            .for_each(|(stored, numbers)| put("", stored, numbers));
-
-        statistics
-            .iter()
-            .zip(self.statistics.iter().flatten())
-            .for_each(|(stored, numbers)| put("", stored, numbers));
-        params
-            .iter()
-            .zip(average.unwrap_or_default())
-            .for_each(|(stored, numbers)| put(AVERAGE_PREFIX, stored, numbers));
-
-        let views = tensors.iter().map(|(name, (shape, bytes))| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            (
-                name,
-                view.expect("a tensor has as many numbers as its shape says"),
-            )
-        });
-        serialize(views, None).expect("names and shapes of a network fit into a header")
+        let mut file = WeightsFile::new(net);
+        file.put_last(self, average);
+        file.encode()
     }
 
     /// Reads initial weights from a file. Running statistics that the file lacks are mean 0 and
@@ -96,15 +67,19 @@ impl Weights {
     /// The bytes are no such file, or a tensor is missing, unknown, not finite, or of another shape
     /// or type.
     pub fn from_safetensors(bytes: &[u8], net: &Net) -> Result<Self, WeightsError> {
-        let file = SafeTensors::deserialize(bytes).map_err(|e| {
-            WeightsError(format!(
-                "this is no safetensors file, or a damaged one ({e})"
-            ))
-        })?;
+        Self::read_moment(bytes, net, None)
+    }
 
-        let params = param_layouts(net);
-        let statistics = statistic_layouts(net);
-        check_tensor_names(&file, params.iter().chain(&statistics))?;
+    /// Reads the weights that a trial kept after `step` steps, or its last ones, as [`Self::from_safetensors`] does.
+    ///
+    /// # Errors
+    /// As for [`Self::from_safetensors`].
+    pub fn read_moment(bytes: &[u8], net: &Net, step: Option<u64>) -> Result<Self, WeightsError> {
+        let file = parse_file(bytes)?;
+        let prefix = step.map_or_else(String::new, format_moment_prefix);
+        let params = prefix_names(param_layouts(net), &prefix);
+        let statistics = prefix_names(statistic_layouts(net), &prefix);
+        check_tensor_names(&file, params.iter().chain(&statistics), step)?;
         let params = params
             .iter()
             .map(|stored| {
@@ -122,6 +97,125 @@ impl Weights {
             .collect::<Result<_, _>>()?;
         Ok(Self { params, statistics })
     }
+}
+
+/// A file of weights that is being written.
+pub struct WeightsFile {
+    params: Vec<TensorLayout>,
+    statistics: Vec<TensorLayout>,
+    /// Shape and bytes of each tensor, by name.
+    tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+}
+
+impl WeightsFile {
+    /// Creates a file without tensors, of a network.
+    pub fn new(net: &Net) -> Self {
+        Self {
+            params: param_layouts(net),
+            statistics: statistic_layouts(net),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the last weights of a trial and, if given, the average of its parameters.
+    pub fn put_last(&mut self, weights: &Weights, average: Option<&[Vec<f32>]>) {
+        self.put_weights("", weights);
+        for (stored, numbers) in self.params.iter().zip(average.unwrap_or_default()) {
+            stored.put_numbers(AVERAGE_PREFIX, numbers, &mut self.tensors);
+        }
+    }
+
+    /// Adds the weights after `step` steps.
+    pub fn put_moment(&mut self, step: u64, weights: &Weights) {
+        self.put_weights(&format_moment_prefix(step), weights);
+    }
+
+    fn put_weights(&mut self, prefix: &str, weights: &Weights) {
+        let params = self.params.iter().zip(&weights.params);
+        let statistics = self
+            .statistics
+            .iter()
+            .zip(weights.statistics.iter().flatten());
+        for (stored, numbers) in params.chain(statistics) {
+            stored.put_numbers(prefix, numbers, &mut self.tensors);
+        }
+    }
+
+    /// Encodes the file. Equal weights give equal files.
+    pub fn encode(&self) -> Vec<u8> {
+        serialize_tensors(&self.tensors)
+    }
+}
+
+/// The steps before the end after which a file has weights, in ascending order.
+///
+/// # Errors
+/// The bytes are no file of weights.
+pub fn list_moments(bytes: &[u8]) -> Result<Vec<u64>, WeightsError> {
+    let file = parse_file(bytes)?;
+    let names = file.names();
+    let mut steps: Vec<u64> = names.iter().filter_map(|name| moment_of(name)).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    Ok(steps)
+}
+
+/// The file of the weights that a file has of one moment, under the names that networks start from: after `step` steps, or the
+/// last ones. `None` if it has none.
+///
+/// # Errors
+/// The bytes are no file of weights.
+pub fn extract_moment(bytes: &[u8], step: Option<u64>) -> Result<Option<Vec<u8>>, WeightsError> {
+    let file = parse_file(bytes)?;
+    let prefix = step.map_or_else(String::new, format_moment_prefix);
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        if moment_of(&name) == step
+            && let Some(name) = name.strip_prefix(&prefix)
+        {
+            tensors.insert(
+                name.to_owned(),
+                (view.shape().to_vec(), view.data().to_vec()),
+            );
+        }
+    }
+    Ok((!tensors.is_empty()).then(|| serialize_tensors(&tensors)))
+}
+
+fn parse_file(bytes: &[u8]) -> Result<SafeTensors<'_>, WeightsError> {
+    SafeTensors::deserialize(bytes).map_err(|e| {
+        WeightsError(format!(
+            "this is no safetensors file, or a damaged one ({e})"
+        ))
+    })
+}
+
+fn serialize_tensors(tensors: &BTreeMap<String, (Vec<usize>, Vec<u8>)>) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        (
+            name,
+            view.expect("a tensor has as many numbers as its shape says"),
+        )
+    });
+    serialize(views, None).expect("names and shapes of a network fit into a header")
+}
+
+fn format_moment_prefix(step: u64) -> String {
+    format!("{MOMENT_PREFIX}{step}.")
+}
+
+/// The number of steps that the name of a tensor begins with, if it is one of a moment.
+fn moment_of(name: &str) -> Option<u64> {
+    let (step, _) = name.strip_prefix(MOMENT_PREFIX)?.split_once('.')?;
+    step.parse().ok()
+}
+
+fn prefix_names(mut layouts: Vec<TensorLayout>, prefix: &str) -> Vec<TensorLayout> {
+    for stored in &mut layouts {
+        stored.name.insert_str(0, prefix);
+    }
+    layouts
 }
 
 /// Running mean and variance of a norm; 0 and 1 if the file lacks them.
@@ -184,6 +278,22 @@ impl TensorLayout {
         (pixel * inputs + input) * outputs + out
     }
 
+    /// Adds the tensor with these numbers, which are in the order of memory.
+    fn put_numbers(
+        &self,
+        prefix: &str,
+        numbers: &[f32],
+        tensors: &mut BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    ) {
+        let bytes = (0..self.len())
+            .flat_map(|at| numbers[self.memory_index(at)].to_le_bytes())
+            .collect();
+        tensors.insert(
+            format!("{prefix}{}", self.name),
+            (self.shape.clone(), bytes),
+        );
+    }
+
     fn error(&self, problem: &str) -> WeightsError {
         WeightsError(format!("the tensor '{}' {problem}", self.name))
     }
@@ -227,15 +337,18 @@ impl TensorLayout {
     }
 }
 
+/// Checks that the tensors of one moment, or the last ones, are among the known ones.
 fn check_tensor_names<'a>(
     file: &SafeTensors<'_>,
     known: impl Iterator<Item = &'a TensorLayout>,
+    step: Option<u64>,
 ) -> Result<(), WeightsError> {
     let known: Vec<&str> = known.map(|stored| stored.name.as_str()).collect();
     let mut names = file.names();
     names.sort_unstable();
     let unknown = names.iter().find(|name| {
         !known.contains(*name)
+            && moment_of(name) == step
             && !name.starts_with(AVERAGE_PREFIX)
             && !name.ends_with(BATCH_COUNTER_SUFFIX)
     });

@@ -22,7 +22,7 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-use crate::convert::{MAX_CAUSE_BYTES, MAX_CURVE_ROWS, MAX_FILES, MAX_ISA_BYTES};
+use crate::convert::{MAX_CAUSE_BYTES, MAX_CURVE_ROWS, MAX_ISA_BYTES, MAX_PINNED_FILES};
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
@@ -180,7 +180,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("RevokeTokenRequest", "id", MAX_NAME_BYTES),
     text_bound("RowsRequest", "sweep", MAX_NAME_BYTES),
     text_bound("SpecSource", "cells", HASH_BYTES),
-    list_bound("SpecSource", "files", MAX_FILES),
+    list_bound("SpecSource", "files", MAX_PINNED_FILES),
     text_bound("SpecSource", "file", MAX_PATH_BYTES),
     text_bound("SpecSource", "text", MAX_TEXT_BYTES + 65_536),
     text_list_bound("SpecSource", "settings", 4096, 1 << 20),

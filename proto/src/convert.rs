@@ -227,11 +227,13 @@ impl From<&SpecSource> for v1::SpecSource {
 
 /// Maximum number of files that a sweep file may name.
 pub const MAX_FILES: usize = 64;
+/// Maximum number of files that a sweep has, with those that it starts from and other sweeps made.
+pub const MAX_PINNED_FILES: usize = 4224;
 
 impl TryFrom<v1::SpecSource> for SpecSource {
     type Error = WireError;
     fn try_from(wire: v1::SpecSource) -> Result<Self, WireError> {
-        if wire.files.len() > MAX_FILES {
+        if wire.files.len() > MAX_PINNED_FILES {
             return Err(WireError {
                 message: "SpecSource",
                 field: "files",
@@ -445,7 +447,7 @@ mod tests {
             Err("cells")
         );
 
-        let files = vec![there.files[1].clone(); 65];
+        let files = vec![there.files[1].clone(); MAX_PINNED_FILES + 1];
         assert_eq!(
             SpecSource::try_from(v1::SpecSource { files, ..there }).map_err(|e| e.field),
             Err("files")

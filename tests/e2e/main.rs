@@ -43,6 +43,7 @@ mod refusals;
 mod removal;
 mod reproducibility;
 mod result_batches;
+mod result_starts;
 mod reuse;
 mod scheduling;
 mod several_sweeps;

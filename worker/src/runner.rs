@@ -10,7 +10,8 @@ use ergodic_proto::status::UserError;
 
 use crate::checkpoint_store::CheckpointDir;
 use crate::device::DeviceChoice;
-use crate::train::{Deadline, FinishedTrial, Isa, Job};
+use crate::link::sweeps::CellStart;
+use crate::train::{Deadline, FinishedTrial, InitialWeights, Isa, Job};
 use crate::work_queue::Assignment;
 use crate::{failpoint, train};
 
@@ -110,12 +111,18 @@ fn train_assignment(
         .spec
         .measure_in(assignment.key.cell)
         .map_err(|error| error.to_string())?;
+    let parts = cell.start_parts(assignment.key.repeat)?;
+    let initial_weights = match &cell.start {
+        Some(CellStart::File(file)) => Some(InitialWeights::File(file)),
+        Some(CellStart::Results(..)) => Some(InitialWeights::Mean(&parts)),
+        None => None,
+    };
     let job = Job {
         config: &cell.config,
         streams: &streams,
         measure: &measure,
         data: cell.data.as_deref(),
-        initial_weights: cell.initial_weights.as_deref(),
+        initial_weights,
         key: assignment.key,
         isa: runner.isa,
         candle_device: runner.device.as_ref(),

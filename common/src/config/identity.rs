@@ -221,6 +221,9 @@ impl TrialConfig {
     /// A field added later appears here only where it differs from its default, so that old cells keep their identity.
     pub fn identity_fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = self.data.identity_fields();
+        if let Some(start) = &self.results_start {
+            fields.push(("model.init.results", start.identity_text()));
+        }
         fields.push(("train.batch_size", self.effective_batch_size().to_string()));
         fields.push(("train.steps", self.total_steps().to_string()));
         fields.extend(self.model.identity_fields());

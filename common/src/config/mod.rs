@@ -7,6 +7,7 @@ mod hidden;
 mod identity;
 mod model;
 mod positions;
+mod results_start;
 mod schedule;
 pub mod schema;
 mod train;
@@ -15,13 +16,16 @@ pub use added_noise::AddedNoise;
 pub use data::{Augment, DataConfig, MAX_CROP_SHIFT, VisitOrder};
 pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
 pub(crate) use positions::{WrittenNumber, find_number_position};
+pub use results_start::{MAIN_STAGE, ResultsSelection, ResultsSource, ResultsStart};
 pub use schedule::{Curve, HyperparamChange, LrScheduleForm, ScheduleStep};
 pub use train::{AdamW, Average, Loss, TrainConfig, WeightDecayScope};
+
+use std::fmt;
 
 use crate::spec_file::reader::{NumberRange, TableReader};
 
 /// All fields of a trial. Two cells with equal configs are the same cell.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct TrialConfig {
     /// `[data]`
     pub data: DataConfig,
@@ -29,6 +33,22 @@ pub struct TrialConfig {
     pub model: ModelConfig,
     /// `[train]`
     pub train: TrainConfig,
+    /// The weights of other trials that it starts from, if it does.
+    pub results_start: Option<ResultsStart>,
+}
+
+/// The text is part of the identity of checkpoints: a field of later versions appears only where it is used.
+impl fmt::Debug for TrialConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("TrialConfig");
+        text.field("data", &self.data)
+            .field("model", &self.model)
+            .field("train", &self.train);
+        if let Some(start) = &self.results_start {
+            text.field("results_start", start);
+        }
+        text.finish()
+    }
 }
 
 /// The length of a training.
@@ -55,7 +75,7 @@ pub(crate) fn expand_short_name(path: &str) -> String {
 }
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, NumberRange); 27] = [
+pub const NUMERIC_FIELDS: [(&str, NumberRange); 29] = [
     ("data.train", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.test", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.validation", NumberRange::whole_numbers(0, 10_000_000)),
@@ -72,8 +92,16 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 27] = [
     ("model.dim", NumberRange::whole_numbers(2, 1_000_000)),
     ("model.noise", NumberRange::NON_NEGATIVE),
     ("model.init.scale", NumberRange::POSITIVE),
+    (
+        "model.init.results.trials",
+        NumberRange::whole_numbers(1, 1_000_000),
+    ),
+    (
+        "model.init.results.block",
+        NumberRange::whole_numbers(1, 1_000_000),
+    ),
     ("train.epochs", NumberRange::whole_numbers(1, 1_000_000)),
-    ("train.steps", NumberRange::whole_numbers(1, 1_000_000_000)),
+    ("train.steps", NumberRange::whole_numbers(0, 1_000_000_000)),
     (
         "train.batch_size",
         NumberRange::whole_numbers(1, 10_000_000),
@@ -101,7 +129,7 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 27] = [
 ];
 
 /// Fields that are no numbers. With [`NUMERIC_FIELDS`], these are the names to choose from for an axis of `[grid]`.
-pub const OTHER_FIELDS: [&str; 22] = [
+pub const OTHER_FIELDS: [&str; 23] = [
     "data.dataset",
     "data.order",
     "data.augment",
@@ -114,6 +142,7 @@ pub const OTHER_FIELDS: [&str; 22] = [
     "model.start",
     "model.init.scheme",
     "model.init.file",
+    "model.init.results",
     "model.init.layers",
     "model.init.zero_residual",
     "train.wd_on",
@@ -146,6 +175,7 @@ pub fn is_shape_field(path: &str) -> bool {
         || path.starts_with("train.added_noise")
         || matches!(path, "model.hidden.width" | "model.hidden.depth")
         || matches!(path, "model.fixed_head" | "model.init.file")
+        || path.starts_with("model.init.results")
 }
 
 /// Whether some trials do not use the field at a path. [`TrialConfig::identity_fields`] leaves it

@@ -283,6 +283,7 @@ impl ModelConfig {
             layer_scales: Self::read_layer_scales(&init)?,
             zero_residual: init.read_bool("zero_residual")?.unwrap_or(false),
         };
+        let has_results = init.read_node("results").is_some();
         if config.zero_residual && !matches!(config.kind, ModelKind::Preresnet { .. }) {
             return Err(init.error_at(
                 "zero_residual",
@@ -292,6 +293,7 @@ impl ModelConfig {
 
         let layers = init.read_node("layers").is_some()
             || config.zero_residual
+            || has_results
             || config.init_file.is_some();
         if matches!(config.kind, ModelKind::Toy(_))
             && (layers || init.read_node("scheme").is_some())

@@ -98,6 +98,7 @@ fn describe_values(path: &str) -> String {
         "model.hidden" => "a list of widths, such as [64, 64], or { width = 64, depth = 2 }".to_owned(),
         "model.start" => "a list of numbers".to_owned(),
         "model.init.file" => "the path of a .safetensors file".to_owned(),
+        "model.init.results" => "a table such as { sweep = \"ID\", trials = 8 }".to_owned(),
         "model.init.layers" => "a table of factors by layer, such as { fc1 = 0.5 }".to_owned(),
         "train.schedule" => {
             "a list such as [{ epoch = 3, lr = \"x0.1\" }], or a table such as { kind = \"cosine\" }"

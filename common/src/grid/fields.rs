@@ -1,6 +1,7 @@
 //! The fields that names stand for.
 
 use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
+use crate::grid::Grid;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::{find_nearest, suggest_nearest};
 
@@ -9,6 +10,15 @@ pub(crate) fn resolve_field_name(name: &str) -> Option<String> {
     match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
         Some((_, path)) => Some((*path).to_owned()),
         None => name.contains('.').then(|| name.to_owned()),
+    }
+}
+
+impl Grid {
+    /// Whether the file, an axis or a case sets a field, or part of it.
+    pub(crate) fn has_setting_in(&self, field: &str) -> bool {
+        let of_axes = self.axes.iter().filter_map(|axis| axis.field.as_deref());
+        let mut varied = of_axes.chain(self.case_fields());
+        self.base.get_at_path(field).is_some() || varied.any(|path| is_part_of_field(path, field))
     }
 }
 

@@ -4,6 +4,7 @@ use crate::config::TrialConfig;
 use crate::metric::{MeasurementPass, Metric};
 use crate::net::{NOISE_BATCHES, Net, Pool, TEST_BATCH};
 use crate::spec::measure::Measure;
+use crate::spec::saved_moments::SavedMoments;
 
 /// Number of copies of the weights in memory while their file is written.
 const SAVED_COPIES: u64 = 3;
@@ -77,10 +78,10 @@ impl Net {
 
     /// Bytes that a trial needs besides the dataset, including everything that is measured and kept.
     pub fn trial_bytes(&self, config: &TrialConfig, measure: &Measure) -> u64 {
-        let saved = if measure.save {
-            SAVED_COPIES * self.weights_file_bytes(config)
-        } else {
+        let saved = if measure.save.is_empty() {
             0
+        } else {
+            SAVED_COPIES * self.weights_file_bytes(config, &measure.save)
         };
 
         let curvature = if measure.needs_pass(MeasurementPass::Curvature) {
@@ -93,7 +94,23 @@ impl Net {
         } else {
             0
         };
-        self.train_bytes(config) + saved + curvature + differences
+        self.train_bytes(config)
+            + saved
+            + curvature
+            + differences
+            + self.start_bytes(config, measure)
+    }
+
+    /// Further bytes that a start from the weights of other trials needs: their sum in f64, one of them, and each of those of a cell
+    /// if they are compared.
+    fn start_bytes(&self, config: &TrialConfig, measure: &Measure) -> u64 {
+        let Some(start) = &config.results_start else {
+            return 0;
+        };
+        let compared = measure.metrics.iter().any(Metric::is_of_parts);
+        let parts = start.selection.trials as usize * start.selection.at.len();
+        let copies = 4 + u64::from(compared) * parts as u64;
+        4 * copies * self.param_counts().0
     }
 
     /// Further bytes that the metric `grad_noise_dim` needs: the differences of all pairs of gradients.
@@ -101,14 +118,17 @@ impl Net {
         4 * NOISE_BATCHES / 2 * self.param_counts().0
     }
 
-    /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.
-    pub fn weights_file_bytes(&self, config: &TrialConfig) -> u64 {
-        let copies = 1 + u64::from(config.train.average.is_some());
+    /// Bytes of a file of trained weights: parameters and the running statistics of norms at each moment, and the average at
+    /// the end.
+    pub fn weights_file_bytes(&self, config: &TrialConfig, save: &SavedMoments) -> u64 {
+        let moments = save.steps_in_trial(config).len() as u64;
+        let has_average = config.train.average.is_some() && save.includes_end(config);
         let normed = self
             .layers
             .iter()
             .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
         let statistics: usize = normed.map(|l| 2 * l.output.channels).sum();
-        4 * (copies * self.param_counts().0 + statistics as u64)
+        let of_moment = self.param_counts().0 + statistics as u64;
+        4 * (moments * of_moment + u64::from(has_average) * self.param_counts().0)
     }
 }

@@ -153,6 +153,13 @@ impl<'a> CellValues<'a> {
             return Some(SpecValue::Float(epochs));
         }
 
+        let selection = config.results_start.as_ref().map(|start| &start.selection);
+        match path {
+            "model.init.results.trials" => return Some(SpecValue::Int(selection?.trials.into())),
+            "model.init.results.block" => return Some(SpecValue::Int(selection?.block.into())),
+            _ => {}
+        }
+
         let fields = config.identity_fields();
         match fields.iter().find(|(field, _)| *field == path) {
             Some((_, text)) => Some(parse_value(text)),
@@ -172,6 +179,23 @@ fn parse_value(text: &str) -> SpecValue {
         (_, Ok(number)) => SpecValue::Float(number),
         _ => SpecValue::Str(text.to_owned()),
     }
+}
+
+/// Finds the cells that meet a condition; all cells without one.
+///
+/// # Errors
+/// The text is no condition, or names something unknown; the message says what.
+pub fn find_cells_meeting(grid: &Grid, condition: Option<&str>) -> Result<Vec<CellIndex>, String> {
+    let condition = condition
+        .map(|text| NamedCondition::parse(grid, text))
+        .transpose()?;
+    let cells = grid.iter().filter(|cell| {
+        let values = CellValues::new(grid, *cell);
+        condition
+            .as_ref()
+            .is_none_or(|condition| condition.is_met_by(&values))
+    });
+    Ok(cells.collect())
 }
 
 /// A condition on the names of a cell, such as `norm == "batch" && intrinsic_lr*steps >= 4`.

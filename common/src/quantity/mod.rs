@@ -36,6 +36,7 @@ pub mod trial_values;
 mod windows;
 
 pub use call_text::tidy_text;
+pub use cell_names::find_cells_meeting;
 pub use cell_quantity::{CellQuantity, StepQuantity};
 pub use claim::{Claim, ClaimForm, ClaimRegion, TrialPooling};
 pub use evaluate::{EventRounding, NodeValue, SampledCurve};

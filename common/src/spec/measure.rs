@@ -5,7 +5,8 @@ use crate::config::{Length, TrialConfig};
 use crate::grid::Grid;
 use crate::ids::CellIndex;
 use crate::metric::{MAX_METRICS, MeasurementPass, Metric};
-use crate::spec::moments::{Moment, RepeatedMoment, SampleTimes};
+use crate::spec::moments::{Moment, RepeatedMoment, SampleTimes, read_moment, steps_of_moments};
+use crate::spec::saved_moments::SavedMoments;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::{MOMENTS_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecValue};
@@ -26,8 +27,8 @@ pub struct Measure {
     pub statistics: EvalStatistics,
     /// The probe set, if predictions are kept.
     pub probe: Option<Probe>,
-    /// Whether the trained weights are kept.
-    pub save: bool,
+    /// The moments whose weights are kept.
+    pub save: SavedMoments,
 }
 
 impl Measure {
@@ -66,14 +67,7 @@ pub struct Probe {
 impl Probe {
     /// The steps after which predictions are made in a trial of this config, in ascending order.
     pub fn steps_in_trial(&self, config: &TrialConfig) -> Vec<u64> {
-        let mut steps: Vec<u64> = self
-            .at
-            .iter()
-            .flat_map(|moment| moment.steps_in_trial(config))
-            .collect();
-        steps.sort_unstable();
-        steps.dedup();
-        steps
+        steps_of_moments(&self.at, config)
     }
 }
 
@@ -85,7 +79,7 @@ impl Measure {
             metrics,
             statistics: EvalStatistics::Running,
             probe: None,
-            save: false,
+            save: SavedMoments::default(),
         }
     }
 
@@ -112,7 +106,7 @@ impl Measure {
             .unwrap_or(EvalStatistics::Running);
 
         let probe = Self::read_probe(&r)?;
-        let save = Self::read_save_weights(&r)?;
+        let save = SavedMoments::read_field(&r)?;
         r.refuse_unknown_keys()?;
         Ok(Self {
             every,
@@ -169,7 +163,8 @@ impl Measure {
                 .probe
                 .iter()
                 .flat_map(|probe| &probe.at)
-                .all(|moment| moment.is_plain());
+                .all(|moment| moment.is_plain())
+            && !self.save.has_earlier_moments();
         if is_plain { 1 } else { MOMENTS_GRAMMAR }
     }
 
@@ -189,7 +184,7 @@ impl Measure {
             None => vec![Moment::Final],
             Some(items) => items
                 .iter()
-                .map(|item| read_moment(&r, item))
+                .map(|item| read_moment(&r, "at", item))
                 .collect::<Result<Vec<_>, _>>()?,
         };
         if at.is_empty() {
@@ -209,21 +204,6 @@ impl Measure {
             points: points as u32,
             at,
         }))
-    }
-
-    pub(crate) fn read_save_weights(r: &TableReader<'_>) -> Result<bool, SpecError> {
-        let items = r.read_list("save")?.unwrap_or_default();
-        for item in items {
-            if item.value.as_str() != Some("final") {
-                let message = format!(
-                    "only \"final\" weights can be kept, not {}: set save = [\"final\"]",
-                    quote_value(&item.value)
-                );
-                return Err(r.error_at("save", message));
-            }
-        }
-
-        Ok(!items.is_empty())
     }
 
     pub(crate) fn read_metrics(
@@ -264,24 +244,4 @@ impl Measure {
 
         Ok(metrics)
     }
-}
-
-fn read_moment(r: &TableReader<'_>, item: &SpecNode) -> Result<Moment, SpecError> {
-    let moment = item.value.as_str().and_then(Moment::parse_several);
-    let moment = moment.ok_or_else(|| {
-        let found = quote_value(&item.value);
-        r.error_at(
-            "at",
-            format!(
-                "expected moments like \"20 epochs\", \"50 steps\", \"50 %\", \"every 10 %\" or \"final\", found {found}"
-            ),
-        )
-    })?;
-
-    if !moment.is_plain() {
-        let path = r.path_to("at");
-        r.reading_mode()
-            .require_grammar(MOMENTS_GRAMMAR, &item.origin, &path)?;
-    }
-    Ok(moment)
 }

@@ -4,12 +4,14 @@ use crate::config::{ModelKind, TrialConfig};
 use crate::ids::ShapeClass;
 use crate::metric::Metric;
 use crate::net::Net;
-use crate::spec::{MAX_PREDICTIONS, Spec};
+use crate::spec::{MAX_PREDICTIONS, Moment, Spec};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::suggest::suggest_nearest;
 
 /// Maximum number of values in a trial's curve: samples of all metrics, and their steps.
 const MAX_CURVE_NUMBERS: u64 = 200_000;
+/// Maximum size of the file of a trial's kept weights of several moments, in bytes.
+const MAX_KEPT_BYTES: u64 = 1 << 30;
 
 impl Spec {
     /// Checks that everything measured and kept is possible in every cell. One cell of each shape class shows it.
@@ -18,9 +20,12 @@ impl Spec {
             let config = self
                 .grid
                 .resolve_config(self.grid.class_cell_at(class, 0))?;
+            self.stages.check_source(&config)?;
             self.check_curve_size(&config, class)?;
             self.check_toy_metrics(&config)?;
             self.check_validation_images(&config)?;
+            self.check_metrics_of_start(&config)?;
+            check_start_moments(&config)?;
 
             self.check_probe_and_weights(&config)?;
         }
@@ -88,6 +93,26 @@ impl Spec {
         Err(SpecError::new(Origin::Default, "measure.metrics", message))
     }
 
+    /// Checks that a trial without steps measures nothing that steps have, and that only trials that start from the weights of
+    /// others compare these.
+    fn check_metrics_of_start(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let of_parts = |metric: &&Metric| metric.is_of_parts() && config.results_start.is_none();
+        let of_steps = |metric: &&Metric| metric.needs_step() && config.total_steps() == 0;
+        let metrics = &self.measure.metrics;
+        let message = match (metrics.iter().find(of_parts), metrics.iter().find(of_steps)) {
+            (Some(metric), _) => format!(
+                "{} compares the weights that a trial starts from the mean of: set model.init.results, or remove it",
+                metric.name()
+            ),
+            (None, Some(metric)) => format!(
+                "a trial of 0 steps has no {}: name metrics of its weights, such as [\"test_acc\", \"weight_norm_sq\"]",
+                metric.name()
+            ),
+            (None, None) => return Ok(()),
+        };
+        Err(SpecError::new(Origin::Default, "measure.metrics", message))
+    }
+
     /// Checks that a layer whose weights are measured exists in some cell.
     pub(super) fn check_layer_metrics(&self) -> Result<(), SpecError> {
         for metric in &self.measure.metrics {
@@ -120,12 +145,13 @@ impl Spec {
 
     /// Checks that the probe set fits into the test set, and its moments into the trial.
     fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
-        {
+        let keeps_some = self.measure.probe.is_some() || !self.measure.save.is_empty();
+        if !config.model.kind.needs_images() && keeps_some {
             let message = "a model that is not a network has neither predictions nor weights: remove probe and save";
             return Err(SpecError::new(Origin::Default, "measure", message));
         }
 
+        self.check_saved_moments(config)?;
         let Some(probe) = &self.measure.probe else {
             return Ok(());
         };
@@ -159,4 +185,46 @@ impl Spec {
 
         Ok(())
     }
+
+    /// Checks that the moments whose weights are kept are in the trial, and that all of them go into a file.
+    fn check_saved_moments(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let save = &self.measure.save;
+        if !save.has_earlier_moments() {
+            return Ok(());
+        }
+
+        let moments = save.steps_in_trial(config).len() as u64;
+        let net = Net::from_config(config);
+        let bytes = net.map_or(0, |net| net.weights_file_bytes(config, save));
+        let problem = save.find_problem(config).or_else(|| match moments {
+            0 => Some("none of the moments is in the trial: name one, such as \"final\"".to_owned()),
+            _ if bytes > MAX_KEPT_BYTES => Some(format!(
+                "the weights of {moments} moments are {bytes} bytes per trial, which are too many: at most {MAX_KEPT_BYTES} are kept; \
+                 name fewer moments"
+            )),
+            _ => None,
+        });
+        problem.map_or(Ok(()), |message| {
+            Err(SpecError::new(Origin::Default, "measure.save", message))
+        })
+    }
+}
+
+/// Checks that the moments of the weights that trials start from can be read; whether they were kept is known at the launch.
+fn check_start_moments(config: &TrialConfig) -> Result<(), SpecError> {
+    let texts = config
+        .results_start
+        .iter()
+        .flat_map(|start| &start.selection.at);
+    for text in texts {
+        if Moment::parse_several(text).is_none() {
+            let message = format!(
+                "expected moments like \"300 steps\", \"50 %\" or \"final\", found '{text}'"
+            );
+            let path = "model.init.results.at";
+            return Err(SpecError::new(Origin::Default, path, message));
+        }
+    }
+
+    Ok(())
 }

@@ -303,6 +303,11 @@ fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
         _ => {}
     }
 
+    // Each repeat starts from other weights.
+    if config.results_start.is_some() {
+        return used;
+    }
+
     if config.model.init_file.is_none() {
         used.extend([Purpose::Init, Purpose::Head]);
     }

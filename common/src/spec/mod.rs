@@ -19,12 +19,17 @@ pub mod moments;
 mod name;
 mod numerics;
 pub mod result_reuse;
+pub mod saved_moments;
 pub mod scale;
 #[cfg(test)]
 mod scale_tests;
 pub mod scheduling;
 pub(crate) mod seeds;
+mod settings;
 pub mod source;
+pub mod stage;
+#[cfg(test)]
+mod stage_tests;
 pub mod stopping_rule;
 #[cfg(test)]
 mod tests;
@@ -46,9 +51,10 @@ use crate::spec::numerics::read_numerics;
 use crate::spec::scale::{Scales, find_scales, sets_cells};
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
+use crate::spec::stage::Stages;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
-use crate::spec_file::grammar::{GRAMMAR, ReadingMode, SCALES_GRAMMAR};
+use crate::spec_file::grammar::{GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR};
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
 use crate::trial::TrialKey;
@@ -79,6 +85,8 @@ pub struct Spec {
     pub scheduling: Scheduling,
     /// The scales of the file.
     pub scales: Scales,
+    /// The stages of the file.
+    pub stages: Stages,
     /// All cells.
     pub grid: Grid,
     /// Whether a scale or settings decided anything about the cells, which may not be those of the file as it is.
@@ -221,6 +229,7 @@ impl Spec {
             measure,
             scheduling,
             scales: find_scales(&source.text, &source.settings),
+            stages: Stages::find(&source.text, &source.settings),
             grid,
             has_other_cells: source.settings.iter().any(|setting| sets_cells(setting)),
             claims,
@@ -333,7 +342,11 @@ impl Spec {
             SCALES_GRAMMAR
         };
         let of_measure = self.measure.min_grammar();
-        self.grid.min_grammar().max(of_measure).max(of_scales)
+        let has_stages =
+            !self.stages.names.is_empty() || self.grid.has_setting_in("model.init.results");
+        let of_stages = if has_stages { STAGES_GRAMMAR } else { 1 };
+        let of_sections = of_measure.max(of_scales).max(of_stages);
+        self.grid.min_grammar().max(of_sections)
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

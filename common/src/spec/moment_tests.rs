@@ -113,6 +113,53 @@ fn a_single_length_is_stored_and_compared_as_before() {
 }
 
 #[test]
+fn weights_are_kept_at_moments_and_the_last_ones_alone_as_before() {
+    let of = |save: &str| read(&format!("save = {save}")).expect("valid");
+    for (save, text, grammar) in [
+        ("[]", "save: false", 1),
+        ("[\"final\"]", "save: true", 1),
+        ("[\"final\", \"final\"]", "save: true", 1),
+        (
+            "[\"300 steps\", \"final\"]",
+            "save: [After(Steps(300)), Final]",
+            3,
+        ),
+    ] {
+        let spec = of(save);
+        let found = format!("{:?}", spec.measure);
+        assert!(found.contains(text), "{found}");
+        assert_eq!(spec.min_grammar(), grammar, "{save}");
+    }
+
+    let several = of("[\"final\", \"30 %\", \"every 5 steps from 295 to 300\"]");
+    let config = several.grid.resolve_config(CellIndex(0)).expect("a cell");
+    let save = &several.measure.save;
+    assert_eq!(save.steps_in_trial(&config), [295, 300, 1000]);
+    assert_eq!(save.earlier_steps(&config), [295, 300]);
+    assert!(save.includes_end(&config));
+
+    let many = source(
+        "[measure]\nsave = [\"every 1 step\"]\n",
+        &["train.steps=100000"],
+    );
+    let error = Spec::read_new(&many).expect_err("too many").to_string();
+    for word in ["measure.save", "100000 moments", "fewer moments"] {
+        assert!(error.contains(word), "{error}");
+    }
+
+    // All weights of a trial are in one file, so that another set of moments is another file.
+    for (has, wants, serves) in [
+        ("[\"300 steps\", \"final\"]", "[\"final\", \"30 %\"]", true),
+        ("[\"300 steps\", \"final\"]", "[\"final\"]", false),
+        ("[\"final\"]", "[\"1000 steps\"]", true),
+        ("[\"300 steps\"]", "[]", true),
+    ] {
+        let selection = of(has).measure.selection_for(&of(wants).measure, &config);
+        assert_eq!(selection.is_some(), serves, "{has} for {wants}");
+    }
+}
+
+#[test]
 fn moments_are_written_as_they_are_read() {
     for text in [
         "1 step",
@@ -181,8 +228,12 @@ fn every_defect_of_a_moment_is_named_with_its_remedy() {
             ],
         ),
         (
-            "save = [\"300 steps\"]",
-            &["measure.save", "only \"final\" weights"],
+            "save = [\"1001 steps\"]",
+            &["measure.save", "after the end", "1000 steps"],
+        ),
+        (
+            "save = [\"1 step from 5 to\"]",
+            &["measure.save", "or \"final\"", "'1 step from 5 to'"],
         ),
         (
             "probe = { points = 5, at = [\"1 step from 1 to\"] }",

@@ -3,6 +3,10 @@
 use std::fmt;
 
 use crate::config::{Length, TrialConfig};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::grammar::MOMENTS_GRAMMAR;
+use crate::spec_file::node::SpecNode;
+use crate::spec_file::reader::{TableReader, quote_value};
 
 /// A moment of a trial, or several at equal distances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +78,45 @@ pub struct SampleSteps {
     total: u64,
     /// The steps in ascending order, the last one included; `None` if all multiples of `every` are.
     listed: Option<Vec<u64>>,
+}
+
+/// Reads an item of the list of moments under `key`.
+///
+/// # Errors
+/// The item is no moment, or one that the version of the file does not have.
+pub(super) fn read_moment(
+    r: &TableReader<'_>,
+    key: &'static str,
+    item: &SpecNode,
+) -> Result<Moment, SpecError> {
+    let moment = item.value.as_str().and_then(Moment::parse_several);
+    let moment = moment.ok_or_else(|| {
+        let found = quote_value(&item.value);
+        r.error_at(
+            key,
+            format!(
+                "expected moments like \"20 epochs\", \"50 steps\", \"50 %\", \"every 10 %\" or \"final\", found {found}"
+            ),
+        )
+    })?;
+
+    if !moment.is_plain() {
+        let path = r.path_to(key);
+        r.reading_mode()
+            .require_grammar(MOMENTS_GRAMMAR, &item.origin, &path)?;
+    }
+    Ok(moment)
+}
+
+/// The steps after which these moments are in a trial of this config, each once, in ascending order.
+pub(super) fn steps_of_moments(moments: &[Moment], config: &TrialConfig) -> Vec<u64> {
+    let steps = moments.iter();
+    let mut steps: Vec<u64> = steps
+        .flat_map(|moment| moment.steps_in_trial(config))
+        .collect();
+    steps.sort_unstable();
+    steps.dedup();
+    steps
 }
 
 impl Percent {
@@ -360,7 +403,8 @@ impl SampleSteps {
     /// Number of samples.
     pub fn count(&self) -> u64 {
         match &self.listed {
-            None => self.total.div_ceil(self.every),
+            // A trial of no steps is sampled once.
+            None => self.total.div_ceil(self.every).max(1),
             Some(steps) => steps.len() as u64,
         }
     }

@@ -25,7 +25,10 @@ impl Measure {
     /// sample depend on its step.
     pub fn selection_for(&self, wanted: &Self, config: &TrialConfig) -> Option<ResultSelection> {
         let [own, asked] = [self, wanted].map(|m| m.every.steps_in_trial(config));
-        if !own.is_same_as(&asked) || wanted.save && !self.save {
+        let keeps = !wanted.save.is_empty();
+        let [own_weights, asked_weights] = [self, wanted].map(|m| m.save.steps_in_trial(config));
+        // All weights that a trial keeps are in one file.
+        if !own.is_same_as(&asked) || keeps && own_weights != asked_weights {
             return None;
         }
 
@@ -58,7 +61,7 @@ impl Measure {
             metrics,
             metric_count: self.metrics.len(),
             prediction_steps: looks,
-            weights: wanted.save,
+            weights: keeps,
         })
     }
 }

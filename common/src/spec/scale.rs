@@ -5,12 +5,12 @@ use crate::grid::{
     find_axis_for_field, flatten_axes, flatten_fields, is_axis_form, resolve_field_name,
 };
 use crate::spec_file::error::{Origin, SpecError};
-use crate::spec_file::grammar::{ReadingMode, SCALES_GRAMMAR};
+use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{self, SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::suggest_nearest;
 
 /// The section, and the setting that chooses one of its tables.
-const SCALE: &str = "scale";
+pub(super) const SCALE: &str = "scale";
 /// The sections that decide about cells.
 const SECTIONS_OF_CELLS: [&str; 9] = [
     SCALE, "grid", "case", "derive", "where", "data", "model", "train", "measure",
@@ -60,30 +60,8 @@ pub fn settings_with_scale(settings: &[String], scale: Option<&str>) -> Vec<Stri
     within.into_iter().chain([chosen]).chain(others).collect()
 }
 
-/// Applies a setting to a document: sets a field, or lays the chosen scale over the file.
-pub(super) fn apply_setting(
-    document: &mut SpecTable,
-    setting: &str,
-    grammar: u32,
-) -> Result<(), SpecError> {
-    let (path, node) = node::parse_setting(setting)?;
-    if path == SCALE && grammar >= SCALES_GRAMMAR {
-        return apply_scale(document, &node);
-    }
-
-    let place = node.origin.clone();
-    let field = expand_short_name(&path);
-    document
-        .set_at_path(&field, node)
-        .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
-    if let Some(other) = other_length(&field) {
-        remove_at_path(document, other);
-    }
-    Ok(())
-}
-
 /// The field that gives the length of a trial in the other unit, if this one gives it, too.
-fn other_length(field: &str) -> Option<&'static str> {
+pub(super) fn other_length(field: &str) -> Option<&'static str> {
     match field {
         "train.steps" => Some("train.epochs"),
         "train.epochs" => Some("train.steps"),
@@ -227,7 +205,11 @@ fn find_scale<'a>(document: &'a SpecTable, name: &str) -> Option<&'a SpecTable> 
     }
 }
 
-fn apply_scale(document: &mut SpecTable, choice: &SpecNode) -> Result<(), SpecError> {
+/// Lays a scale over the document.
+///
+/// # Errors
+/// There is no such scale, or it is no table of fields.
+pub(super) fn apply_scale(document: &mut SpecTable, choice: &SpecNode) -> Result<(), SpecError> {
     let name = choice.value.to_string();
     let Some(overlay) = find_scale(document, &name).cloned() else {
         return Err(unknown_scale_error(document, &name, &choice.origin));
@@ -256,7 +238,7 @@ fn unknown_scale_error(document: &SpecTable, name: &str, origin: &Origin) -> Spe
 }
 
 /// An overlay with short and dotted names as the tables that they mean.
-fn unfold_names(overlay: &SpecTable) -> Result<SpecTable, SpecError> {
+pub(super) fn unfold_names(overlay: &SpecTable) -> Result<SpecTable, SpecError> {
     let mut unfolded = SpecTable::default();
     for (key, node) in &overlay.0 {
         let path = expand_short_name(key);
@@ -332,7 +314,7 @@ fn set_axis(document: &mut SpecTable, axis: &str, node: SpecNode) -> Result<(), 
 }
 
 /// Drops the length of a trial that the overlay gives in the other unit.
-fn drop_other_length(document: &mut SpecTable, overlay: &SpecTable) {
+pub(super) fn drop_other_length(document: &mut SpecTable, overlay: &SpecTable) {
     for given in ["train.steps", "train.epochs"] {
         let other = other_length(given).filter(|other| overlay.get_at_path(other).is_none());
         if let Some(other) = other.filter(|_| overlay.get_at_path(given).is_some()) {
@@ -342,7 +324,7 @@ fn drop_other_length(document: &mut SpecTable, overlay: &SpecTable) {
 }
 
 /// Lays a table over another one, key by key. What is one value is replaced.
-fn merge_tables(into: &mut SpecTable, over: SpecTable, path: &str) {
+pub(super) fn merge_tables(into: &mut SpecTable, over: SpecTable, path: &str) {
     for (key, node) in over.0 {
         let here = if path.is_empty() {
             key.clone()
@@ -377,7 +359,7 @@ fn is_one_value(path: &str, table: &SpecTable) -> bool {
     generates || is_field || table.get("kind").is_some()
 }
 
-fn remove_at_path(table: &mut SpecTable, path: &str) {
+pub(super) fn remove_at_path(table: &mut SpecTable, path: &str) {
     if let Some(at) = table.0.iter().position(|(key, _)| key == path) {
         table.0.remove(at);
     } else if let Some((head, rest)) = path.split_once('.')

@@ -3,9 +3,11 @@
 use crate::ids::CellsFingerprint;
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
 use crate::spec::Spec;
-use crate::spec::scale::{apply_setting, take_scales};
+use crate::spec::scale::take_scales;
+use crate::spec::settings::apply_setting;
+use crate::spec::stage::{find_stage_sweep, take_stages};
 use crate::spec::stopping_rule::MIN_FIRST_RUNG;
-use crate::spec_file::error::SpecError;
+use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{GRAMMAR, SCALES_GRAMMAR};
 use crate::spec_file::node;
 use crate::spec_file::node::{SpecTable, SpecValue};
@@ -127,6 +129,7 @@ impl SpecSource {
             let wrong = take_scales(&mut document).err();
             mistakes.extend(wrong.into_iter().flatten());
         }
+        take_stages(&mut document)?;
 
         Ok((document, mistakes))
     }
@@ -147,6 +150,18 @@ impl SpecSource {
                 .take(64)
                 .collect(),
         )
+    }
+
+    /// The sweep of a stage of the file, if a setting names it.
+    pub fn stage_sweep(&self, stage: &str) -> Option<String> {
+        find_stage_sweep(&self.settings, stage)
+    }
+
+    /// An error about a field of the file, with its place if the field is set there and not by an axis or a case.
+    pub fn field_error(&self, path: &str, message: impl Into<String>) -> SpecError {
+        let document = self.read_document().unwrap_or_default();
+        let origin = document.get_at_path(path).map(|node| node.origin.clone());
+        SpecError::new(origin.unwrap_or(Origin::Default), path, message).with_file(&self.file)
     }
 
     /// The paths of files that the text and the settings name, as written. Empty if the file cannot

@@ -14,15 +14,17 @@ use crate::spec_file::error::{Origin, SpecError};
 /// 1. Expressions as `exmex` reads them: a sign binds tighter than a power, powers are taken from the left, and
 ///    `a < b < c` compares the truth of `a < b`, 1 or 0, with `c`.
 /// 2. Expressions as in mathematics ([`crate::expr`]).
-/// 3. `[case]`, `[scale]`, expressions in the place of numbers, lists of moments, equal hidden widths, and fields of `[derive]` that
-///    are computed from those below them, which earlier versions refuse; and entries of a schedule that begin at the end of the
-///    trial.
+/// 3. `[case]`, `[scale]`, `[stage]`, starts from results, expressions in the place of numbers, lists of moments, equal hidden
+///    widths, and fields of `[derive]` that are computed from those below them, which earlier versions refuse; and entries of a
+///    schedule that begin at the end of the trial.
 pub const GRAMMAR: u32 = 3;
 
 /// The first version with `[case]`.
 pub(crate) const CASES_GRAMMAR: u32 = 3;
 /// The first version with `[scale]`.
 pub(crate) const SCALES_GRAMMAR: u32 = 3;
+/// The first version with `[stage]`, and with starts from results.
+pub(crate) const STAGES_GRAMMAR: u32 = 3;
 /// The first version with lists of moments, and with entries of a schedule at the end of the trial.
 pub(crate) const MOMENTS_GRAMMAR: u32 = 3;
 /// The first version with a table of a width and a depth in the place of hidden widths.

@@ -388,13 +388,18 @@ impl<'a> TableReader<'a> {
             ));
         }
 
-        let pin = self.files.iter().find(|pin| pin.path == path);
+        let pin = self.find_pinned_file(path);
         pin.map(Some).ok_or_else(|| {
             self.error_at(
                 key,
                 format!("the file '{path}' did not come with the sweep file"),
             )
         })
+    }
+
+    /// The pinned file of a path, if there is one.
+    pub fn find_pinned_file(&self, path: &str) -> Option<&'a FilePin> {
+        self.files.iter().find(|pin| pin.path == path)
     }
 
     /// The entries of a table whose keys are names; an absent table has none.

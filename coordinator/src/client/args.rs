@@ -3,6 +3,7 @@
 use clap::Args;
 use ergodic_common::ids::SweepId;
 use ergodic_common::spec::scale::settings_with_scale;
+use ergodic_common::spec::stage::settings_with_stage;
 use ergodic_proto::status::UserError;
 
 use super::Client;
@@ -116,6 +117,9 @@ pub struct SettingArgs {
     /// Choose a scale of the file, one of its tables [scale.NAME]
     #[arg(long, value_name = "NAME")]
     pub scale: Option<String>,
+    /// Choose a stage of the file, one of its tables [stage.NAME]
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
 }
 
 impl SettingArgs {
@@ -124,13 +128,24 @@ impl SettingArgs {
         let options = [
             ("--set", !self.settings.is_empty()),
             ("--scale", self.scale.is_some()),
+            ("--stage", self.stage.is_some()),
         ];
         let given = options.into_iter().filter(|(_, is_given)| *is_given);
         given.map(|(option, _)| option)
     }
 
-    /// The settings, with the choice of the scale.
+    /// The settings, with the choices of the scale and the stage.
     pub fn resolve(&self) -> Vec<String> {
-        settings_with_scale(&self.settings, self.scale.as_deref())
+        self.resolve_with(self.scale.as_deref(), self.stage.as_deref())
+    }
+
+    /// The settings, with the choice of the scale and this stage.
+    pub fn resolve_for_stage(&self, stage: &str) -> Vec<String> {
+        self.resolve_with(self.scale.as_deref(), Some(stage))
+    }
+
+    /// The settings, with these choices.
+    pub fn resolve_with(&self, scale: Option<&str>, stage: Option<&str>) -> Vec<String> {
+        settings_with_stage(&settings_with_scale(&self.settings, scale), stage)
     }
 }

@@ -34,7 +34,7 @@ impl DatasetCatalog {
         files: &[FilePin],
     ) -> Result<(DataPin, String), DataError> {
         let configs = spec.grid.class_configs();
-        for pin in files {
+        for pin in files.iter().filter(|pin| pin.is_named_by_sweep_file()) {
             self.check_pinned_file(pin, &configs)?;
         }
 

@@ -22,6 +22,7 @@ use super::context::ServerContext;
 use super::engine::events::UserEvent;
 use super::limits::Permit;
 use super::recovery::{read_intact_rows, reader_threads};
+use super::result_starts::check_covered_repeats;
 use super::services::access::SweepApi;
 use super::services::launch::{PreparedSweep, read_new_spec, settle_new_spec};
 use super::sweep_changes::stopping_status;
@@ -116,15 +117,15 @@ impl SweepApi {
         let to = from.with_repeats(&old.spec, repeats);
         let new_source = to.clone();
         let stored = old.spec.clone();
+        let blobs = self.0.catalog.blobs.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _held = permit;
-            Spec::read_stored(&new_source)
+            let spec = Spec::read_stored(&new_source)
                 .and_then(|spec| refuse_misleading_extension(&spec, &stored).map(|()| spec))
+                .map_err(|e| bad_input_error(e.to_string()))?;
+            check_covered_repeats(&spec, &blobs).map(|()| spec)
         });
-        let spec = task
-            .await
-            .map_err(|e| Status::internal(e.to_string()))?
-            .map_err(|e| bad_input_error(e.to_string()))?;
+        let spec = task.await.map_err(|e| Status::internal(e.to_string()))??;
         let spec = Arc::new(spec);
         sweep_changes::run_exclusively(&self.0, move |context| async move {
             sweep_changes::send_and_wait(&context, |reply| UserEvent::Extend {
@@ -153,6 +154,8 @@ impl SweepApi {
         let mut spec = read_new_spec(&source, permit.clone()).await??;
         let class = choose_successor_class(&spec, &old.spec);
         settle_new_spec(&mut spec, &mut source, &class)?;
+        source.grammar = spec.min_grammar();
+        let spec = self.pin_results(spec, &mut source).await?;
 
         let stored = old.spec.clone();
         let PreparedSweep { row, spec, .. } = self

@@ -23,6 +23,7 @@ mod lost_blobs;
 mod metrics;
 mod recovery;
 mod removal;
+mod result_starts;
 mod reuse;
 pub mod serve_command;
 pub mod services;

@@ -6,5 +6,6 @@ pub mod replay;
 pub mod rm;
 pub mod run;
 mod run_source;
+mod stages;
 pub mod sweeps;
 pub mod verify;

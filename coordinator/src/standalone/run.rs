@@ -5,20 +5,24 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_common::config::MAIN_STAGE;
 use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::local_workers::{LocalRunArgs, remove_refused_store};
 use super::run_source::{RunSourceArgs, RunTableArgs, read_run_source};
-use super::sweeps::{StartedSweep, start_sweep};
+use super::stages::{FileStage, name_source_sweeps};
+use super::sweeps::{StartedSweep, launch_or_resume, start_sweep};
 use crate::app::{CommandOutcome, LogFormat, print_unpaged, start_logging, wait_for_interrupt};
 use crate::client::Client;
+use crate::client::commands::launch::LaunchMode;
 use crate::client::commands::table::{TableQueryArgs, TableView, query_table_text};
 use crate::client::commands::watch::follow_sweep;
 use crate::client::last_run::LastRun;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
 use crate::client::sweep_set::SweepSet;
+use crate::server::RunningServer;
 use crate::store::StoreError;
 use crate::store::location::StoreLocation;
 use crate::terminal::print_stderr_line;
@@ -50,7 +54,9 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
         StoreLocation::refuse_other_url(dir, false).map_err(bad_store_error)?;
     }
     let again = args.local.again;
-    let (source, name) = read_run_source(&args.source, &args.table, again, args.dir.as_deref())?;
+    let (mut source, name) =
+        read_run_source(&args.source, &args.table, again, args.dir.as_deref())?;
+    let stages = source.take_stages();
     let program = args.local.find_program().await?;
     let dir = args
         .dir
@@ -68,7 +74,14 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
                 dir: &dir,
                 is_remembered,
             };
-            run_workers_and_report(&args, client, &started, &program, results).await
+            let run = SweepRun {
+                local: &args.local,
+                server: &server,
+                program: &program,
+                results,
+            };
+            run.run_with_stages(client, started, (&args.table, stages))
+                .await
         }
         Err(error) => Err(error),
     };
@@ -85,32 +98,72 @@ fn bad_store_error(error: StoreError) -> UserError {
     UserError::new(ErrorCode::BadInput, error.to_string())
 }
 
-async fn run_workers_and_report(
-    args: &RunArgs,
-    mut client: Client,
-    started: &StartedSweep,
-    program: &Path,
-    results: RunResults<'_>,
-) -> Result<CommandOutcome, UserError> {
-    let dir = results.dir;
-    let status = &started.status;
-    let id = status.sweep_id();
-    if status.state() == v1::SweepState::Completed {
-        let end = RunEnd::Done(Box::new(status.clone()));
-        return report_run_end(&mut client, args, &id, end, results).await;
+/// What runs the sweeps of a file.
+struct SweepRun<'a> {
+    local: &'a LocalRunArgs,
+    server: &'a RunningServer,
+    program: &'a Path,
+    results: RunResults<'a>,
+}
+
+impl SweepRun<'_> {
+    /// Runs the sweep that was started, and then the stages of its file, as long as each completes without failures.
+    async fn run_with_stages(
+        &self,
+        mut client: Client,
+        started: StartedSweep,
+        (table, stages): (&RunTableArgs, Vec<FileStage>),
+    ) -> Result<CommandOutcome, UserError> {
+        let mut outcome = self.run_to_end(&mut client, &started, table).await?;
+        let mut ended = vec![(MAIN_STAGE.to_owned(), started.status.sweep_id())];
+        let plain = RunTableArgs::plain(table.format);
+        for stage in stages {
+            if !matches!(outcome, CommandOutcome::Done) {
+                break;
+            }
+            let file = name_source_sweeps(&stage.file, &stage.spec, |name| {
+                let known = ended.iter().find(|(ended, _)| ended == name);
+                known.map(|(_, id)| id.clone())
+            });
+            let mode = match self.local.again {
+                true => LaunchMode::All,
+                false => LaunchMode::Resume,
+            };
+            let started =
+                launch_or_resume(&mut client, self.server, &file, stage.spec, mode).await?;
+            ended.push((stage.name, started.status.sweep_id()));
+            outcome = self.run_to_end(&mut client, &started, &plain).await?;
+        }
+        Ok(outcome)
     }
 
-    let url = client.url.clone();
-    print_stderr_line(&format_announcement(started, dir, &url));
-    let mut workers = args.local.start_workers(&url, program, dir)?;
-    let end = tokio::select! {
-        status = follow_sweep(&mut client, &id) => RunEnd::Done(Box::new(status?)),
-        error = workers.supervise(&url) => return Err(error),
-        () = wait_for_interrupt() => RunEnd::Interrupted,
-    };
-    workers.stop_all().await;
+    async fn run_to_end(
+        &self,
+        client: &mut Client,
+        started: &StartedSweep,
+        table: &RunTableArgs,
+    ) -> Result<CommandOutcome, UserError> {
+        let results = self.results;
+        let dir = results.dir;
+        let status = &started.status;
+        let id = status.sweep_id();
+        if status.state() == v1::SweepState::Completed {
+            let end = RunEnd::Done(Box::new(status.clone()));
+            return report_run_end(client, table, &id, end, results).await;
+        }
 
-    report_run_end(&mut client, args, &id, end, results).await
+        let url = client.url.clone();
+        print_stderr_line(&format_announcement(started, dir, &url));
+        let mut workers = self.local.start_workers(&url, self.program, dir)?;
+        let end = tokio::select! {
+            status = follow_sweep(client, &id) => RunEnd::Done(Box::new(status?)),
+            error = workers.supervise(&url) => return Err(error),
+            () = wait_for_interrupt() => RunEnd::Interrupted,
+        };
+        workers.stop_all().await;
+
+        report_run_end(client, table, &id, end, results).await
+    }
 }
 
 /// Where the results of a run are.
@@ -142,20 +195,20 @@ enum RunEnd {
 
 async fn report_run_end(
     client: &mut Client,
-    args: &RunArgs,
+    table: &RunTableArgs,
     id: &SweepId,
     end: RunEnd,
     results: RunResults<'_>,
 ) -> Result<CommandOutcome, UserError> {
     let query = TableQueryArgs {
-        rows: args.table.rows.clone(),
-        cols: args.table.cols.clone(),
-        metric: args.table.metric.clone().into_iter().collect(),
+        rows: table.rows.clone(),
+        cols: table.cols.clone(),
+        metric: table.metric.clone().into_iter().collect(),
         ..TableQueryArgs::default()
     };
     let view = TableView {
         is_of_run: true,
-        ..TableView::for_stdout(args.table.format)
+        ..TableView::for_stdout(table.format)
     };
     let sweep = SweepSet::of_one(id.clone());
     print_unpaged(&query_table_text(client, &sweep, &query, view).await?)?;

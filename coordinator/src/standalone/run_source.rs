@@ -9,6 +9,7 @@ use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
+use super::stages::{FileStage, read_stages};
 use crate::client::args::SettingArgs;
 use crate::client::render::TextFormat;
 use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
@@ -41,15 +42,39 @@ pub struct RunTableArgs {
     pub format: TextFormat,
 }
 
+impl RunTableArgs {
+    /// The table of all cells with the metrics that it has by itself.
+    pub(super) fn plain(format: TextFormat) -> Self {
+        Self {
+            rows: None,
+            cols: None,
+            metric: None,
+            format,
+        }
+    }
+}
+
 /// The sweep to run.
 pub(super) enum RunSource {
     /// The sweep of this file, which means `spec`.
     File {
         file: Box<SweepFile>,
         spec: Box<Spec>,
+        /// The stages that are run after it.
+        stages: Vec<FileStage>,
     },
     /// A sweep in the store, by its name, its id or a prefix of the id.
     Stored(String),
+}
+
+impl RunSource {
+    /// Takes the stages that are run after the sweep.
+    pub(super) fn take_stages(&mut self) -> Vec<FileStage> {
+        match self {
+            Self::File { stages, .. } => std::mem::take(stages),
+            Self::Stored(_) => Vec::new(),
+        }
+    }
 }
 
 /// What is to be run, as far as the command line tells, and the name of the sweep if it is read from a file. `dir` is the
@@ -70,11 +95,13 @@ pub(super) fn read_run_source(
     let spec = read_launch_spec(&file.source)?;
     check_table_options(table, &spec)?;
     check_numerics(&spec.numerics)?;
+    let stages = read_stages(&source.what, &source.change, &spec)?;
 
     let name = spec.name.clone();
     let source = RunSource::File {
         file: Box::new(file),
         spec: Box::new(spec),
+        stages,
     };
     Ok((source, name))
 }
@@ -184,6 +211,7 @@ mod tests {
                     .map(|setting| (*setting).to_owned())
                     .collect(),
                 scale: scale.map(str::to_owned),
+                stage: None,
             },
         }
     }

@@ -41,7 +41,7 @@ pub(super) async fn start_sweep(
     let mut client = Client::connect(&server.url(), &ClientAuth::default()).await?;
     let paused = pause_unfinished_sweeps(&mut client).await?;
     let begun = match source {
-        RunSource::File { file, spec } => {
+        RunSource::File { file, spec, .. } => {
             let mode = if again {
                 LaunchMode::All
             } else {
@@ -70,7 +70,7 @@ pub(super) async fn start_sweep(
 }
 
 /// Launches or resumes a sweep whose file has been read as `spec`. The coordinator of this process does not read it again.
-async fn launch_or_resume(
+pub(super) async fn launch_or_resume(
     client: &mut Client,
     server: &RunningServer,
     file: &SweepFile,

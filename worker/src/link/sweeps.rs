@@ -7,8 +7,9 @@ use std::time::Duration;
 use ergodic_common::config::TrialConfig;
 use ergodic_common::dataset::Dataset;
 use ergodic_common::dataset::name::DatasetName;
-use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, SweepId};
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, Repeat, SweepId};
 use ergodic_common::net::Net;
+use ergodic_common::results_manifest::ResultsManifest;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::backoff::Backoff;
@@ -18,7 +19,7 @@ use ergodic_proto::{PROTOCOL_VERSION, v1};
 
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::{Link, LinkPool, datasets};
-use crate::train::TrialData;
+use crate::train::{StartPart, TrialData};
 
 /// A sweep that is ready to run.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub struct LoadedSweep {
     /// The sweep file, read and checked.
     pub spec: Spec,
     data: Option<(Arc<Dataset>, DatasetHash)>,
-    /// Files of initial weights, by their hash.
+    /// Files of initial weights, and of the lists of them, by their hash.
     initial_weights: HashMap<FileHash, Arc<[u8]>>,
     cells: Mutex<HashMap<CellIndex, Arc<ResolvedCell>>>,
     subsets: Mutex<HashMap<SubsetKey, Arc<TrialData>>>,
@@ -51,8 +52,42 @@ pub struct ResolvedCell {
     pub hash: CellHash,
     /// The images to train on; `None` for the empty model.
     pub data: Option<Arc<TrialData>>,
-    /// The file of the cell's initial weights, if they come from one.
-    pub initial_weights: Option<Arc<[u8]>>,
+    /// The initial weights, if they are not drawn.
+    pub start: Option<CellStart>,
+}
+
+/// Where the initial weights of a cell's trials come from.
+#[derive(Debug)]
+pub enum CellStart {
+    /// A file.
+    File(Arc<[u8]>),
+    /// Files of weights that other trials kept, by their hash, and which of them each repeat takes.
+    Results(ResultsManifest, HashMap<FileHash, Arc<[u8]>>),
+}
+
+impl ResolvedCell {
+    /// The kept weights that a repeat starts from the mean of; none if the cell does not start from such.
+    ///
+    /// # Errors
+    /// The sweep came without those of this repeat.
+    pub fn start_parts(&self, repeat: Repeat) -> Result<Vec<StartPart>, String> {
+        let Some(CellStart::Results(manifest, files)) = &self.start else {
+            return Ok(Vec::new());
+        };
+        let missing = || {
+            format!(
+                "the sweep came without kept weights for repeat {}",
+                repeat.0
+            )
+        };
+        let parts = manifest.parts_of(repeat).ok_or_else(missing)?;
+        let parts = parts.iter().map(|part| {
+            let file = files.get(&part.file).cloned().ok_or_else(missing)?;
+            let step = part.step;
+            Ok(StartPart { file, step })
+        });
+        parts.collect()
+    }
 }
 
 /// The reason why a sweep cannot be run here.
@@ -179,16 +214,31 @@ impl LoadedSweep {
             _ => None,
         };
 
-        let start = config
-            .model
-            .init_file
-            .and_then(|file| self.initial_weights.get(&file).cloned());
+        let start = self.find_start(&config)?;
         Ok(ResolvedCell {
             config,
             hash,
             data,
-            initial_weights: start,
+            start,
         })
+    }
+
+    /// The initial weights of a cell, if they came with the sweep.
+    fn find_start(&self, config: &TrialConfig) -> Result<Option<CellStart>, String> {
+        let Some(results) = &config.results_start else {
+            let file = config.model.init_file;
+            let found = file.and_then(|file| self.initial_weights.get(&file).cloned());
+            return Ok(found.map(CellStart::File));
+        };
+        let list = results
+            .manifest
+            .and_then(|hash| self.initial_weights.get(&hash));
+        let list = list.ok_or("the sweep came without the list of kept weights to start from")?;
+        let manifest = ResultsManifest::decode(list).map_err(|e| e.to_string())?;
+        Ok(Some(CellStart::Results(
+            manifest,
+            self.initial_weights.clone(),
+        )))
     }
 
     /// The images that a cell uses, shared by all cells that use the same ones.

@@ -16,6 +16,7 @@ mod engine;
 pub(crate) mod measure;
 pub(crate) mod network;
 pub(crate) mod optim;
+mod start;
 #[cfg(test)]
 mod tests;
 mod toy;
@@ -39,6 +40,7 @@ use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{CPU_F32, MetricCurve, TrialKey, TrialResult};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+pub use start::{InitialWeights, StartPart};
 use trial::Training;
 pub use trial_costs::{TrialCosts, measure_trial_costs};
 
@@ -53,8 +55,8 @@ pub struct Job<'a> {
     pub measure: &'a Measure,
     /// The dataset; `None` for the empty model.
     pub data: Option<&'a TrialData>,
-    /// The file of initial weights, if the config names one.
-    pub initial_weights: Option<&'a [u8]>,
+    /// The initial weights, if the config names some.
+    pub initial_weights: Option<InitialWeights<'a>>,
     /// Cell and repeat of the trial.
     pub key: TrialKey,
     /// The instruction set of the kernels, which decides no bit of the result.

@@ -186,6 +186,7 @@ fn shorten_config(config: &TrialConfig, measure: &Measure, net: Option<&Net>) ->
     config.train.lr = SAFE_LR;
     config.train.added_noise = None;
     config.model.init_file = None;
+    config.results_start = None;
     if let DatasetName::File(data) = &mut config.data.dataset {
         data.floats = false;
     }

@@ -15,7 +15,6 @@ use ergodic_common::net::Net;
 use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::settle_new_sweep;
-use ergodic_common::spec::scale::settings_with_scale;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
@@ -61,7 +60,7 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     urls.map(str::trim).try_for_each(check_coordinator_option)?;
     let file = read_sweep_file(&args.spec, &args.change.resolve())?;
     let mut spec = read_launch_spec(&file.source)?;
-    let notes = check_scales(&args, &spec)?;
+    let notes = check_variants(&args, &spec)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
     let place = DatasetPlace {
@@ -75,20 +74,23 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     print_output(render_plan(&spec, &named, &costs, args.format))
 }
 
-/// Checks the file under each scale that is not chosen, and returns what there is to say about the claims at each scale.
+/// Checks the file under each scale and stage that is not chosen, and returns what there is to say about the claims of each.
 ///
 /// # Errors
-/// Names all mistakes of all scales.
-fn check_scales(args: &PlanArgs, spec: &Spec) -> Result<Vec<String>, UserError> {
+/// Names all mistakes of all scales and stages.
+fn check_variants(args: &PlanArgs, spec: &Spec) -> Result<Vec<String>, UserError> {
     let mut notes = describe_lacking_claims(spec);
     let mut mistakes: Vec<String> = Vec::new();
-    for scale in spec.scales.others() {
-        let settings = settings_with_scale(&args.change.settings, Some(scale));
+    for (scale, stage) in list_variants(spec) {
+        let settings = args.change.resolve_with(scale, stage);
         let read =
             read_sweep_file(&args.spec, &settings).and_then(|file| read_launch_spec(&file.source));
         match read {
             Ok(other) => notes.extend(describe_lacking_claims(&other)),
-            Err(error) => mistakes.push(format!("with --scale {scale}: {}", error.message)),
+            Err(error) => {
+                let chosen = describe_choices(scale, stage);
+                mistakes.push(format!("with {chosen}: {}", error.message));
+            }
         }
     }
 
@@ -98,12 +100,38 @@ fn check_scales(args: &PlanArgs, spec: &Spec) -> Result<Vec<String>, UserError> 
     }
 }
 
+/// The scales and stages that a file can be read with, but for those that it was read with.
+fn list_variants(spec: &Spec) -> Vec<(Option<&str>, Option<&str>)> {
+    let chosen = (spec.scales.chosen.as_deref(), spec.stages.chosen.as_deref());
+    let mut variants = Vec::new();
+    for scale in std::iter::once(chosen.0).chain(spec.scales.others().map(Some)) {
+        variants.push((scale, chosen.1));
+        let others = spec.stages.names.iter().map(String::as_str).map(Some);
+        variants.extend(
+            others
+                .filter(|_| chosen.1.is_none())
+                .map(|stage| (scale, stage)),
+        );
+    }
+    variants.retain(|variant| *variant != chosen);
+    variants
+}
+
+/// The options that choose a scale and a stage.
+fn describe_choices(scale: Option<&str>, stage: Option<&str>) -> String {
+    let scale = scale.map(|name| format!("--scale {name}"));
+    let stage = stage.map(|name| format!("--stage {name}"));
+    let chosen: Vec<String> = scale.into_iter().chain(stage).collect();
+    match chosen.is_empty() {
+        true => "these settings".to_owned(),
+        false => chosen.join(" "),
+    }
+}
+
 /// Describes the claims whose cells a sweep lacks, which is no mistake at a scale.
 fn describe_lacking_claims(spec: &Spec) -> Vec<String> {
-    let place = match &spec.scales.chosen {
-        Some(scale) => format!("with --scale {scale}"),
-        None => "with these settings".to_owned(),
-    };
+    let chosen = (spec.scales.chosen.as_deref(), spec.stages.chosen.as_deref());
+    let place = format!("with {}", describe_choices(chosen.0, chosen.1));
     let lacking = spec.find_lacking_claims().into_iter();
     lacking
         .map(|(claim, lack)| {
@@ -119,6 +147,16 @@ fn describe_scales(spec: &Spec) -> String {
         _ if names.is_empty() => String::new(),
         Some(chosen) => format!("  scale: {chosen}, of {names}\n"),
         None => format!("  scale: none; --scale chooses one of {names}\n"),
+    }
+}
+
+/// Describes the stages of the file, and which one the plan is of.
+fn describe_stages(spec: &Spec) -> String {
+    let names = spec.stages.names.join(", ");
+    match &spec.stages.chosen {
+        _ if names.is_empty() => String::new(),
+        Some(chosen) => format!("  stage: {chosen}, of {names}\n"),
+        None => format!("  stages: after this, {names}; --stage plans one\n"),
     }
 }
 
@@ -216,6 +254,8 @@ fn render_json_plan(
         "axes": axes,
         "scale": spec.scales.chosen,
         "scales": spec.scales.names,
+        "stage": spec.stages.chosen,
+        "stages": spec.stages.names,
         "shape_classes": classes
             .iter()
             .map(|class| class_to_json(class, costs.trial_seconds(class)))
@@ -237,6 +277,7 @@ fn render_human_plan(
 ) -> String {
     let mut out = describe_size(spec);
     out += &describe_scales(spec);
+    out += &describe_stages(spec);
     out += &describe_axes(spec);
     out += &format_data_line(spec, named);
     out += &describe_classes(classes, costs);

@@ -456,6 +456,7 @@ fn format_pinned_files(source: &SpecSource) -> String {
     let files: Vec<String> = source
         .files
         .iter()
+        .filter(|pin| pin.is_named_by_sweep_file())
         .map(|pin| format!("{} blake3 {}", pin.path, pin.hash))
         .collect();
     files.join("; ")

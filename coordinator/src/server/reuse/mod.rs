@@ -85,7 +85,7 @@ impl SweepApi {
     ) -> Result<v1::LaunchResponse, Status> {
         let number = same.number;
         let again = match same.state {
-            SweepState::Completed if same.spec.measure.save => {
+            SweepState::Completed if !same.spec.measure.save.is_empty() => {
                 same.failed + lost_blobs::count_missing_weights(&self.0, number).await?
             }
             SweepState::Completed => same.failed,

@@ -69,7 +69,10 @@ impl SweepApi {
     ) -> Result<v1::LaunchResponse, Status> {
         // What is wrong with the file is reported unless its sweep is there already.
         let spec = match spec {
-            Ok(spec) => Ok(self.settle_launch(spec, &mut source).await?),
+            Ok(spec) => {
+                let spec = self.settle_launch(spec, &mut source).await?;
+                Ok(self.pin_results(spec, &mut source).await?)
+            }
             Err(error) => Err(error),
         };
         if request.resume

@@ -13,6 +13,7 @@ use crate::client::commands::update::{PRIORITY_RANGE, set_priority};
 use crate::client::commands::watch::follow_titled_sweep;
 use crate::client::query::incomplete_response;
 use crate::server::RunningServer;
+use crate::standalone::stages::{list_source_stages, name_source_sweeps, stage_name};
 use crate::standalone::sweeps::launch_file;
 use crate::terminal::print_stderr_line;
 
@@ -42,12 +43,16 @@ impl<'a> VerifyBatch<'a> {
         }
     }
 
-    /// Launches or resumes all sweeps, but those that have trials in common with one before them that is not complete.
+    /// Launches or resumes all sweeps, but those that start from results of one that has not ended, or have trials in common with
+    /// one before them that is not complete.
     ///
     /// # Errors
     /// A sweep was refused for another reason.
     pub(super) async fn launch_all(&mut self, client: &mut Client) -> Result<(), UserError> {
         for at in 0..self.experiments.len() {
+            if !self.has_sources(at) {
+                continue;
+            }
             let runs_before = self.find_running().is_some();
             match self.launch(client, at).await {
                 Err(error) if error.code == ErrorCode::Refused && runs_before => {}
@@ -57,9 +62,33 @@ impl<'a> VerifyBatch<'a> {
         Ok(())
     }
 
+    /// Whether the sweeps have ended whose results an experiment starts from.
+    fn has_sources(&self, at: usize) -> bool {
+        let names = list_source_stages(&self.experiments[at].spec);
+        names.iter().all(|name| {
+            let source = self.find_stage(at, name);
+            source.is_some_and(has_ended)
+        })
+    }
+
+    /// The sweep of a stage of the file of an experiment, if it was launched.
+    fn find_stage(&self, at: usize, name: &str) -> Option<&v1::SweepStatus> {
+        let main = self.experiments[at].main;
+        let stage = (main..at).find(|stage| {
+            let chosen = &self.experiments[*stage].spec.stages.chosen;
+            stage_name(chosen.as_deref()) == name
+        })?;
+        self.launched[stage].as_ref()
+    }
+
     async fn launch(&mut self, client: &mut Client, at: usize) -> Result<(), UserError> {
-        let Experiment { label, file, spec } = &self.experiments[at];
-        let launched = launch_file(client, self.server, file, spec.clone(), self.mode).await?;
+        let Experiment {
+            label, file, spec, ..
+        } = &self.experiments[at];
+        let file = name_source_sweeps(file, spec, |name| {
+            self.find_stage(at, name).map(v1::SweepStatus::sweep_id)
+        });
+        let launched = launch_file(client, self.server, &file, spec.clone(), self.mode).await?;
         let lines = format_reused_results(&launched);
         for line in lines {
             print_stderr_line(&format!("{label}: {line}"));

@@ -6,16 +6,28 @@ use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
 use super::VerifyArgs;
+use crate::client::args::SettingArgs;
 use crate::client::commands::plan::check_local_files;
 use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 use crate::standalone::run_source::check_numerics;
+use crate::standalone::stages::read_stages;
 
-/// A sweep file with claims.
+/// A sweep file, or a stage of one.
 pub(super) struct Experiment {
-    /// The name of the file without its ending.
+    /// The name of the file without its ending, and that of the stage.
     pub(super) label: String,
     pub(super) file: SweepFile,
     pub(super) spec: Spec,
+    /// The place among all experiments of the file without a stage.
+    pub(super) main: usize,
+}
+
+impl Experiment {
+    /// Whether the file or the stage has claims; without any, it is run for the stages that start from it.
+    pub(super) fn has_claims(&self) -> bool {
+        let claims = self.spec.claims.as_ref();
+        claims.is_ok_and(|section| !section.claims.is_empty())
+    }
 }
 
 /// Reads the experiments of a file or a folder.
@@ -24,13 +36,16 @@ pub(super) struct Experiment {
 /// Names all mistakes of all files.
 pub(super) fn read_experiments(args: &VerifyArgs) -> Result<Vec<Experiment>, UserError> {
     let paths = list_sweep_files(&args.what)?;
-    let settings = args.change.resolve();
+    if args.change.stage.is_some() {
+        let message = "--stage: all stages of a file are run, and all claims judged: leave it out";
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
     let data_dir = args.local.data_dir.as_deref();
     let mut experiments = Vec::with_capacity(paths.len());
     let mut mistakes = Vec::new();
     for path in &paths {
-        match read_experiment(path, &settings, data_dir) {
-            Ok(experiment) => experiments.push(experiment),
+        match read_file(path, &args.change, data_dir, experiments.len()) {
+            Ok(of_file) => experiments.extend(of_file),
             Err(error) => mistakes.push(name_file(error, path)),
         }
     }
@@ -95,38 +110,47 @@ fn is_sweep_file(path: &Path) -> bool {
     path.is_file() && name.ends_with(".toml") && !name.starts_with('.')
 }
 
-fn read_experiment(
+/// Reads a file and its stages, which come behind `main` other experiments.
+fn read_file(
     path: &Path,
-    settings: &[String],
+    change: &SettingArgs,
     data_dir: Option<&Path>,
-) -> Result<Experiment, UserError> {
+    main: usize,
+) -> Result<Vec<Experiment>, UserError> {
     let shown = path.display();
     let name = path.to_str().ok_or_else(|| {
         let message = format!("{shown}: the name of the file is not text in UTF-8");
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let file = read_sweep_file(name, settings)?;
+    let file = read_sweep_file(name, &change.resolve())?;
     let spec = read_launch_spec(&file.source)?;
-    check_numerics(&spec.numerics)
-        .map_err(|error| UserError::new(error.code, format!("{shown}: {}", error.message)))?;
-    if !spec
-        .claims
-        .as_ref()
-        .is_ok_and(|section| !section.claims.is_empty())
-    {
+    let stages = read_stages(name, change, &spec)?;
+    let label = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut experiments = vec![Experiment {
+        label: label.clone().into_owned(),
+        file,
+        spec,
+        main,
+    }];
+    experiments.extend(stages.into_iter().map(|stage| Experiment {
+        label: format!("{label}-{}", stage.name),
+        file: stage.file,
+        spec: stage.spec,
+        main,
+    }));
+
+    for Experiment { file, spec, .. } in &experiments {
+        check_numerics(&spec.numerics)
+            .map_err(|error| UserError::new(error.code, format!("{shown}: {}", error.message)))?;
+        check_local_files(file, spec, data_dir)?;
+    }
+    if !experiments.iter().any(Experiment::has_claims) {
         let message = format!(
             "{shown}: there is no claim in it to verify: state one with [[claim]], or move the file elsewhere"
         );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
-    check_local_files(&file, &spec, data_dir)?;
-
-    let label = path.file_stem().unwrap_or_default().to_string_lossy();
-    Ok(Experiment {
-        label: label.into_owned(),
-        file,
-        spec,
-    })
+    Ok(experiments)
 }
 
 #[cfg(test)]

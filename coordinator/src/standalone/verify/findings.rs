@@ -220,6 +220,7 @@ pub(super) mod tests {
         };
         Experiment {
             label: label.to_owned(),
+            main: 0,
             spec: Spec::read_new(&source).expect("a valid sweep"),
             file: SweepFile {
                 source,

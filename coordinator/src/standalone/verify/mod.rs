@@ -165,6 +165,9 @@ impl Verification<'_> {
         let mut all = Vec::with_capacity(self.experiments.len());
         for (at, experiment) in self.experiments.iter().enumerate() {
             let status = batch.complete(client, at).await?;
+            if !experiment.has_claims() {
+                continue;
+            }
             let findings = ExperimentFindings::collect(client, experiment, status).await?;
             findings.write_files(client, &self.place.dir).await?;
             if self.args.format == TextFormat::Table {

@@ -10,6 +10,7 @@ use ergodic_common::trial::MetricCurve;
 
 use super::gradient_noise::GradientNoise;
 use super::norms::{Number, angle_between, cosine_similarity, euclidean_distance, sum_of_squares};
+use super::parts::PartsGeometry;
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::engine::loss::LossTally;
 use crate::train::network::params::ParamLayout;
@@ -39,6 +40,8 @@ pub(crate) struct MetricSampler<'a, T = f32> {
     norm_sq_jump: f64,
     /// For each metric, the range of the weight of the layer whose norm it is, if there is such a layer.
     layer_ranges: Vec<Option<Range<usize>>>,
+    /// How the weights lie to each other that the trial starts from the mean of.
+    parts: PartsGeometry,
     curve: MetricCurve,
 }
 
@@ -95,6 +98,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
                 .iter()
                 .map(|metric| requested_layer_range(metric, layout))
                 .collect(),
+            parts: PartsGeometry::UNKNOWN,
             curve: MetricCurve::default(),
         }
     }
@@ -143,6 +147,11 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             self.last_sampled_weights = weights.to_vec();
         }
         self.norm_sq = sum_of_squares(&self.norm_ranges, weights);
+    }
+
+    /// Whether a metric compares the weights that the trial starts from the mean of.
+    pub(crate) fn needs_parts(&self) -> bool {
+        self.measure.metrics.iter().any(Metric::is_of_parts)
     }
 
     /// Whether a metric needs the weights after every step.
@@ -201,6 +210,9 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         let ranges = &self.norm_ranges[..];
         let before = &self.weights_before_step[..];
         let weights = sample.weights;
+        if sample.step == 0 && metric.needs_step() {
+            return f64::NAN;
+        }
 
         match metric {
             Metric::TrainLoss => self.since_last_sample.mean_unsmoothed_loss(),
@@ -237,6 +249,9 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             Metric::GradNoiseCos => results.noise.map_or(f64::NAN, |noise| noise.weight_cosine),
             Metric::GradNoiseDim => results.noise.map_or(f64::NAN, |noise| noise.dimension),
             Metric::HessianTop => results.curvature.unwrap_or(f64::NAN),
+            Metric::PartsCos => self.parts.cosine,
+            Metric::PartsCosGap => self.parts.cosine_gap,
+            Metric::PartsDistance => self.parts.distance,
         }
     }
 
@@ -265,6 +280,11 @@ impl<'a, T: Number> MetricSampler<'a, T> {
 }
 
 impl MetricSampler<'_> {
+    /// Measures the weights that the trial starts from the mean of, packed.
+    pub(crate) fn record_parts(&mut self, parts: &[Vec<f32>]) {
+        self.parts = PartsGeometry::measure(&self.norm_ranges, parts);
+    }
+
     /// Encodes everything that later samples depend on.
     pub(crate) fn encode_into(&self, to: &mut CheckpointEncoder) {
         to.write_f64(self.since_last_sample.loss_sum);

@@ -7,4 +7,5 @@ pub(crate) mod hessian;
 pub(crate) mod linear_op;
 pub(crate) mod metrics;
 pub(crate) mod norms;
+mod parts;
 pub(crate) mod probe_set;

@@ -42,7 +42,12 @@ pub(crate) fn angle_between<T: Number>(ranges: &[Range<usize>], a: &[T], b: &[T]
 }
 
 /// ‖a/‖a‖ + sign·b/‖b‖‖.
-fn unit_combination_norm<T: Number>(ranges: &[Range<usize>], a: &[T], sign: f64, b: &[T]) -> f64 {
+pub(crate) fn unit_combination_norm<T: Number>(
+    ranges: &[Range<usize>],
+    a: &[T],
+    sign: f64,
+    b: &[T],
+) -> f64 {
     let a_norm = sum_of_squares(ranges, a).sqrt();
     let b_norm = sum_of_squares(ranges, b).sqrt();
     sum_over_ranges(ranges, |i| {

@@ -4,19 +4,23 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    Average, DataConfig, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, TrainConfig,
-    TrialConfig, WeightDecayScope,
+    Average, DataConfig, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, ResultsSelection,
+    ResultsSource, ResultsStart, TrainConfig, TrialConfig, WeightDecayScope,
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
 use ergodic_common::ids::{CellHash, Repeat};
 use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
+use ergodic_common::spec::saved_moments::SavedMoments;
 use ergodic_common::spec::{Measure, Moment, Probe};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 use rayon::ThreadPool;
 
-use crate::train::{CandleDevice, CheckpointStore, FinishedTrial, Isa, Job, TrialData, run_trial};
+use crate::train::{
+    CandleDevice, CheckpointStore, FinishedTrial, InitialWeights, Isa, Job, StartPart, TrialData,
+    run_trial,
+};
 
 /// The generated dataset, made once.
 pub(crate) fn dataset() -> Arc<Dataset> {
@@ -65,6 +69,7 @@ pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
             average: None,
             added_noise: None,
         },
+        results_start: None,
     }
 }
 
@@ -84,17 +89,18 @@ pub(crate) fn metrics_without_gradient_passes() -> Measure {
         .iter()
         .map(|(_, metric)| metric.clone())
         .filter(|metric| {
-            !matches!(
-                metric.required_pass(),
-                Some(MeasurementPass::Noise | MeasurementPass::Curvature)
-            )
+            !metric.is_of_parts()
+                && !matches!(
+                    metric.required_pass(),
+                    Some(MeasurementPass::Noise | MeasurementPass::Curvature)
+                )
         });
 
     let at = vec![Moment::After(Length::Steps(3)), Moment::Final];
     let probe = Some(Probe { points: 20, at });
     Measure {
         probe,
-        save: true,
+        save: SavedMoments::of_end(),
         ..Measure::with_metrics(Length::Steps(2), metrics.collect())
     }
 }
@@ -217,10 +223,38 @@ fn result_on_data(
         measure,
         isa,
         (pool, store),
-        (dataset, start),
+        (dataset, start.map(InitialWeights::File)),
         candle,
     )
     .result
+}
+
+/// All that a trial leaves that starts from the mean of weights.
+pub(crate) fn finished_from_parts(
+    config: &TrialConfig,
+    measure: &Measure,
+    parts: &[StartPart],
+    store: Option<&dyn CheckpointStore>,
+) -> FinishedTrial {
+    let mut config = config.clone();
+    config.results_start = Some(ResultsStart {
+        selection: ResultsSelection {
+            source: ResultsSource::Stage("main".into()),
+            condition: None,
+            trials: parts.len() as u32,
+            block: parts.len() as u32,
+            at: vec!["final".into()],
+        },
+        manifest: Some(blake3::hash(b"made up").into()),
+    });
+    finished_on_data(
+        &config,
+        measure,
+        Isa::detect_fastest(),
+        (None, store),
+        (dataset(), Some(InitialWeights::Mean(parts))),
+        None,
+    )
 }
 
 /// All that a trial leaves.
@@ -240,7 +274,7 @@ fn finished_on_data(
     measure: &Measure,
     isa: Isa,
     (pool, store): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
-    (dataset, start): (Arc<Dataset>, Option<&[u8]>),
+    (dataset, start): (Arc<Dataset>, Option<InitialWeights<'_>>),
     candle: Option<&CandleDevice>,
 ) -> FinishedTrial {
     let streams = streams(0);
@@ -265,7 +299,7 @@ fn finished_on_data(
     let finished = run_trial(&job, &AtomicBool::new(false)).expect("the trial is not stopped");
     assert_eq!(
         finished.weights.is_some(),
-        measure.save && finished.result.outcome == Outcome::Completed
+        !measure.save.is_empty() && finished.result.outcome == Outcome::Completed
     );
 
     finished

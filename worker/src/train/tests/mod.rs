@@ -7,6 +7,7 @@ mod input_pipeline;
 mod linear;
 mod noise;
 mod ops;
+mod starts;
 mod torch;
 mod toy;
 mod trials;

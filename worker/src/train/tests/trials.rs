@@ -14,6 +14,7 @@ use ergodic_common::ids::{FileHash, TrialIdentity, WeightsDigest};
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
+use ergodic_common::spec::saved_moments::SavedMoments;
 use ergodic_common::spec::{EvalStatistics, Measure, Moment, Probe};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 use ergodic_common::weights::Weights;
@@ -853,8 +854,12 @@ fn every_metric_is_defined_for_some_trial() {
 
     let all: Vec<Metric> = Metric::NAMES.map(|(_, metric)| metric).to_vec();
     let measure = Measure::with_metrics(Length::Steps(5), all);
-    let results = [&normed, &linear]
-        .map(|config| cases::result(config, &measure, Isa::detect_fastest()).metrics);
+    let mut results = [&normed, &linear]
+        .map(|config| cases::result(config, &measure, Isa::detect_fastest()).metrics)
+        .to_vec();
+    let parts = [1, 2].map(|steps| super::starts::train_part(&normed, steps));
+    let started = cases::finished_from_parts(&normed, &measure, &parts, None);
+    results.push(started.result.metrics);
 
     for (at, (name, _)) in Metric::NAMES.iter().enumerate() {
         let is_defined = results.iter().any(|metrics| metrics[at].is_finite());
@@ -1156,7 +1161,7 @@ fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
         (config.train.length, config.model.affine) = (Length::Steps(8), affine);
         let mut measure =
             Measure::with_metrics(Length::Steps(4), vec![Metric::TestLoss, Metric::TestAcc]);
-        measure.save = true;
+        measure.save = SavedMoments::of_end();
 
         let mut run = |statistics| {
             measure.statistics = statistics;

@@ -2,6 +2,7 @@
 
 mod added_noise;
 mod evaluate;
+mod kept_weights;
 mod resume;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,6 @@ use candle_core::{Error, Result};
 use ergodic_common::ids::{TrialIdentity, WeightsDigest};
 use ergodic_common::net::{Net, TEST_BATCH};
 use ergodic_common::trial::{Outcome, TrialResult};
-use ergodic_common::weights::Weights;
 
 use super::backend::ComputeBackend;
 use super::checkpoint::{self, CheckpointStore};
@@ -21,11 +21,12 @@ use super::engine::loss::LossTally;
 use super::engine::simd::Simd16;
 use super::measure::metrics::MetricSampler;
 use super::measure::probe_set::ProbePredictions;
-use super::network::params::ParamLayout;
 use super::optim::schedule::StepHyperparams;
 use super::optim::state::{TrainedRanges, TrainingState};
 use super::optim::tensor::with_tensor_data;
+use super::start::{load_or_draw_weights, load_parts};
 use super::{FinishedTrial, Job, timed_out_trial};
+use kept_weights::KeptWeights;
 
 /// Number of test images that are evaluated at a time.
 const TEST_CHUNK: usize = TEST_BATCH as usize;
@@ -42,6 +43,7 @@ pub(crate) struct Training<'a, S> {
     batches: BatchSequence<'a>,
     transforms: TransformSequence<'a>,
     probe_predictions: ProbePredictions,
+    kept_weights: KeptWeights,
     /// Re-estimated batch-norm statistics, and the number of steps after which they were estimated.
     estimated_statistics: Option<(u64, Vec<f32>)>,
     /// The store of the trial's checkpoints, if there is one.
@@ -73,27 +75,6 @@ enum StepEnd {
     Aborted,
 }
 
-/// Initial weights and norm statistics.
-fn load_or_draw_weights(
-    layout: &ParamLayout,
-    net: &Net,
-    job: &Job<'_>,
-) -> Result<(Vec<f32>, Vec<f32>)> {
-    if job.config.model.init_file.is_none() {
-        return Ok((
-            layout.draw_initial_weights(job.config, job.streams),
-            layout.initial_statistics(),
-        ));
-    }
-
-    let file = job
-        .initial_weights
-        .ok_or_else(|| Error::msg("the worker has no file of initial weights for this trial"))?;
-    let start = Weights::from_safetensors(file, net)
-        .map_err(|e| Error::msg(format!("the file of initial weights: {e}")))?;
-    Ok(layout.pack_initial_weights(&start, job.config))
-}
-
 impl<'a, S: Simd16> Training<'a, S> {
     pub(crate) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
@@ -122,6 +103,7 @@ impl<'a, S: Simd16> Training<'a, S> {
             batches: BatchSequence::new(config, job.streams, data.train_indices()),
             transforms: TransformSequence::new(config, job.streams),
             probe_predictions,
+            kept_weights: KeptWeights::new(config, job.measure),
             estimated_statistics: None,
             checkpoint_slot: CheckpointSlot::new(job),
         })
@@ -169,6 +151,10 @@ impl<'a, S: Simd16> Training<'a, S> {
         };
 
         let steps = self.job.config.total_steps();
+        if steps == 0 && !self.measure_start(&mut sampler, stop)? {
+            return Ok(self.abort_trial(0, stop));
+        }
+
         for step in begun..steps {
             let stopped = stop.load(Ordering::Relaxed);
             self.save_if_due(&sampler, step, stopped)?;
@@ -197,8 +183,21 @@ impl<'a, S: Simd16> Training<'a, S> {
         if sampler.needs_initial_weights() {
             with_tensor_data(&self.state.weights, |w| sampler.record_initial_weights(w))?;
         }
+        if sampler.needs_parts() {
+            sampler.record_parts(&load_parts(self.engine.layout(), self.net, self.job)?);
+        }
 
         Ok(sampler)
+    }
+
+    /// Measures the weights that the trial starts from, of a trial without steps. Returns false if it was aborted.
+    fn measure_start(
+        &mut self,
+        sampler: &mut MetricSampler<'_>,
+        stop: &AtomicBool,
+    ) -> Result<bool> {
+        let rates = StepHyperparams::at_step(self.job.config, 0);
+        Ok(self.predict_probe_set(0, stop)? && self.sample_metrics(sampler, 0, rates, stop)?)
     }
 
     /// Runs a step, counted from 0, and the measurements after it.
@@ -225,6 +224,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         }
 
         self.average_if_due(step + 1)?;
+        self.keep_weights_if_due(step + 1)?;
         if !self.predict_probe_set(step + 1, stop)?
             || is_due && !self.sample_metrics(sampler, step + 1, rates, stop)?
         {
@@ -284,7 +284,8 @@ impl<'a, S: Simd16> Training<'a, S> {
 
         let completed = outcome == Outcome::Completed;
         let digest = self.compute_digest()?;
-        let weights = (completed && self.job.measure.save).then(|| self.encode_weights());
+        let keeps = completed && !self.job.measure.save.is_empty();
+        let weights = keeps.then(|| self.encode_weights());
         let (metrics, curve) = sampler.into_metrics_and_curve(!completed);
         let predictions = self.probe_predictions.into_predictions();
         let isa = self.job.device_name().to_owned();
@@ -320,21 +321,5 @@ impl<'a, S: Simd16> Training<'a, S> {
         })??;
 
         Ok(blake3::hash(&[digest.0, of_average.0].concat()).into())
-    }
-
-    /// Encodes the file of the trained weights.
-    fn encode_weights(&self) -> Result<Vec<u8>> {
-        let layout = self.engine.layout();
-        let params = with_tensor_data(&self.state.weights, |w| layout.unpack_params(w))?;
-        let statistics =
-            with_tensor_data(&self.state.statistics, |st| layout.unpack_statistics(st))?;
-        let average = self
-            .state
-            .averaged_weights
-            .as_ref()
-            .map(|w| with_tensor_data(w, |w| layout.unpack_params(w)))
-            .transpose()?;
-
-        Ok(Weights { params, statistics }.to_safetensors(self.net, average.as_deref()))
     }
 }

@@ -39,6 +39,7 @@ impl<S: Simd16> Training<'_, S> {
         self.state.encode_into(&mut encoder)?;
         sampler.encode_into(&mut encoder);
         self.probe_predictions.encode_into(&mut encoder);
+        self.kept_weights.encode_into(&mut encoder);
         Ok(encoder.finish_with_hash())
     }
 
@@ -84,6 +85,7 @@ impl<S: Simd16> Training<'_, S> {
         self.state.restore_from(decoder)?;
         sampler.restore_from(decoder)?;
         self.probe_predictions.restore_from(decoder)?;
+        self.kept_weights.restore_from(decoder)?;
         decoder.is_fully_read().then_some(())
     }
 }

@@ -78,10 +78,9 @@ fn plan_class(spec: &Spec, config: &TrialConfig, (cell, cells): (CellIndex, u64)
         return plan_toy_class(spec, config, label, (cell, cells));
     };
     let (parameters, trained_parameters) = net.param_counts();
-    let weights_bytes = if spec.measure.save {
-        net.weights_file_bytes(config)
-    } else {
-        0
+    let weights_bytes = match spec.measure.save.is_empty() {
+        true => 0,
+        false => net.weights_file_bytes(config, &spec.measure.save),
     };
 
     ClassPlan {
