@@ -101,6 +101,7 @@ pub(crate) fn read_repeats(
 fn read_criterion(repeats: &TableReader<'_>, most: u64) -> Result<StoppingRule, SpecError> {
     let has_until = repeats.read_node("until").is_some();
     let has_halving = repeats.read_node("halving").is_some();
+    refuse_verdicts_as_rule(repeats)?;
     match (has_until, has_halving) {
         (true, false) => read_precision_rule(repeats, most),
         (false, true) => read_halving_rule(repeats),
@@ -115,6 +116,19 @@ fn read_criterion(repeats: &TableReader<'_>, most: u64) -> Result<StoppingRule, 
             Err(repeats.error_at("until", message))
         }
     }
+}
+
+/// Refuses repeats until claims are decided: whoever looks at verdicts until one is there is wrong more often than α says.
+fn refuse_verdicts_as_rule(repeats: &TableReader<'_>) -> Result<(), SpecError> {
+    let until = repeats.read_node("until").map(|node| &node.value);
+    if until.and_then(SpecValue::as_str) != Some("verdict") {
+        return Ok(());
+    }
+
+    let message = "repeats do not end by verdicts, because looking until claims are decided makes more wrong verdicts than alpha says: \
+                   write a number, as in repeats = 60; the last column of `ergodic verdict` says for a smaller run under another seed how \
+                   many would do";
+    Err(repeats.error_at("until", message))
 }
 
 const PRECISION_EXAMPLE: &str = "until = { metric = \"test_acc\", ci95 = 0.001 }";
@@ -404,6 +418,10 @@ mod tests {
             (
                 "[repeats]\nmax = 20".into(),
                 "repeats.until: this is needed: a rule",
+            ),
+            (
+                "[repeats]\nmin = 6\nmax = 60\nuntil = \"verdict\"".into(),
+                "repeats.until: repeats do not end by verdicts",
             ),
             (
                 "[repeats]\nmax = 20\nuntil = { ci95 = 0.1 }".into(),
