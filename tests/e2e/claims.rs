@@ -1,6 +1,9 @@
 //! Verdicts on the claims of a sweep, over real trainings: what theory says to the last bit, with controls, and what is wrong.
 
-use ergodic_tests::Cluster;
+use std::path::Path;
+
+use ergodic_tests::{Cluster, run_in};
+use rusqlite::Connection;
 use serde_json::Value;
 
 use super::refusals::refused;
@@ -128,6 +131,41 @@ fn claims_about_a_sweep_are_judged() {
             7,
             "disagrees",
         ),
+        (
+            "form = \"ratio\"\nof = \"mean(train_loss)\"\nto = \"init.scale == 1\"\nabove = 2",
+            7,
+            "disagrees",
+        ),
+        (
+            "form = \"difference\"\nof = \"mean(train_loss)\"\nto = \"init.scale == 1\"\nabove = 1",
+            7,
+            "disagrees",
+        ),
+        (
+            "form = \"spread\"\nof = \"mean(train_loss)\"\nabove = 3",
+            7,
+            "disagrees",
+        ),
+        (
+            "form = \"collapse\"\nof = \"mean(train_loss)\"\nover = \"init.scale\"\nabove = 3",
+            7,
+            "disagrees",
+        ),
+        (
+            "form = \"slope\"\nof = \"mean(weight_norm_sq)\"\nagainst = \"init.scale\"\nbelow = 1",
+            7,
+            "disagrees",
+        ),
+        (
+            "form = \"share\"\nof = \"at(train_loss, end) < 100\"\nbelow = 0.1",
+            7,
+            "disagrees",
+        ),
+        (
+            "form = \"extreme\"\nof = \"at(train_loss, end)\"\nabove = 100",
+            7,
+            "disagrees",
+        ),
         ("of = \"gain\"\nwithin = [2, 30]\nmin = 5", 8, "not enough"),
         (
             "form = \"labels\"\nover = \"init.scale\"\nabove = 0.001\nwhere = \"init.scale < 3\"",
@@ -175,4 +213,51 @@ fn claims_about_a_sweep_are_judged() {
         5,
         &["has no claims", "--claims"],
     );
+}
+
+/// Changes the lowest bit of the last training loss of a trial in a store. Curves end with the metrics of the last step.
+fn flip_bit(store: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open(store)?;
+    let select =
+        "SELECT curve, data FROM curves JOIN trials USING (curve) WHERE cell = 1 AND repeat = 2";
+    let (curve, mut data) = connection.query_row(select, [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+    })?;
+    let loss = data.len() - 3 * size_of::<f64>();
+    data[loss] ^= 1;
+    connection.execute(
+        "UPDATE curves SET data = ?1 WHERE curve = ?2",
+        (data, curve),
+    )?;
+    Ok(())
+}
+
+#[test]
+fn one_bit_of_a_stored_row_is_damage_and_without_a_checksum_a_claim_that_disagrees() {
+    let here = tempfile::tempdir().expect("a temporary directory");
+    let here = here.path();
+    let claims = "[[claim]]\nname = \"bits\"\nform = \"bits\"\nof = \"train_loss\"\n\
+                  where = \"init.scale == 2\"\nto = \"init.scale == 1\"\n";
+    std::fs::write(here.join("scaled.toml"), SCALED).expect("a file can be written");
+    std::fs::write(here.join("bits.toml"), claims).expect("a file can be written");
+    let run = run_in(here, &[], &["run", "scaled.toml", "--store", "store"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let judge = || run_in(here, &[], &["verdict", "latest", "--claims", "bits.toml"]);
+    assert_eq!(judge().code, 0, "{:?}", judge());
+
+    let store = here.join("store/ergodic.sqlite");
+    flip_bit(&store).expect("the row is changed");
+    let damaged = judge();
+    assert!(
+        ![0, 7, 8].contains(&damaged.code) && damaged.stderr.contains("damaged"),
+        "{damaged:?}"
+    );
+
+    // Rows of the first stores have no checksum.
+    Connection::open(&store)
+        .and_then(|connection| connection.execute("UPDATE curves SET checksum = NULL", []))
+        .expect("the rows are changed");
+    let wrong = judge();
+    assert_eq!(wrong.code, 7, "{wrong:?}");
+    assert!(wrong.stdout.contains("3 of 4 repeats equal"), "{wrong:?}");
 }

@@ -56,6 +56,7 @@ mod storm;
 mod sweep_files;
 mod terminal;
 mod torn_writes;
+mod twins;
 mod untrusted_text;
 mod validation;
 mod verify;
