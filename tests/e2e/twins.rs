@@ -87,6 +87,15 @@ const TWINS: &[Twin] = &[
         claim: "the same function",
     },
     Twin {
+        experiment: "06-exponential",
+        broken: "the learning rate grows with the exponent −t in place of −2t",
+        breaking: &[
+            "train.schedule={ kind = 'exponential', factor = '1 + grows*((1 - 0.005)^(-1) - 1)' }",
+        ],
+        shorter: &["train.steps=50", "measure.every='10 steps'"],
+        claim: "the same direction",
+    },
+    Twin {
         experiment: "07-batch",
         broken: "η and λ are those of B = 4 in all cells",
         breaking: &["train.lr=0.08", "train.wd='kappa*4/train.lr'"],
@@ -169,6 +178,27 @@ const TWINS: &[Twin] = &[
         claim: "a factor of two keeps every bit",
     },
     Twin {
+        experiment: "14-reaching",
+        broken: "η is a ten-thousandth",
+        breaking: &["train.lr=5e-5"],
+        shorter: &["train.steps=40"],
+        claim: "it reaches 100 %",
+    },
+    Twin {
+        experiment: "15-averages",
+        broken: "all trials start from the same weights",
+        breaking: &["stage.inits.seeds.fixed=['head', 'init']"],
+        shorter: &["grid.lag=[20]", "train.steps=40"],
+        claim: "an average across initial weights hurts",
+    },
+    Twin {
+        experiment: "15-averages",
+        broken: "trials that should have their initial weights in common do not",
+        breaking: &["stage.orders.seeds={ fixed = ['head'] }"],
+        shorter: &["grid.lag=[20]", "train.steps=40"],
+        claim: "an average across orders does not",
+    },
+    Twin {
         experiment: "15-averages",
         broken: "training stops after a third",
         breaking: &["train.schedule=[{ step = 100, lr = 1e-9 }]"],
@@ -218,6 +248,13 @@ const TWINS: &[Twin] = &[
         claim: "the same equilibrium",
     },
     Twin {
+        experiment: "23-momentum-law",
+        broken: "the second phase has a hundredth of its length",
+        breaking: &["train.steps=1015"],
+        shorter: &[],
+        claim: "equal after",
+    },
+    Twin {
         experiment: "24-time",
         broken: "λ is not divided by η",
         breaking: &["train.wd='1e-3*rate'"],
@@ -230,6 +267,32 @@ const TWINS: &[Twin] = &[
         breaking: &["model.norm_eps=0.1"],
         shorter: &["grid.intrinsic_lr=[1e-2]", "train.steps=200"],
         claim: "‖w‖² from step to step",
+    },
+    Twin {
+        experiment: "28-mixing",
+        broken: "the second phase has a thirtieth of its length",
+        breaking: &["train.steps=1100"],
+        shorter: &[],
+        claim: "functions mix",
+    },
+    Twin {
+        experiment: "28-mixing",
+        broken: "all trials start from the same weights, and are next to them",
+        breaking: &["seeds.fixed=['head', 'init']", "train.steps=20"],
+        shorter: &[
+            "train.schedule=[]",
+            "measure={ every = '20 steps', metrics = ['train_loss'], save = ['final'] }",
+            "claim=[]",
+            "stage.angles.grid.model.init.results.at=['final']",
+        ],
+        claim: "weights do not",
+    },
+    Twin {
+        experiment: "29-batch-statistics",
+        broken: "a batch has 32 images in place of five",
+        breaking: &["train.batch_size=32"],
+        shorter: &["train.steps=1200"],
+        claim: "the equilibrium is the same",
     },
 ];
 

@@ -93,8 +93,16 @@ pub fn settings_with_stage(settings: &[String], stage: Option<&str>) -> Vec<Stri
                 .iter()
                 .any(|section| field.starts_with(section))
         });
-    let chosen = format!("{STAGE}=\"{stage}\"");
-    before.into_iter().chain([chosen]).chain(others).collect()
+    before
+        .into_iter()
+        .chain([format_stage_choice(stage)])
+        .chain(others)
+        .collect()
+}
+
+/// The setting that chooses a stage. What comes before it is set in the file, over which the stage lays its own fields.
+pub fn format_stage_choice(stage: &str) -> String {
+    format!("{STAGE}=\"{stage}\"")
 }
 
 /// The setting that says which sweep a stage is.

@@ -3,7 +3,7 @@
 use clap::Args;
 use ergodic_common::ids::SweepId;
 use ergodic_common::spec::scale::settings_with_scale;
-use ergodic_common::spec::stage::settings_with_stage;
+use ergodic_common::spec::stage::{format_stage_choice, settings_with_stage};
 use ergodic_proto::status::UserError;
 
 use super::Client;
@@ -144,8 +144,16 @@ impl SettingArgs {
         self.resolve_with(self.scale.as_deref(), Some(stage))
     }
 
-    /// The settings, with these choices.
+    /// The settings, with these choices. Of a stage that the user chose, they override the fields; else they are of the file, and a
+    /// stage keeps what it sets itself.
     pub fn resolve_with(&self, scale: Option<&str>, stage: Option<&str>) -> Vec<String> {
-        settings_with_stage(&settings_with_scale(&self.settings, scale), stage)
+        let mut settings = settings_with_scale(&self.settings, scale);
+        match stage {
+            Some(stage) if self.stage.is_none() => {
+                settings.push(format_stage_choice(stage));
+                settings
+            }
+            _ => settings_with_stage(&settings, stage),
+        }
     }
 }
