@@ -56,13 +56,25 @@ def distances(distance, repeats, points, step):
     keep = [np.arange(repeats) != r for r in range(repeats)]
     return energy(x, y, distance), np.array([energy(x[k], y[k], distance) for k in keep])
 
+def upper_tail_of_distance(effect, half):
+    """What the upper end of a distance's interval is above Student's, on the scale of cube roots. Needs a distance above half its width."""
+    assert effect > half
+    root = np.cbrt(effect)
+    return (root + half / (3 * root ** 2)) ** 3 - effect - half
+
+def distance_interval(theta, without):
+    """Student's interval of a distance, whose upper end is taken on the scale of cube roots."""
+    effect, low, high = student(theta, [without], len(without) - 1)
+    return [effect, low, float(high + upper_tail_of_distance(effect, high - effect))]
+
 def fieller(distance, repeats, points):
-    """The ratio of the distance at step 100 to that at step 50, with Fieller's interval."""
+    """The ratio of the distance at step 100 to that at step 50, with Fieller's interval, and the upper tail of the former."""
     (a, without_a), (b, without_b) = (distances(distance, repeats, points, step) for step in (100, 50))
     cov = np.cov(without_a, without_b, ddof=0) * (repeats - 1)
     t = stats.t.ppf(1 - ALPHA, repeats - 1)
     low, high = np.roots([b * b - t * t * cov[1, 1], -2 * (a * b - t * t * cov[0, 1]), a * a - t * t * cov[0, 0]])[::-1]
-    return [float(a / b), float(min(low, high)), float(max(low, high))]
+    tail = upper_tail_of_distance(a, t * np.sqrt(cov[0, 0]))
+    return [float(a / b), float(min(low, high)), float(max(low, high) + tail / b)]
 
 out = {"alpha": ALPHA, "binomial": [], "forms": []}
 for k, n in [(0, 59), (0, 1), (1, 10), (5, 10), (10, 10), (37, 400), (3, 100000), (999, 1000)]:
@@ -80,7 +92,7 @@ out["crossed"] = {"sizes": [3, 4], "value": crossed(values(1, 12), [3, 4])}
 unequal = lambda a, b: np.mean(a != b)
 root = lambda a, b: np.sqrt(np.mean(a != b))
 out["labels"] = {"repeats": 12, "points": 20,
-                 **{name: student(*(lambda d: (d[0], [d[1]]))(distances(d, 12, 20, 50)), 11)
+                 **{name: distance_interval(*distances(d, 12, 20, 50))
                     for name, d in [("by_point", unequal), ("joint", root)]},
                  **{f"{name}_relative": fieller(d, 12, 20) for name, d in [("by_point", unequal), ("joint", root)]}}
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "claims.json"), "w") as f:

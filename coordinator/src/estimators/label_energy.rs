@@ -189,6 +189,24 @@ pub fn jackknife_covariance(a: &[f64], b: &[f64]) -> f64 {
     products.sum::<f64>() * (n - 1.0) / n
 }
 
+/// The upper end of the interval of an estimated distance, given half the width of Student's interval, at least 0.
+///
+/// A distance is a squared length of differences. Its estimate has a long tail above, and its standard error is small where the estimate
+/// happens to be small: below 30 repeats, Student's upper end lies below the true distance in up to 8 % of simulated experiments, in
+/// place of 5 %. On the scale of cube roots, where squared lengths are nearly normal (Wilson and Hilferty 1931), it does in 5 %. An
+/// estimate that is not shown to be above 0 has no such scale: its end lies as far above Student's as that of one which is just shown
+/// to be. The lower end has no such correction. Student's is the lower one, and errs in less than 5 %.
+pub fn upper_end_of_distance(distance: f64, half_width: f64) -> f64 {
+    if half_width == 0.0 {
+        return distance;
+    }
+    // The cube of the root of `shown`, moved by the half width over the derivative, is `shown` + `half_width` + the rest.
+    let shown = distance.max(half_width);
+    let moved = half_width / (3.0 * shown);
+    let rest = shown * moved * moved * (3.0 + moved);
+    distance + half_width + rest
+}
+
 fn count_labels(cell: &[&[u8]], point: usize) -> [i64; 256] {
     let mut counts = [0; 256];
     for labels in cell {
@@ -402,6 +420,23 @@ mod tests {
             (squares.sum::<f64>() / (EXPERIMENTS as f64 * (EXPERIMENTS as f64 - 1.0))).sqrt();
         assert!((mean - truth).abs() < 4.0 * error, "{mean} {truth} {error}");
         assert!(covered as f64 >= 0.86 * EXPERIMENTS as f64, "{covered}");
+    }
+
+    #[test]
+    fn upper_ends_are_those_of_cube_roots_where_a_distance_is_shown() {
+        for (distance, half) in [(0.1_f64, 0.05_f64), (0.1, 0.1), (1.5, 0.001)] {
+            let root = distance.cbrt();
+            let moved = root + half / (3.0 * root * root);
+            let found = upper_end_of_distance(distance, half);
+            assert!((found - moved.powi(3)).abs() < 1e-14, "{found}");
+        }
+
+        // Below, the end goes on without a leap, and equal labels leave no width.
+        let [shown, unshown] = [0.1 + 1e-12, 0.1 - 1e-12].map(|x| upper_end_of_distance(x, 0.1));
+        assert!((shown - unshown).abs() < 1e-10, "{shown} {unshown}");
+        let excess = upper_end_of_distance(-0.03, 0.1) - 0.07;
+        assert!((excess - (upper_end_of_distance(0.1, 0.1) - 0.2)).abs() < 1e-15);
+        assert_eq!(upper_end_of_distance(0.0, 0.0), 0.0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::analysis::{AnalysisError, RowSource};
 use crate::estimators::decision::{EffectEstimate, EffectLaw, Quotient};
 use crate::estimators::jackknife::{FEW_LEVELS, jackknife_uncertainty};
 use crate::estimators::label_energy::{
-    CrossedDistance, EnergyDistance, MIN_REPEATS, crossed_covariance,
+    CrossedDistance, EnergyDistance, MIN_REPEATS, crossed_covariance, upper_end_of_distance,
 };
 use crate::estimators::rounding::clear_rounding;
 use crate::estimators::special::student_t_quantile;
@@ -159,29 +159,16 @@ impl<'a> LabelLaws<'a> {
             .collect();
 
         let shared = find_common_repeats(&cells);
-        let distances = cells.chunks_exact(2).map(|pair| {
+        let distances = cells.chunks_exact(2).enumerate().map(|(at, pair)| {
             let [a, b] = [0, 1].map(|side| pair[side].rows_of_repeats(&shared));
-            if design.is_crossed() {
-                let levels = design.levels_of_repeats(&shared);
-                return CrossedDistance::of_levels(&a, &b, &levels, claim.is_joint);
+            let distance = measure_distance(claim, design, &shared, [&a, &b])?;
+            // What is not above 0 is refused as a reference, whatever its spread.
+            if at == 0 || distance.full > 0.0 {
+                check_spread(&distance, &a, &b)?;
             }
-            let distance = match claim.is_joint {
-                true => EnergyDistance::of_all_points(&a, &b),
-                false => EnergyDistance::by_point(&a, &b),
-            };
-            distance.map(CrossedDistance::from)
+            Ok(distance)
         });
-        let distances: Option<Vec<CrossedDistance>> = distances.collect();
-        let Some(distances) = distances else {
-            return Err(match design.is_crossed() {
-                false => format!(
-                    "a distance needs predictions of {MIN_REPEATS} repeats that both cells have"
-                ),
-                true => format!(
-                    "repeats share crossed streams: a distance needs predictions of {FEW_LEVELS} levels of each that both cells have"
-                ),
-            });
-        };
+        let distances: Vec<CrossedDistance> = distances.collect::<Result<_, String>>()?;
 
         Ok(ComparedLabels {
             repeats: shared.len() as u64,
@@ -193,6 +180,35 @@ impl<'a> LabelLaws<'a> {
 /// The moment of a claim, and the one that it is relative to.
 fn moments_of(claim: &Claim) -> impl Iterator<Item = Moment> + use<> {
     std::iter::once(claim.at).chain(claim.relative_to)
+}
+
+/// The distance of two cells by the labels of the repeats that both have.
+///
+/// # Errors
+/// There are too few repeats, or too few levels of a crossed stream.
+fn measure_distance(
+    claim: &Claim,
+    design: &RepeatDesign,
+    shared: &[u32],
+    [a, b]: [&[&[u8]]; 2],
+) -> Result<CrossedDistance, String> {
+    if design.is_crossed() {
+        let levels = design.levels_of_repeats(shared);
+        let distance = CrossedDistance::of_levels(a, b, &levels, claim.is_joint);
+        return distance.ok_or_else(|| {
+            format!(
+                "repeats share crossed streams: a distance needs predictions of {FEW_LEVELS} levels of each that both cells have"
+            )
+        });
+    }
+
+    let distance = match claim.is_joint {
+        true => EnergyDistance::of_all_points(a, b),
+        false => EnergyDistance::by_point(a, b),
+    };
+    distance.map(CrossedDistance::from).ok_or_else(|| {
+        format!("a distance needs predictions of {MIN_REPEATS} repeats that both cells have")
+    })
 }
 
 /// The squared standard error of a distance. One that rounding alone can make is 0.
@@ -207,6 +223,21 @@ fn degrees_of_distance(distance: &CrossedDistance) -> f64 {
         [without] => without.len() as f64 - 1.0,
         streams => jackknife_uncertainty(streams).map_or(1.0, |spread| spread.degrees),
     }
+}
+
+/// Refuses a distance without spread whose labels nevertheless differ over repeats: with few of them, or with few points, no pair may
+/// happen to show it.
+fn check_spread(distance: &CrossedDistance, a: &[&[u8]], b: &[&[u8]]) -> Result<(), String> {
+    let is_same = a == b;
+    let is_constant = [a, b]
+        .iter()
+        .all(|cell| cell.iter().all(|labels| *labels == cell[0]));
+    if variance_of_distance(distance) > 0.0 || is_same || is_constant {
+        return Ok(());
+    }
+    Err("labels differ, but the distance is the same without any repeat, which shows nothing of its spread: use more repeats, or more \
+         probe points"
+        .to_owned())
 }
 
 fn estimate_from_distances(
@@ -225,7 +256,7 @@ fn estimate_from_distances(
         return Ok(EffectEstimate {
             effect,
             low: effect - half,
-            high: effect + half,
+            high: upper_end_of_distance(effect, half),
             rounding: DISTANCE_ROUNDING,
             law: EffectLaw::Student {
                 standard_error,
@@ -242,10 +273,16 @@ fn estimate_from_distances(
         covariance: crossed_covariance(distance, before),
         degrees: degrees.min(degrees_of_distance(before)),
     };
-    quotient.estimate(claim.alpha).ok_or_else(|| {
+    let mut estimate = quotient.estimate(claim.alpha).ok_or_else(|| {
         format!(
             "the distance at \"{moment}\", {:.2e}, is not shown to be above 0, so that none can be relative to it",
             before.full
         )
-    })
+    })?;
+
+    // The tail of the distance is that of the ratio, too.
+    let half = student_t_quantile(1.0 - claim.alpha, degrees) * variance.sqrt();
+    let tail = upper_end_of_distance(distance.full, half) - (distance.full + half);
+    estimate.high += tail / before.full;
+    Ok(estimate)
 }

@@ -3,7 +3,6 @@
 use ergodic_common::TrialKey;
 use ergodic_common::ids::CellIndex;
 use ergodic_common::quantity::SampledCurve;
-use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::trial::Predictions;
 
 use super::batches::split_into_batches;
@@ -146,75 +145,44 @@ fn what_labels_cannot_show_is_not_enough_with_the_reason() {
     }
 }
 
-/// Predictions of two classes at 50 points for a repeat of both cells. A number that all points of the repeat share makes them
-/// alike, between the cells, too. The probability of the second class is Φ(threshold), `apart` being added to that of every
-/// second point in the second cell.
-fn draw_repeat(stream: &mut RandomStream, apart: f64) -> [Vec<u8>; 2] {
-    let common = stream.next_normal();
-    [0.0, apart].map(|apart| {
-        let points = 0..50_u32;
-        let labels = points.map(|point| {
-            let threshold = f64::from(point % 5) * 0.4 - 0.8 + apart * f64::from(point % 2);
-            let x = 0.6 * common + 0.8 * stream.next_normal();
-            u8::from(x < threshold)
-        });
-        labels.collect()
-    })
+/// Judges that three repeats of the cells c = 1 and 2 predict nearly alike: all labels are 0, but for that of one point, given by cell and
+/// repeat.
+fn judge_nearly_equal(others: &[(u64, u32, usize)]) -> JudgedEffect {
+    let claim = label_claim("where = 'c == 2'\nto = 'c == 1'\nbelow = 0.002");
+    let experiment = Experiment::new("", &claim);
+    let mut labels =
+        LabelLaws::new(&experiment.spec, &experiment.expanded).expect("few predictions");
+    for cell in 0..2 {
+        for repeat in 0..3 {
+            let mut classes = vec![0; POINTS as usize];
+            let of_trial = others
+                .iter()
+                .filter(|other| (other.0, other.1) == (cell, repeat));
+            of_trial.for_each(|other| classes[other.2] = 1);
+            let predictions = Predictions {
+                steps: vec![100],
+                classes,
+            };
+            labels.add_trial(TrialKey::new(cell, repeat), &predictions);
+        }
+    }
+    let ended = vec![vec![TrialValue::Nothing; 3]; 2];
+    let mut judged = experiment.judge_beside(&ended, TrialCounts::default(), &labels);
+    judged.remove(0)
 }
 
-/// `cargo test -p ergodic --release --lib -- --ignored --nocapture intervals_of_distances`
 #[test]
-#[ignore = "a minute; its figures stand in the documentation"]
-#[expect(
-    clippy::print_stdout,
-    reason = "the figures stand in the documentation"
-)]
-fn intervals_of_distances_contain_the_true_one() {
-    use crate::estimators::label_energy::{EnergyDistance, jackknife_covariance};
-    use crate::estimators::special::{normal_cdf, student_t_quantile};
+fn labels_that_differ_where_no_pair_of_repeats_shows_it_decide_nothing() {
+    let hidden = judge_nearly_equal(&[(0, 0, 0), (1, 1, 1)]);
+    assert_eq!(hidden.verdict, ClaimVerdict::NotEnough, "{hidden:?}");
+    assert!(
+        hidden.notes[0].contains("nothing of its spread"),
+        "{hidden:?}"
+    );
 
-    const EXPERIMENTS: u64 = 2_000;
-    for (n, apart) in [
-        (20, 0.0),
-        (100, 0.0),
-        (20, 0.5),
-        (100, 0.5),
-        (20, 1.5),
-        (100, 1.5),
-    ] {
-        let thresholds = (0..50_u32).map(|point| f64::from(point % 5) * 0.4 - 0.8);
-        let moved = (0..50_u32).map(|point| apart * f64::from(point % 2));
-        let squares = thresholds
-            .zip(moved)
-            .map(|(t, by)| 2.0 * (normal_cdf(t + by) - normal_cdf(t)).powi(2));
-        let truth = squares.sum::<f64>() / 50.0;
-
-        let mut above = 0;
-        let mut below = 0;
-        let mut mean = 0.0;
-        for experiment in 0..EXPERIMENTS {
-            let mut stream = fixed_stream("distances of labels", experiment);
-            let repeats: Vec<[Vec<u8>; 2]> =
-                (0..n).map(|_| draw_repeat(&mut stream, apart)).collect();
-            let [a, b] = [0, 1].map(|cell| {
-                let labels = repeats.iter().map(|repeat| &repeat[cell][..]);
-                labels.collect::<Vec<_>>()
-            });
-            let found = EnergyDistance::by_point(&a, &b).expect("enough repeats");
-            let standard_error = jackknife_covariance(&found.without, &found.without).sqrt();
-            let half = student_t_quantile(0.95, f64::from(n) - 1.0) * standard_error;
-            above += u32::from(found.full - half > truth);
-            below += u32::from(found.full + half < truth);
-            mean += found.full / EXPERIMENTS as f64;
-        }
-        println!(
-            "n = {n}, distance {truth:.4}, mean {mean:.4}: interval above {:.1} %, below {:.1} %",
-            100.0 * f64::from(above) / EXPERIMENTS as f64,
-            100.0 * f64::from(below) / EXPERIMENTS as f64
-        );
-        let most = 0.05 + 3.0 * (0.05 * 0.95 / EXPERIMENTS as f64).sqrt();
-        let share = |count: u32| f64::from(count) / EXPERIMENTS as f64;
-        assert!(share(above) <= most && share(below) <= most + 0.01);
+    for same in [&[][..], &[(0, 0, 4), (1, 0, 4)]] {
+        let judged = judge_nearly_equal(same);
+        assert_eq!(judged.verdict, ClaimVerdict::Agrees, "{judged:?}");
     }
 }
 

@@ -32,7 +32,8 @@ impl Experiment {
         Self::with_settings(seeds, claims, &[])
     }
 
-    fn with_settings(seeds: &str, claims: &str, settings: &[&str]) -> Self {
+    /// With settings as of `--set`.
+    pub(super) fn with_settings(seeds: &str, claims: &str, settings: &[&str]) -> Self {
         let text = format!(
             "name = \"t\"\nrepeats = 12\n{seeds}\n[data]\ndataset = \"glyphs\"\ntrain = 100\ntest = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
              [train]\nsteps = 100\nbatch_size = 10\n[grid]\nc = [1, 2, 4]\n[derive]\nlr = \"0.1*c\"\n\
@@ -79,7 +80,7 @@ impl Experiment {
         let jobs = ClaimJobs::new(&self.spec, &self.expanded, &batch);
         let design = RepeatDesign::from_spec(&self.spec);
         let draws = match jobs.needs_draws() {
-            true => RepeatDraws::draw(12, &mut fixed_stream("claims", 0)),
+            true => RepeatDraws::draw(self.spec.repeats, &mut fixed_stream("claims", 0)),
             false => RepeatDraws::default(),
         };
         let references = ReferenceCurves::default();

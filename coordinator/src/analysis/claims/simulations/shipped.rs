@@ -1,0 +1,51 @@
+//! The numbers of repeats of the experiments that ship, which are simulated. A changed file is simulated as it is.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use ergodic_common::Spec;
+use ergodic_common::quantity::Claim;
+use ergodic_common::spec::SpecSource;
+
+use super::laws::ALPHA;
+
+/// The numbers of repeats with which the claims of `sweeps/intrinsic-lr` that `takes` names are judged at the scales of a desk
+/// and of the gate. That of the paper has the same ones, but for one of 500.
+pub(super) fn shipped_repeats(takes: &dyn Fn(&Claim) -> bool) -> BTreeSet<usize> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sweeps/intrinsic-lr");
+    let mut counts = BTreeSet::new();
+    for entry in fs::read_dir(&folder).expect("the experiments are in the repository") {
+        let path = entry.expect("the folder can be read").path();
+        if path.extension().is_none_or(|suffix| suffix != "toml") {
+            continue;
+        }
+
+        let text = fs::read_to_string(&path).expect("the file can be read");
+        let scales = text.lines().filter_map(|line| {
+            let name = line.strip_prefix("[scale.")?.strip_suffix(']')?;
+            Some(name.to_owned())
+        });
+        let scales: Vec<String> = scales.collect();
+        assert!(!scales.is_empty(), "{} has no scale", path.display());
+        for scale in scales.iter().filter(|scale| *scale != "paper") {
+            let source = SpecSource {
+                file: path.display().to_string(),
+                text: text.clone(),
+                settings: vec![format!("scale={scale}")],
+                ..SpecSource::default()
+            };
+            let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
+            let claims = spec.claims.clone().unwrap_or_else(|e| panic!("{e}"));
+            let expanded = spec
+                .expand_claims(&claims)
+                .unwrap_or_else(|e| panic!("{e}"));
+            let claims = expanded.claims.iter().map(|expanded| &expanded.claim);
+            for claim in claims.filter(|claim| takes(claim)) {
+                assert!(claim.alpha == ALPHA, "{}: simulate its alpha", claim.name);
+                counts.insert(spec.repeats as usize);
+            }
+        }
+    }
+    counts
+}
