@@ -7,6 +7,7 @@ use ergodic_common::config::{Length, ModelKind, Norm, TrialConfig, VggDepth};
 use ergodic_common::metric::Metric;
 use ergodic_common::net::{Net, Param, ParamRole};
 use ergodic_common::spec::Measure;
+use ergodic_common::spec::saved_moments::SavedMoments;
 use ergodic_common::trial::{Outcome, TrialResult};
 
 use super::cases;
@@ -95,7 +96,7 @@ const METRICS: [Metric; 6] = [
 
 fn result(config: &TrialConfig, candle: Option<&CandleDevice>) -> TrialResult {
     let measure = Measure {
-        save: true,
+        save: SavedMoments::of_end(),
         ..Measure::with_metrics(Length::Steps(1), METRICS.to_vec())
     };
     cases::result_at(config, &measure, candle)
