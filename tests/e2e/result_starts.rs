@@ -12,7 +12,7 @@ use super::refusals::refused;
 /// A sweep that keeps weights at two moments, and a stage that takes means of three trials of the first cell.
 const STAGED: &str = r#"
 name    = "kept"
-repeats = 7
+repeats = 10
 seed    = 11
 seeds   = { fixed = ["head"] }
 [data]
@@ -41,7 +41,7 @@ of    = "at(test_acc, end)"
 above = 0.1
 
 [stage.mean]
-repeats = 2
+repeats = 3
 seeds   = {}
 audit   = 1.0
 train   = { steps = 0, lr = 0.1 }
@@ -126,14 +126,14 @@ fn a_stage_starts_from_the_mean_of_kept_weights_whoever_asks_and_however_often()
     let ended = cluster.wait_for_end(&id);
     assert_eq!(
         (&ended["name"], &ended["completed"]),
-        (&"kept-mean".into(), &2.into())
+        (&"kept-mean".into(), &3.into())
     );
-    cluster.wait_until(&id, "both trials are audited", |status| {
-        status["audits_same"] == 2
+    cluster.wait_until(&id, "all trials are audited", |status| {
+        status["audits_same"] == 3
     });
 
     // In f64, from the files that the trials kept.
-    for repeat in 0..2 {
+    for repeat in 0..3 {
         let mut parts = Vec::new();
         for trial in 3 * repeat..3 * repeat + 3 {
             for at in ["10 steps", "final"] {
@@ -170,7 +170,7 @@ fn a_stage_starts_from_the_mean_of_kept_weights_whoever_asks_and_however_often()
     );
     let reused = launch_stage(&cluster, &renamed, "mean", &[]);
     assert!(
-        reused.stderr.contains("2 results are reused from"),
+        reused.stderr.contains("3 results are reused from"),
         "{reused:?}"
     );
     let fewer = by_id.replace("trials = 3", "trials = 2");
@@ -192,12 +192,12 @@ fn a_stage_starts_from_the_mean_of_kept_weights_whoever_asks_and_however_often()
         .expect("JSON");
     assert!(rows[0]["init_distance"].as_f64() > Some(0.0), "{rows}");
 
-    let grown = cluster.run(&["extend", &id, "--repeats", "3"]);
+    let grown = cluster.run(&["extend", &id, "--repeats", "4"]);
     refused(
         &grown,
         4,
         &[
-            "listed at the launch, for 2 repeats",
+            "listed at the launch, for 3 repeats",
             "launch the sweep file again",
         ],
     );
@@ -233,9 +233,9 @@ fn what_a_stage_starts_from_outlives_the_sweep_that_made_it() {
     let replayed = elsewhere.ask(&["replay", &id, "0/1"]);
     assert!(replayed.contains("the same bits"), "{replayed}");
 
-    // The dataset, the list, the weights of six trials of the other sweep, and those that the two trials kept. Nothing names them
+    // The dataset, the list, the weights of nine trials of the other sweep, and those that the three trials kept. Nothing names them
     // any more once both sweeps are gone.
-    assert_eq!(count_files(&elsewhere), 1 + 1 + 6 + 2);
+    assert_eq!(count_files(&elsewhere), 1 + 1 + 9 + 3);
     elsewhere.ask(&["rm", &id]);
     assert_eq!(count_files(&elsewhere), 0);
 }
@@ -253,16 +253,9 @@ fn a_start_that_is_not_there_is_refused_with_what_to_do() {
     let main = cluster.launch(STAGED);
     let path = write(&cluster, "kept.toml", STAGED);
     let set = format!("results.main={main}");
-    let ask = |more: &[&str]| {
-        launch_stage(
-            &cluster,
-            &path,
-            "mean",
-            &[&["--set", set.as_str()], more].concat(),
-        )
-    };
+    let options = ["--set", set.as_str()];
     refused(
-        &ask(&[]),
+        &launch_stage(&cluster, &path, "mean", &options),
         2,
         &["kept.toml:", "model.init.results", "has not ended"],
     );
@@ -277,7 +270,7 @@ fn a_start_that_is_not_there_is_refused_with_what_to_do() {
     for (setting, words) in [
         (
             "model.init.results.trials=4",
-            &["need 8 repeats", "extend", "--repeats 8"][..],
+            &["need 12 repeats", "extend", "--repeats 12"][..],
         ),
         (
             "model.init.results.at=['20 steps']",
@@ -298,7 +291,8 @@ fn a_start_that_is_not_there_is_refused_with_what_to_do() {
             &["at least as many as trials"],
         ),
     ] {
-        let finished = ask(&["--set", setting]);
+        let more = [&options[..], &["--set", setting]].concat();
+        let finished = launch_stage(&cluster, &path, "mean", &more);
         refused(&finished, 2, words);
     }
     let one = [
@@ -307,7 +301,12 @@ fn a_start_that_is_not_there_is_refused_with_what_to_do() {
         "--set",
         "model.init.results.at=final",
     ];
-    refused(&ask(&one), 2, &["parts_cos compares", "trials = 2"]);
+    let more = [&options[..], &one].concat();
+    refused(
+        &launch_stage(&cluster, &path, "mean", &more),
+        2,
+        &["parts_cos compares", "trials = 2"],
+    );
 
     let diverging = STAGED
         .replace("lr = [0.1, 0.3]", "lr = [1e38, 0.3]")
@@ -342,7 +341,7 @@ fn wrong_stages_are_refused_by_line() {
     );
     let stage = plan(STAGED, &["--stage", "mean"]);
     assert!(
-        stage.code == 0 && stage.stdout.contains("kept-mean: 1 cell × 2 repeats"),
+        stage.code == 0 && stage.stdout.contains("kept-mean: 1 cell × 3 repeats"),
         "{stage:?}"
     );
 
@@ -436,7 +435,7 @@ fn stages_run_in_turn_are_judged_together_and_not_run_twice() {
     for words in ["kept (", "kept-mean (", "2 of 2 experiments agree"] {
         assert!(first.stdout.contains(words), "{words}: {first:?}");
     }
-    assert_eq!(count_trials(folder, "out/store", "kept-mean"), 2);
+    assert_eq!(count_trials(folder, "out/store", "kept-mean"), 3);
     assert_eq!(count_trials(folder, "out/store", "kept-further"), 2);
     let again = verify(&[]);
     assert!(
@@ -448,7 +447,7 @@ fn stages_run_in_turn_are_judged_together_and_not_run_twice() {
 
     let costs = verify(&["--dry-run"]);
     assert!(
-        costs.stdout.contains("18 trials in 3 experiments"),
+        costs.stdout.contains("25 trials in 3 experiments"),
         "{costs:?}"
     );
     refused(
@@ -463,8 +462,8 @@ fn stages_run_in_turn_are_judged_together_and_not_run_twice() {
         ran.stdout.contains("kept-mean (") && ran.stdout.contains("kept-further ("),
         "{ran:?}"
     );
-    for name in ["kept-mean", "kept-further"] {
-        assert_eq!(count_trials(folder, "runs", name), 2);
+    for (name, trials) in [("kept-mean", 3), ("kept-further", 2)] {
+        assert_eq!(count_trials(folder, "runs", name), trials);
     }
     let listed = run(&["weights", "--help"]);
     assert!(listed.stdout.contains("--at"), "{listed:?}");

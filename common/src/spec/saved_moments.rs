@@ -29,7 +29,7 @@ impl SavedMoments {
         Self(vec![Moment::Final])
     }
 
-    /// These moments.
+    /// Creates the set of some moments.
     pub fn at(moments: Vec<Moment>) -> Self {
         match moments.iter().all(|moment| *moment == Moment::Final) {
             true if !moments.is_empty() => Self::of_end(),

@@ -88,7 +88,7 @@ impl SweepApi {
 /// Checks that a sweep that grows has initial weights for all its repeats.
 ///
 /// # Errors
-/// Its trials start from weights that were listed at its launch, for fewer repeats.
+/// The trials start from weights that were listed at the launch, for fewer repeats.
 pub(super) fn check_covered_repeats(spec: &Spec, blobs: &BlobStore) -> Result<(), UserError> {
     let configs = spec.grid.class_configs();
     let starts = configs
