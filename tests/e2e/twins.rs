@@ -35,7 +35,7 @@ const TWINS: &[Twin] = &[
         experiment: "01-equilibrium",
         broken: "the second phase has a thirtieth of its length",
         breaking: &["train.steps=1100"],
-        shorter: &[],
+        shorter: &["model.hidden=[16]", "data.train=1000", "data.test=500"],
         claim: "equal after",
     },
     Twin {
