@@ -27,7 +27,8 @@ impl TrialConfig {
         let model = ModelConfig::read_section(&reader)?;
         let results_start = ResultsStart::read_section(&reader.section("model")?)?;
         let data = DataConfig::read_section(&reader)?;
-        let train = TrainConfig::read_section(&reader, &model.kind, data.order)?;
+        let train =
+            TrainConfig::read_section(&reader, &model.kind, data.order, results_start.is_some())?;
         let config = Self {
             data,
             model,
@@ -57,19 +58,12 @@ impl TrialConfig {
         self.check_schedule(reader)
     }
 
-    /// Checks that only networks start from the weights of other trials, and only trials that do so have no steps.
+    /// Checks that only networks start from the weights of other trials.
     fn check_start(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
-        let starts = self.results_start.is_some();
-        if starts && !self.model.kind.needs_images() {
+        if self.results_start.is_some() && !self.model.kind.needs_images() {
             let init = reader.section("model")?.section("init")?;
             return Err(init.error_at("results", "only networks start from the weights of others"));
         }
-        if self.train.length == Length::Steps(0) && !starts {
-            let message = "expected a whole number >= 1 and <= 1000000000, found 0: a trial without steps measures the weights \
-                           that it starts from, and needs model.init.results";
-            return Err(reader.section("train")?.error_at("steps", message));
-        }
-
         Ok(())
     }
 

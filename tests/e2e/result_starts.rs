@@ -50,7 +50,7 @@ model.init.results = { stage = "main", where = "lr == 0.1", trials = 3, at = ["1
 [[stage.mean.claim]]
 name  = "they are near"
 of    = "at(parts_cos, end)"
-above = 0.3
+above = 0.05
 
 [stage.further]
 repeats = 2

@@ -186,13 +186,6 @@ const TWINS: &[Twin] = &[
     },
     Twin {
         experiment: "15-averages",
-        broken: "all trials start from the same weights",
-        breaking: &["stage.inits.seeds.fixed=['head', 'init']"],
-        shorter: &["grid.lag=[20]", "train.steps=40"],
-        claim: "an average across initial weights hurts",
-    },
-    Twin {
-        experiment: "15-averages",
         broken: "trials that should have their initial weights in common do not",
         breaking: &["stage.orders.seeds={ fixed = ['head'] }"],
         shorter: &["grid.lag=[20]", "train.steps=40"],
@@ -270,8 +263,8 @@ const TWINS: &[Twin] = &[
     },
     Twin {
         experiment: "28-mixing",
-        broken: "the second phase has a thirtieth of its length",
-        breaking: &["train.steps=1100"],
+        broken: "the second phase has five steps",
+        breaking: &["train.steps=1005"],
         shorter: &[],
         claim: "functions mix",
     },
@@ -280,8 +273,11 @@ const TWINS: &[Twin] = &[
         broken: "all trials start from the same weights, and are next to them",
         breaking: &["seeds.fixed=['head', 'init']", "train.steps=20"],
         shorter: &[
-            "train.schedule=[]",
-            "measure={ every = '20 steps', metrics = ['train_loss'], save = ['final'] }",
+            "case.A.train.schedule=[]",
+            "case.C.train.schedule=[]",
+            "measure.every='20 steps'",
+            "measure.save=['final']",
+            "measure.probe.at=['final']",
             "claim=[]",
             "stage.angles.grid.model.init.results.at=['final']",
         ],

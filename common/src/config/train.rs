@@ -214,12 +214,13 @@ impl TrainConfig {
         root: &TableReader<'_>,
         kind: &ModelKind,
         order: VisitOrder,
+        starts_from_results: bool,
     ) -> Result<Self, SpecError> {
         let empty = *kind == ModelKind::Empty;
         let r = root.section("train")?;
         let optimizer = r.section("optimizer")?;
         let adamw = AdamW::read_if_chosen(&optimizer)?;
-        let length = Self::read_length(&r)?;
+        let length = Self::read_length(&r, starts_from_results)?;
         let [batch_size, lr, wd] =
             ["batch_size", "lr", "wd"].map(|key| r.read_number(key, range_for_key(&r, key)));
 
@@ -303,9 +304,17 @@ impl TrainConfig {
         Ok(loss)
     }
 
-    fn read_length(r: &TableReader<'_>) -> Result<Option<Length>, SpecError> {
+    /// Reads how long a trial is. Only one that starts from what others kept may take no step, and just measure that.
+    fn read_length(
+        r: &TableReader<'_>,
+        starts_from_results: bool,
+    ) -> Result<Option<Length>, SpecError> {
         let epochs = r.read_whole_number("epochs", range_for_key(r, "epochs"))?;
-        let steps = r.read_whole_number("steps", range_for_key(r, "steps"))?;
+        let mut range = range_for_key(r, "steps");
+        if !starts_from_results {
+            range.low = 1.0;
+        }
+        let steps = r.read_whole_number("steps", range)?;
         match (epochs, steps) {
             (Some(epochs), None) => Ok(Some(Length::Epochs(epochs as u32))),
             (None, Some(steps)) => Ok(Some(Length::Steps(steps))),

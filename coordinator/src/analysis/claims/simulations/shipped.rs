@@ -7,6 +7,7 @@ use std::path::Path;
 use ergodic_common::Spec;
 use ergodic_common::quantity::Claim;
 use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::stage::format_stage_choice;
 
 use super::laws::ALPHA;
 
@@ -21,21 +22,7 @@ pub(super) fn shipped_repeats(takes: &dyn Fn(&Claim) -> bool) -> BTreeSet<usize>
             continue;
         }
 
-        let text = fs::read_to_string(&path).expect("the file can be read");
-        let scales = text.lines().filter_map(|line| {
-            let name = line.strip_prefix("[scale.")?.strip_suffix(']')?;
-            Some(name.to_owned())
-        });
-        let scales: Vec<String> = scales.collect();
-        assert!(!scales.is_empty(), "{} has no scale", path.display());
-        for scale in scales.iter().filter(|scale| *scale != "paper") {
-            let source = SpecSource {
-                file: path.display().to_string(),
-                text: text.clone(),
-                settings: vec![format!("scale={scale}")],
-                ..SpecSource::default()
-            };
-            let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
+        for spec in read_variants(&path) {
             let claims = spec.claims.clone().unwrap_or_else(|e| panic!("{e}"));
             let expanded = spec
                 .expand_claims(&claims)
@@ -48,4 +35,35 @@ pub(super) fn shipped_repeats(takes: &dyn Fn(&Claim) -> bool) -> BTreeSet<usize>
         }
     }
     counts
+}
+
+/// The sweeps of a file: itself and its stages, at each scale but that of the paper.
+fn read_variants(path: &Path) -> Vec<Spec> {
+    let text = fs::read_to_string(path).expect("the file can be read");
+    let read = |settings: Vec<String>| {
+        let source = SpecSource {
+            file: path.display().to_string(),
+            text: text.clone(),
+            settings,
+            ..SpecSource::default()
+        };
+        Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let main = read(Vec::new());
+    let scales = main.scales.names.iter().filter(|scale| *scale != "paper");
+    let scales: Vec<&String> = scales.collect();
+    assert!(!scales.is_empty(), "{} has no scale", path.display());
+
+    let variants = scales.into_iter().flat_map(|scale| {
+        let of_scale = vec![format!("scale={scale}")];
+        let of_stages = main
+            .stages
+            .names
+            .iter()
+            .map(|stage| vec![format!("scale={scale}"), format_stage_choice(stage)]);
+        std::iter::once(of_scale)
+            .chain(of_stages)
+            .collect::<Vec<_>>()
+    });
+    variants.map(read).collect()
 }
