@@ -1,8 +1,8 @@
 //! Resolves the tables of one cell to a [`TrialConfig`], and checks that they go together.
 
 use crate::config::{
-    Curve, DataConfig, Length, LrScheduleForm, ModelConfig, ModelKind, Norm, ResultsStart,
-    TrainConfig, TrialConfig, VisitOrder,
+    Curve, DataConfig, LrScheduleForm, ModelConfig, ModelKind, Norm, ResultsStart, TrainConfig,
+    TrialConfig, VisitOrder,
 };
 use crate::net;
 use crate::pinned_file::FilePin;

@@ -309,12 +309,23 @@ fn verify(
     let args = [&["verify", file, "-o", "found"], scale, &set].concat();
     let finished = run_in(here.path(), &[], &args);
 
-    let found = std::fs::read_to_string(here.path().join(format!("found/{experiment}.json")));
-    let found: Value = match found {
-        Ok(text) => serde_json::from_str(&text).expect("JSON"),
-        Err(_) => Value::Null,
-    };
-    let rows = found["rows"].as_array().into_iter().flatten();
+    let files = std::fs::read_dir(here.path().join("found"));
+    let paths = files
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|file| file.path());
+    // Stages have files of their own.
+    let files = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    let found: Vec<Value> = files
+        .map(|path| {
+            let text = std::fs::read_to_string(path).expect("the file can be read");
+            serde_json::from_str(&text).expect("JSON")
+        })
+        .collect();
+    let rows = found
+        .iter()
+        .flat_map(|found| found["rows"].as_array().into_iter().flatten());
     let word = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
     let verdicts = rows.map(|row| (word(row, "claim"), word(row, "verdict")));
     (finished, verdicts.collect())
