@@ -281,7 +281,7 @@ const TWINS: &[Twin] = &[
             "claim=[]",
             "stage.angles.grid.model.init.results.at=['final']",
         ],
-        claim: "weights do not",
+        claim: "trials stay apart",
     },
     Twin {
         experiment: "29-batch-statistics",

@@ -1,7 +1,10 @@
 //! `[model.init] results`: a start from the mean of weights that trials of another sweep kept.
 
+use std::collections::HashMap;
+
 use super::range_for_key;
-use crate::ids::FileHash;
+use crate::ids::{FileHash, Repeat};
+use crate::random_streams::{Purpose, SeedPlan};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{TableReader, quote_value};
@@ -58,6 +61,32 @@ impl ResultsSelection {
             "{MANIFEST_PREFIX}{source}: {} of {} per cell at {at} where {condition}",
             self.trials, self.block
         )
+    }
+}
+
+impl ResultsSelection {
+    /// Finds a crossed stream of which two of the first `repeats` repeats take trials with the same level, given the streams that
+    /// these trials draw from. Such repeats are not independent.
+    pub fn find_shared_stream(
+        &self,
+        seeds: &SeedPlan,
+        used: &[Purpose],
+        repeats: u32,
+    ) -> Option<Purpose> {
+        let crossed = seeds.crossed.iter().map(|(purpose, _)| *purpose);
+        crossed
+            .filter(|purpose| used.contains(purpose))
+            .find(|purpose| {
+                let mut takers = HashMap::new();
+                let mut taken = (0..repeats).flat_map(|repeat| {
+                    let first = repeat * self.block;
+                    (first..first + self.trials).map(move |taken| (repeat, taken))
+                });
+                taken.any(|(repeat, taken)| {
+                    let level = seeds.stream_number(*purpose, Repeat(taken));
+                    *takers.entry(level).or_insert(repeat) != repeat
+                })
+            })
     }
 }
 
@@ -146,5 +175,40 @@ fn read_moment_texts(r: &TableReader<'_>) -> Result<Vec<String>, SpecError> {
     match texts.is_empty() {
         true => Err(r.error_at("at", "the list is empty: name a moment, such as \"final\"")),
         false => Ok(texts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::results_start::*;
+
+    #[test]
+    fn repeats_that_share_a_level_of_a_crossed_stream_are_found() {
+        let seeds = SeedPlan {
+            crossed: vec![(Purpose::Init, 3), (Purpose::Order, 4)],
+            ..SeedPlan::default()
+        };
+        let selection = |trials, block| ResultsSelection {
+            source: ResultsSource::Stage(MAIN_STAGE.to_owned()),
+            condition: None,
+            trials,
+            block,
+            at: vec!["final".to_owned()],
+        };
+        let all = [Purpose::Init, Purpose::Order];
+        let init = [Purpose::Init];
+
+        // Blocks of four trials have an initialization each, and all have the same four orders.
+        let whole = selection(4, 4);
+        assert_eq!(whole.find_shared_stream(&seeds, &init, 3), None);
+        let shared = whole.find_shared_stream(&seeds, &all, 3);
+        assert_eq!(shared, Some(Purpose::Order));
+        // Two blocks are of one initialization.
+        let halves = selection(1, 2);
+        let shared = halves.find_shared_stream(&seeds, &init, 2);
+        assert_eq!(shared, Some(Purpose::Init));
+        assert_eq!(halves.find_shared_stream(&seeds, &all, 1), None);
+        let plain = SeedPlan::default();
+        assert_eq!(halves.find_shared_stream(&plain, &all, 3), None);
     }
 }

@@ -291,7 +291,7 @@ fn distinct_repeats(spec: &Spec, used: &[&str]) -> Option<u64> {
 }
 
 /// The streams that a trial draws from and that differ between repeats.
-fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
+pub fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
     let mut used = Vec::new();
     match &config.model.kind {
         ModelKind::Empty => return vec![Purpose::Empty],

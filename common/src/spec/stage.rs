@@ -148,6 +148,8 @@ pub(super) fn apply_stage(document: &mut SpecTable, choice: &SpecNode) -> Result
     }
     if starts_from_results(&overlay) {
         remove_at_path(document, "model.init");
+        // Which trials its repeats take says what they have in common, not what these trials cross.
+        remove_at_path(document, "seeds.crossed");
     }
 
     drop_other_length(document, &overlay);

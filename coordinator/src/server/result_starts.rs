@@ -10,7 +10,9 @@ use ergodic_common::ids::{CellIndex, FileHash, SweepId, SweepNumber};
 use ergodic_common::net::Net;
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::quantity::find_cells_meeting;
+use ergodic_common::random_streams::Purpose;
 use ergodic_common::results_manifest::{KeptPart, ResultsManifest};
+use ergodic_common::spec::misleading::used_streams;
 use ergodic_common::spec::{Moment, SpecSource};
 use ergodic_common::weights::Weights;
 use ergodic_common::{ErrorCode, Outcome, Spec, TrialConfig, TrialKey};
@@ -191,6 +193,9 @@ struct StartResolution {
     blobs: BlobStore,
 }
 
+/// A cell whose trials are taken, with the moments: numbers of steps, or `None` for the end.
+type TakenCell = (CellIndex, Vec<Option<u64>>);
+
 /// The files of a list, each with its path among the files of the sweep.
 type NamedParts = Vec<(FileHash, String)>;
 
@@ -212,6 +217,7 @@ impl StartResolution {
     ) -> Result<(ResultsManifest, NamedParts), UserError> {
         let cells = self.find_cells()?;
         self.check_repeats()?;
+        self.check_independence(&cells)?;
         let ends = self.read_ends(reader)?;
 
         let mut files = BTreeMap::new();
@@ -240,7 +246,7 @@ impl StartResolution {
     }
 
     /// The cells whose trials are taken, with the moments: numbers of steps, or `None` for the end.
-    fn find_cells(&self) -> Result<Vec<(CellIndex, Vec<Option<u64>>)>, UserError> {
+    fn find_cells(&self) -> Result<Vec<TakenCell>, UserError> {
         let KeptSweep { id, spec, .. } = &self.kept;
         let condition = self.selection.condition.as_deref();
         let cells = find_cells_meeting(&spec.grid, condition)
@@ -261,11 +267,21 @@ impl StartResolution {
         let config = spec.grid.resolve_config(cell).map_err(unread)?;
         let kept = spec.measure_in(cell).map_err(unread)?;
         let kept = kept.save.steps_in_trial(&config);
-        let wanted = self.selection.at.iter();
-        let mut wanted: Vec<u64> = wanted
-            .filter_map(|text| Moment::parse_several(text))
-            .flat_map(|moment| moment.steps_in_trial(&config))
-            .collect();
+        let mut wanted: Vec<u64> = Vec::new();
+        for text in &self.selection.at {
+            let moment = Moment::parse_several(text);
+            let steps = moment.map(|moment| moment.steps_in_trial(&config));
+            let before = wanted.len();
+            wanted.extend(steps.into_iter().flatten());
+            if wanted.len() == before {
+                return Err(self.refuse(format!(
+                    "at: the trials of {id} ({}), which have {} steps, have no moment \"{text}\": leave the cell out with where, or \
+                     name another moment",
+                    describe_cell(spec, cell),
+                    config.total_steps()
+                )));
+            }
+        }
         wanted.sort_unstable();
         wanted.dedup();
 
@@ -300,6 +316,28 @@ impl StartResolution {
             "{repeats} repeats that start from {trials} of {block} trials each need {needed} repeats of {id}, which has {}: add some with `ergodic \
              extend {id} --repeats {needed}`, or set fewer repeats or trials here",
             spec.repeats
+        )))
+    }
+
+    /// Checks that repeats of the new sweep have nothing in common but what is the same in all of them.
+    fn check_independence(&self, cells: &[TakenCell]) -> Result<(), UserError> {
+        let KeptSweep { id, spec, .. } = &self.kept;
+        let configs = cells
+            .iter()
+            .filter_map(|(cell, _)| spec.grid.resolve_config(*cell).ok());
+        let used: Vec<Purpose> = configs.flat_map(|config| used_streams(&config)).collect();
+        let shared = self
+            .selection
+            .find_shared_stream(&spec.seeds, &used, self.spec.repeats);
+        let Some(stream) = shared else {
+            return Ok(());
+        };
+
+        Err(self.refuse(format!(
+            "repeats would take trials of {id} that have a level of the crossed stream '{}' in common, so that they are not \
+             independent: choose trials and block so that each repeat has levels of its own, or take trials of a sweep without \
+             seeds.crossed",
+            stream.as_str()
         )))
     }
 
