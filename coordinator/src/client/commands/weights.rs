@@ -113,7 +113,11 @@ fn choose_moment(
         let message = format!("the weights that the coordinator sent cannot be read: {error}");
         UserError::new(ErrorCode::Internal, message)
     };
-    let kept = list_moments(&file).map_err(unreadable)?;
+    let kept = match list_moments(&file) {
+        // Nobody asked for a moment, so a file of another form is given as it is stored.
+        Err(_) if matches!(moment, WantedMoment::LastKept) => return Ok(file),
+        kept => kept.map_err(unreadable)?,
+    };
     let end = extract_moment(&file, None).map_err(unreadable)?;
     let found = match moment {
         WantedMoment::After(step) if step == result.steps => end.clone(),
