@@ -312,7 +312,13 @@ impl TrainConfig {
         let epochs = r.read_whole_number("epochs", range_for_key(r, "epochs"))?;
         let mut range = range_for_key(r, "steps");
         if !starts_from_results {
+            let is_0 = matches!(r.read_whole_number("steps", range), Ok(Some(0)));
             range.low = 1.0;
+            if is_0 {
+                let message = "expected a whole number >= 1 and <= 1000000000, found 0: a trial without steps measures the weights \
+                               that it starts from, and needs model.init.results";
+                return Err(r.error_at("steps", message));
+            }
         }
         let steps = r.read_whole_number("steps", range)?;
         match (epochs, steps) {
