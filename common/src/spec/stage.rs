@@ -37,14 +37,11 @@ impl Stages {
             }
             _ => Vec::new(),
         };
-        let chosen = settings.iter().filter_map(|setting| {
+        let chosen = settings.iter().rev().find_map(|setting| {
             let (path, node) = node::parse_setting(setting).ok()?;
             (path == STAGE).then(|| node.value.to_string())
         });
-        Self {
-            names,
-            chosen: chosen.last(),
-        }
+        Self { names, chosen }
     }
 
     /// Checks that a cell starts from a stage that comes before this one.
@@ -117,11 +114,11 @@ pub(super) fn is_stage_setting(path: &str) -> bool {
 
 /// The sweep of a stage according to settings.
 pub(super) fn find_stage_sweep(settings: &[String], stage: &str) -> Option<String> {
-    let found = settings.iter().filter_map(|setting| {
+    // The last one holds.
+    settings.iter().rev().find_map(|setting| {
         let (path, node) = node::parse_setting(setting).ok()?;
         (path.strip_prefix(RESULTS_SETTINGS) == Some(stage)).then(|| node.value.to_string())
-    });
-    found.last()
+    })
 }
 
 /// Lays a stage over the document, without what is the file's own.
