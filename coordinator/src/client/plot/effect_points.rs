@@ -149,8 +149,11 @@ fn select_effects<'a>(
     Ok(effects)
 }
 
-/// The numbers of a verdict that belong to one cell each, with their intervals: the effect, or the values that it joins.
-fn list_cell_numbers(row: &v1::ClaimRow) -> Vec<(CellIndex, f64, Option<(f64, f64)>)> {
+/// A number of a cell, with the ends of its interval.
+type CellNumber = (CellIndex, f64, Option<(f64, f64)>);
+
+/// The numbers of a verdict that belong to one cell each: the effect, or the values that it joins.
+fn list_cell_numbers(row: &v1::ClaimRow) -> Vec<CellNumber> {
     let effect = row.cell.zip(row.effect);
     let effect = effect.map(|(cell, mean)| (CellIndex(cell), mean, row.low.zip(row.high)));
     let joined = row.points.iter().map(|point| {
