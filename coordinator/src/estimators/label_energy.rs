@@ -337,7 +337,7 @@ mod tests {
                 true => EnergyDistance::of_all_points(&a, &b),
             };
             let plain = CrossedDistance::from(plain.expect("four repeats"));
-            let found = CrossedDistance::of_levels(&a, &b, &[own.clone()], is_joint);
+            let found = CrossedDistance::of_levels(&a, &b, std::slice::from_ref(&own), is_joint);
             let found = found.expect("four levels");
             assert!((found.full - plain.full).abs() < 1e-12);
             for (found, plain) in found.without[0].iter().zip(&plain.without[0]) {
