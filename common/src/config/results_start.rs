@@ -62,9 +62,7 @@ impl ResultsSelection {
             self.trials, self.block
         )
     }
-}
 
-impl ResultsSelection {
     /// Finds a crossed stream of which two of the first `repeats` repeats take trials with the same level, given the streams that
     /// these trials draw from. Such repeats are not independent.
     pub fn find_shared_stream(

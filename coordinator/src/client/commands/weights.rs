@@ -37,9 +37,11 @@ pub struct WeightsArgs {
 /// The moment that the user asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WantedMoment {
+    /// The last one that was kept, whichever it is.
     LastKept,
     /// After so many steps.
     After(u64),
+    /// The end of the trial.
     End,
 }
 
