@@ -337,6 +337,36 @@ impl TensorLayout {
     }
 }
 
+/// Tells why the weights of one network do not fit another, if they do not: by the first tensor that is missing, unknown or of
+/// another shape.
+pub fn describe_misfit(kept: &Net, net: &Net) -> Option<String> {
+    let kept = all_layouts(kept);
+    let wanted = all_layouts(net);
+    for stored in &wanted {
+        let same_name = kept.iter().find(|other| other.name == stored.name);
+        match same_name {
+            Some(other) if other.shape != stored.shape => {
+                let (found, expected) = (&other.shape, &stored.shape);
+                return Some(format!(
+                    "the tensor '{}' has the shape {found:?}; expected {expected:?}",
+                    stored.name
+                ));
+            }
+            None => return Some(format!("the tensor '{}' is missing", stored.name)),
+            Some(_) => {}
+        }
+    }
+
+    let mut kept = kept.iter();
+    let unknown = kept.find(|other| wanted.iter().all(|stored| stored.name != other.name));
+    unknown.map(|other| format!("the network has no tensor '{}'", other.name))
+}
+
+fn all_layouts(net: &Net) -> Vec<TensorLayout> {
+    let params = param_layouts(net).into_iter();
+    params.chain(statistic_layouts(net)).collect()
+}
+
 /// Checks that the tensors of one moment, or the last ones, are among the known ones.
 fn check_tensor_names<'a>(
     file: &SafeTensors<'_>,

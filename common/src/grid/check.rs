@@ -361,7 +361,7 @@ impl Grid {
     }
 
     pub(super) fn equal_cells_error(&self, a: CellIndex, b: CellIndex) -> SpecError {
-        let [a, b] = [a, b].map(|cell| self.describe_cell(&self.cell_digits(cell)));
+        let [a, b] = [a, b].map(|cell| self.describe_digits(&self.cell_digits(cell)));
         let message = format!(
             "the cells {a} and {b} resolve to the same trial: drop one, or let another field differ"
         );
@@ -378,12 +378,12 @@ impl Grid {
         SpecError::new(
             place.clone(),
             path,
-            format!("{message} (in the cell {})", self.describe_cell(digits)),
+            format!("{message} (in the cell {})", self.describe_digits(digits)),
         )
         .of_combination()
     }
 
-    fn describe_cell(&self, digits: &[u64]) -> String {
+    fn describe_digits(&self, digits: &[u64]) -> String {
         let parts: Vec<String> = self
             .axis_digits(digits)
             .map(|(axis, digit)| format!("{}={}", axis.name, axis.value_at(digit)))

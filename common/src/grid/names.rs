@@ -15,6 +15,20 @@ fn unused_name_error(name: &str, origin: &Origin, path: String) -> SpecError {
 }
 
 impl Grid {
+    /// Describes a cell by the values of all axes: `lr=0.1, wd=5e-4`.
+    pub fn describe_cell(&self, cell: CellIndex) -> String {
+        let values = self.axis_values(cell);
+        let axes = self.axes().iter().zip(&values);
+        let parts: Vec<String> = axes
+            .map(|(axis, value)| format!("{}={}", axis.name, axis.format_value(value)))
+            .collect();
+
+        match parts.is_empty() {
+            true => "the only cell".to_owned(),
+            false => parts.join(", "),
+        }
+    }
+
     /// Refuses names that set no field and that no expression uses.
     pub(super) fn check_names_used(&self) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {

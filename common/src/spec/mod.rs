@@ -31,6 +31,7 @@ pub mod stage;
 #[cfg(test)]
 mod stage_tests;
 pub mod stopping_rule;
+pub mod taken_weights;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,6 @@ use ergodic_common::number_format::format_shortest;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 
 use crate::analysis::error::AnalysisError;
-use crate::core::queries::describe_cell;
 
 /// A cell as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +66,8 @@ fn find_cell_with_values(
         ))),
         (Some(one), Some(other)) => Err(AnalysisError::Invalid(format!(
             "{named} names several cells, {} and {} among them: name more axes",
-            describe_cell(spec, one),
-            describe_cell(spec, other)
+            spec.grid.describe_cell(one),
+            spec.grid.describe_cell(other)
         ))),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellIndex, Epoch, Fence, SweepId, SweepNumber, WorkerId};
+use ergodic_common::ids::{Epoch, Fence, SweepId, SweepNumber, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 
 use super::state::{Core, Worker};
@@ -230,23 +230,5 @@ impl Core {
             worker: worker.map_or_else(|| lease.row.worker.to_string(), |w| w.name.clone()),
             running: worker.is_some_and(|w| w.running.contains(&(lease.row.fence.lease, key))),
         })
-    }
-}
-
-/// Describes a cell: `lr=0.1, wd=5e-4`.
-pub fn describe_cell(spec: &Spec, cell: CellIndex) -> String {
-    let values = spec.grid.axis_values(cell);
-    let parts: Vec<String> = spec
-        .grid
-        .axes()
-        .iter()
-        .zip(&values)
-        .map(|(axis, value)| format!("{}={}", axis.name, axis.format_value(value)))
-        .collect();
-
-    if parts.is_empty() {
-        "the only cell".to_owned()
-    } else {
-        parts.join(", ")
     }
 }

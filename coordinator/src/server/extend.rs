@@ -27,7 +27,6 @@ use super::services::access::SweepApi;
 use super::services::launch::{PreparedSweep, read_new_spec, settle_new_spec};
 use super::sweep_changes::stopping_status;
 use super::{store_error, sweep_changes};
-use crate::core::queries::describe_cell;
 use crate::core::{StoredRow, Sweep};
 use crate::records::{DataPin, SweepRow, SweepState};
 use crate::store::SuccessorSweep;
@@ -381,7 +380,7 @@ fn match_cells(
         let message = format!(
             "the file has no cell like cell {cell} of {id} ({}): a sweep that reuses results must have all of their cells, \
              with the same fields of [data], [model] and [train]",
-            describe_cell(old, cell)
+            old.grid.describe_cell(cell)
         );
         return Err(refused_error(message));
     }

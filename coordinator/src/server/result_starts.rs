@@ -6,16 +6,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::config::{ResultsSelection, ResultsSource};
-use ergodic_common::ids::{CellIndex, FileHash, SweepId, SweepNumber};
+use ergodic_common::ids::{FileHash, SweepId, SweepNumber};
 use ergodic_common::net::Net;
 use ergodic_common::pinned_file::FilePin;
-use ergodic_common::quantity::find_cells_meeting;
-use ergodic_common::random_streams::Purpose;
 use ergodic_common::results_manifest::{KeptPart, ResultsManifest};
-use ergodic_common::spec::misleading::used_streams;
-use ergodic_common::spec::{Moment, SpecSource};
+use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::taken_weights::{RESULTS_FIELD, TakenCell, WeightsTaking};
 use ergodic_common::weights::Weights;
-use ergodic_common::{ErrorCode, Outcome, Spec, TrialConfig, TrialKey};
+use ergodic_common::{ErrorCode, Outcome, Spec, TrialKey};
 use ergodic_proto::convert::{MAX_FILES, MAX_PINNED_FILES};
 use ergodic_proto::status::UserError;
 use tonic::Status;
@@ -24,13 +22,12 @@ use super::blobs::BlobStore;
 use super::services::access::SweepApi;
 use super::store_error;
 use crate::core::Core;
-use crate::core::queries::{SweepMatch, describe_cell};
+use crate::core::queries::SweepMatch;
 use crate::store::StoreReader;
 use crate::store::trial_range::TrialRange;
 
 /// Maximum bytes of all files that trials start from, which workers hold in memory.
 const MAX_START_BYTES: u64 = 4 << 30;
-const FIELD: &str = "model.init.results";
 
 /// A sweep whose trials kept weights.
 struct KeptSweep {
@@ -51,7 +48,7 @@ impl SweepApi {
     ) -> Result<Spec, Status> {
         // What another program resolved says nothing.
         source.files.retain(FilePin::is_named_by_sweep_file);
-        let selections = list_selections(&spec);
+        let selections = spec.list_results_selections();
         if selections.is_empty() {
             return Ok(spec);
         }
@@ -107,7 +104,7 @@ pub(super) fn check_covered_repeats(spec: &Spec, blobs: &BlobStore) -> Result<()
         let covered = manifest.repeat_count();
         if (spec.repeats as usize) > covered {
             let message = format!(
-                "repeats: the weights that trials start from ({FIELD}) were listed at the launch, for {covered} repeats: launch the \
+                "repeats: the weights that trials start from ({RESULTS_FIELD}) were listed at the launch, for {covered} repeats: launch the \
                  sweep file again with repeats = {}",
                 spec.repeats
             );
@@ -118,19 +115,10 @@ pub(super) fn check_covered_repeats(spec: &Spec, blobs: &BlobStore) -> Result<()
     Ok(())
 }
 
-/// The selections of all cells, by the paths of their lists.
-fn list_selections(spec: &Spec) -> BTreeMap<String, ResultsSelection> {
-    let starts = spec.grid.class_configs().into_iter();
-    let starts = starts.filter_map(|config| config.results_start);
-    starts
-        .map(|start| (start.selection.manifest_path(), start.selection))
-        .collect()
-}
-
 fn refuse(source: &SpecSource, why: impl Into<String>) -> UserError {
     UserError::new(
         ErrorCode::BadInput,
-        source.field_error(FIELD, why).to_string(),
+        source.field_error(RESULTS_FIELD, why).to_string(),
     )
 }
 
@@ -193,9 +181,6 @@ struct StartResolution {
     blobs: BlobStore,
 }
 
-/// A cell whose trials are taken, with the moments: numbers of steps, or `None` for the end.
-type TakenCell = (CellIndex, Vec<Option<u64>>);
-
 /// The files of a list, each with its path among the files of the sweep.
 type NamedParts = Vec<(FileHash, String)>;
 
@@ -215,130 +200,36 @@ impl StartResolution {
         &self,
         reader: &dyn StoreReader,
     ) -> Result<(ResultsManifest, NamedParts), UserError> {
-        let cells = self.find_cells()?;
-        self.check_repeats()?;
-        self.check_independence(&cells)?;
+        let taking = WeightsTaking {
+            selection: &self.selection,
+            taker: &self.spec,
+            keeper: &self.kept.spec,
+            keeper_name: self.kept.id.as_str(),
+        };
+        let cells = taking.find_cells().map_err(|why| self.refuse(why))?;
         let ends = self.read_ends(reader)?;
 
         let mut files = BTreeMap::new();
         let mut repeats = Vec::with_capacity(self.spec.repeats as usize);
         for repeat in 0..self.spec.repeats {
             let mut parts = Vec::new();
-            for (cell, steps) in &cells {
+            for cell in &cells {
                 let first = repeat * self.selection.block;
                 for taken in first..first + self.selection.trials {
-                    let key = TrialKey::new(cell.0, taken);
+                    let key = TrialKey::new(cell.cell.0, taken);
                     let file = self.find_file(&ends, key)?;
-                    files.insert(file, format!("weights of {} {key}", self.kept.id));
-                    parts.extend(steps.iter().map(|step| KeptPart { file, step: *step }));
+                    let path = format!("weights of {} {key}", self.kept.id);
+                    if files.insert(file, path).is_none() {
+                        self.check_file(cell, key, &file)?;
+                    }
+                    let moments = cell.moments.iter();
+                    parts.extend(moments.map(|step| KeptPart { file, step: *step }));
                 }
             }
             repeats.push(parts);
         }
 
-        let manifest = ResultsManifest::new(repeats);
-        self.check_parts(&manifest)?;
-        Ok((manifest, files.into_iter().collect()))
-    }
-
-    fn refuse(&self, why: impl Into<String>) -> UserError {
-        refuse(&self.source, why)
-    }
-
-    /// The cells whose trials are taken, with the moments: numbers of steps, or `None` for the end.
-    fn find_cells(&self) -> Result<Vec<TakenCell>, UserError> {
-        let KeptSweep { id, spec, .. } = &self.kept;
-        let condition = self.selection.condition.as_deref();
-        let cells = find_cells_meeting(&spec.grid, condition)
-            .map_err(|why| self.refuse(format!("where, of the sweep {id}: {why}")))?;
-        if cells.is_empty() {
-            let condition = condition.unwrap_or_default();
-            return Err(self.refuse(format!("no cell of {id} meets '{condition}'")));
-        }
-        let moments = cells
-            .into_iter()
-            .map(|cell| Ok((cell, self.find_moments(cell)?)));
-        moments.collect()
-    }
-
-    fn find_moments(&self, cell: CellIndex) -> Result<Vec<Option<u64>>, UserError> {
-        let KeptSweep { id, spec, .. } = &self.kept;
-        let unread = |e: ergodic_common::SpecError| self.refuse(e.to_string());
-        let config = spec.grid.resolve_config(cell).map_err(unread)?;
-        let kept = spec.measure_in(cell).map_err(unread)?;
-        let kept = kept.save.steps_in_trial(&config);
-        let mut wanted: Vec<u64> = Vec::new();
-        for text in &self.selection.at {
-            let moment = Moment::parse_several(text);
-            let steps = moment.map(|moment| moment.steps_in_trial(&config));
-            let before = wanted.len();
-            wanted.extend(steps.into_iter().flatten());
-            if wanted.len() == before {
-                return Err(self.refuse(format!(
-                    "at: the trials of {id} ({}), which have {} steps, have no moment \"{text}\": leave the cell out with where, or \
-                     name another moment",
-                    describe_cell(spec, cell),
-                    config.total_steps()
-                )));
-            }
-        }
-        wanted.sort_unstable();
-        wanted.dedup();
-
-        if let Some(step) = wanted.iter().find(|step| !kept.contains(step)) {
-            let keeps: Vec<String> = kept.iter().map(u64::to_string).collect();
-            let keeps = match keeps.is_empty() {
-                true => "they keep none".to_owned(),
-                false => format!("they keep those after {} steps", keeps.join(", ")),
-            };
-            return Err(self.refuse(format!(
-                "the trials of {id} ({}) keep no weights after {step} steps, {keeps}: add the moment to save under [measure] in the \
-                 file of {id}, and launch it again",
-                describe_cell(spec, cell)
-            )));
-        }
-        let steps = wanted.into_iter();
-        Ok(steps
-            .map(|step| (step < config.total_steps()).then_some(step))
-            .collect())
-    }
-
-    fn check_repeats(&self) -> Result<(), UserError> {
-        let KeptSweep { id, spec, .. } = &self.kept;
-        let ResultsSelection { trials, block, .. } = &self.selection;
-        let repeats = self.spec.repeats;
-        let before_last = u64::from(repeats - 1) * u64::from(*block);
-        let needed = before_last + u64::from(*trials);
-        if needed <= u64::from(spec.repeats) {
-            return Ok(());
-        }
-        Err(self.refuse(format!(
-            "{repeats} repeats that start from {trials} of {block} trials each need {needed} repeats of {id}, which has {}: add some with `ergodic \
-             extend {id} --repeats {needed}`, or set fewer repeats or trials here",
-            spec.repeats
-        )))
-    }
-
-    /// Checks that repeats of the new sweep have nothing in common but what is the same in all of them.
-    fn check_independence(&self, cells: &[TakenCell]) -> Result<(), UserError> {
-        let KeptSweep { id, spec, .. } = &self.kept;
-        let configs = cells
-            .iter()
-            .filter_map(|(cell, _)| spec.grid.resolve_config(*cell).ok());
-        let used: Vec<Purpose> = configs.flat_map(|config| used_streams(&config)).collect();
-        let shared = self
-            .selection
-            .find_shared_stream(&spec.seeds, &used, self.spec.repeats);
-        let Some(stream) = shared else {
-            return Ok(());
-        };
-
-        Err(self.refuse(format!(
-            "repeats would take trials of {id} that have a level of the crossed stream '{}' in common, so that they are not \
-             independent: choose trials and block so that each repeat has levels of its own, or take trials of a sweep without \
-             seeds.crossed",
-            stream.as_str()
-        )))
+        Ok((ResultsManifest::new(repeats), files.into_iter().collect()))
     }
 
     fn read_ends(&self, reader: &dyn StoreReader) -> Result<StoredEnds, UserError> {
@@ -374,55 +265,48 @@ impl StartResolution {
             }
             (None, _) => "was not run, and has none: set fewer repeats or trials".to_owned(),
         };
-        Err(self.refuse(format!(
+        Err(self.lack(format!(
             "of the weights to start from, the trial {key} of {id} {problem}"
         )))
     }
 
-    /// Checks that the weights fit the networks that start from them, by those of one trial per cell, and that there are pairs to
-    /// compare if metrics do.
-    fn check_parts(&self, manifest: &ResultsManifest) -> Result<(), UserError> {
-        let parts = manifest
-            .parts_of(ergodic_common::ids::Repeat(0))
-            .unwrap_or_default();
-        let compares = self
-            .spec
-            .measure
-            .metrics
-            .iter()
-            .find(|metric| metric.is_of_parts());
-        if let Some(metric) = compares.filter(|_| parts.len() < 2) {
-            return Err(self.refuse(format!(
-                "{} compares the weights that a trial starts from, which are those of one trial at one moment: set trials = 2 or \
-                 more, or remove it",
-                metric.name()
-            )));
-        }
+    /// Checks that what a trial of a cell kept can be started from.
+    fn check_file(
+        &self,
+        taken: &TakenCell,
+        key: TrialKey,
+        file: &FileHash,
+    ) -> Result<(), UserError> {
+        let config = self.kept.spec.grid.resolve_config(taken.cell);
+        let Some(net) = config.ok().as_ref().and_then(Net::from_config) else {
+            return Ok(());
+        };
+        let unusable = |why: String| {
+            self.lack(format!(
+                "the weights of the trial {key} of {} cannot be started from: {why}; leave its cell out with where, or set fewer repeats \
+                 or trials",
+                self.kept.id
+            ))
+        };
 
-        let path = self.selection.manifest_path();
-        let configs = self.spec.grid.class_configs();
-        let starting = configs.iter().filter(|config| starts_from(config, &path));
-        let per_cell = (self.selection.trials as usize).max(1);
-        for net in starting.filter_map(Net::from_config) {
-            for part in parts.iter().step_by(per_cell) {
-                let id = &self.kept.id;
-                let read = std::fs::read(self.blobs.blob_path(&part.file)).map_err(|e| {
-                    self.refuse(format!("a file of weights of {id} cannot be read: {e}"))
-                })?;
-                Weights::read_moment(&read, &net, part.step).map_err(|e| {
-                    self.refuse(format!(
-                        "the weights of {id} do not fit the network that starts from them: {e}"
-                    ))
-                })?;
-            }
+        let bytes = std::fs::read(self.blobs.blob_path(file))
+            .map_err(|e| unusable(format!("their file cannot be read: {e}")))?;
+        for step in &taken.moments {
+            Weights::read_moment(&bytes, &net, *step).map_err(|e| unusable(e.to_string()))?;
         }
         Ok(())
     }
-}
 
-fn starts_from(config: &TrialConfig, path: &str) -> bool {
-    let start = config.results_start.as_ref();
-    start.is_some_and(|start| start.selection.manifest_path() == path)
+    /// An error about the file of the new sweep.
+    fn refuse(&self, why: impl Into<String>) -> UserError {
+        refuse(&self.source, why)
+    }
+
+    /// An error about what trials left, which says nothing against the file of the new sweep.
+    fn lack(&self, why: impl Into<String>) -> UserError {
+        let error = self.source.field_error(RESULTS_FIELD, why);
+        UserError::new(ErrorCode::NotFound, error.to_string())
+    }
 }
 
 /// The lists of a new sweep, and the files that they name.
@@ -473,7 +357,7 @@ impl PinnedResults {
             return Ok(());
         }
         let message = format!(
-            "{FIELD}: {files} files of {bytes} bytes are too many to start from: at most {} of {MAX_START_BYTES} bytes are possible; set \
+            "{RESULTS_FIELD}: {files} files of {bytes} bytes are too many to start from: at most {} of {MAX_START_BYTES} bytes are possible; set \
              fewer trials, moments or repeats",
             MAX_PINNED_FILES - 2 * MAX_FILES
         );

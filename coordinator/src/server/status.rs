@@ -5,7 +5,6 @@ use ergodic_common::spec::stopping_rule::StoppingCriterion;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;
-use crate::core::queries::describe_cell;
 use crate::core::stopping::AdaptiveRepeats;
 use crate::core::{Core, Sweep, UnreadableSweep, Worker};
 use crate::records::SweepState;
@@ -47,7 +46,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         numerics: sweep.spec.numerics.clone(),
         data: sweep.record.data.provenance.clone(),
         metric: metric.name().into_owned(),
-        best_cell: best.map_or_else(String::new, |(cell, _)| describe_cell(&sweep.spec, cell)),
+        best_cell: best.map_or_else(String::new, |(cell, _)| sweep.spec.grid.describe_cell(cell)),
         best_mean: best.map_or(0.0, |(_, running)| running.mean),
         best_n: best.map_or(0, |(_, running)| running.n),
         priority: sweep.share.priority,

@@ -1,9 +1,9 @@
 //! The stages of a sweep file, which are run after the file itself, in their order.
 
-use ergodic_common::Spec;
 use ergodic_common::config::{MAIN_STAGE, ResultsSource};
 use ergodic_common::ids::SweepId;
 use ergodic_common::spec::stage::format_stage_setting;
+use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
 use crate::client::args::SettingArgs;
@@ -19,7 +19,7 @@ pub(super) struct FileStage {
 /// Reads the stages of the file that was read as `spec`; none if one of them was chosen.
 ///
 /// # Errors
-/// A stage cannot be read.
+/// A stage cannot be read, or does not fit those that it starts from.
 pub(super) fn read_stages(
     path: &str,
     change: &SettingArgs,
@@ -29,26 +29,47 @@ pub(super) fn read_stages(
         return Ok(Vec::new());
     }
 
-    let stages = spec.stages.names.iter().map(|name| {
-        let read = || {
-            let file = read_sweep_file(path, &change.resolve_for_stage(name))?;
-            let spec = read_launch_spec(&file.source)?;
-            let name = name.clone();
-            Ok(FileStage { name, file, spec })
-        };
-        read().map_err(|error: UserError| {
+    let mut stages: Vec<FileStage> = Vec::with_capacity(spec.stages.names.len());
+    for name in &spec.stages.names {
+        let stage = read_stage(path, change, name).and_then(|stage| {
+            stage.check_start(spec, &stages)?;
+            Ok(stage)
+        });
+        let stage = stage.map_err(|error| {
             UserError::new(error.code, format!("stage {name}: {}", error.message))
-        })
-    });
-    stages.collect()
+        })?;
+        stages.push(stage);
+    }
+    Ok(stages)
+}
+
+fn read_stage(path: &str, change: &SettingArgs, name: &str) -> Result<FileStage, UserError> {
+    let file = read_sweep_file(path, &change.resolve_for_stage(name))?;
+    let spec = read_launch_spec(&file.source)?;
+    let name = name.to_owned();
+    Ok(FileStage { name, file, spec })
+}
+
+impl FileStage {
+    /// Checks that the file without a stage, and the stages before this one, keep what its trials start from.
+    fn check_start(&self, main: &Spec, before: &[Self]) -> Result<(), UserError> {
+        let find = |name: &str| match name {
+            MAIN_STAGE => Some(main),
+            _ => before
+                .iter()
+                .find(|stage| stage.name == name)
+                .map(|stage| &stage.spec),
+        };
+        let checked = self.spec.check_taken_weights(&self.file.source, find);
+        checked.map_err(|error| UserError::new(ErrorCode::BadInput, error.to_string()))
+    }
 }
 
 /// The stages of the same file whose results the trials of a stage start from; `main` is the file itself.
 pub(super) fn list_source_stages(spec: &Spec) -> Vec<String> {
-    let starts = spec.grid.class_configs().into_iter();
-    let starts = starts.filter_map(|config| config.results_start);
-    let mut names: Vec<String> = starts
-        .filter_map(|start| match start.selection.source {
+    let selections = spec.list_results_selections().into_values();
+    let mut names: Vec<String> = selections
+        .filter_map(|selection| match selection.source {
             ResultsSource::Stage(name) => Some(name),
             ResultsSource::Sweep(_) => None,
         })

@@ -6,7 +6,6 @@ use crate::analysis::distance::permutation;
 use crate::analysis::distance::query::DistanceQuery;
 use crate::analysis::distance::types::CellPredictions;
 use crate::analysis::error::AnalysisError;
-use crate::core::queries::describe_cell;
 
 /// The effect of crossed streams on distances.
 const CROSSED_NOTE: &str = "repeats share crossed streams, so halves and different repeats have streams in common: \
@@ -95,7 +94,7 @@ impl DistanceQuery {
 
         format!(
             "left out of {}: {}",
-            describe_cell(spec, self.cells[at]),
+            spec.grid.describe_cell(self.cells[at]),
             words.join(", ")
         )
     }

@@ -9,7 +9,6 @@ use ergodic_common::spec::{Moment, Probe};
 use crate::analysis::distance::split_half;
 use crate::analysis::error::AnalysisError;
 use crate::analysis::lookup::{CellSelector, find_cell};
-use crate::core::queries::describe_cell;
 
 /// The parameters of a query.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +56,7 @@ fn find_pair(spec: &Spec, between: &[CellSelector]) -> Result<Vec<CellIndex>, An
         [a, _] => {
             let message = format!(
                 "both cells are {}: the distance of a cell to itself is the null, which is printed beside every distance",
-                describe_cell(spec, a)
+                spec.grid.describe_cell(a)
             );
             Err(AnalysisError::Invalid(message))
         }

@@ -10,7 +10,6 @@ use crate::analysis::effects::model::EffectDraws;
 use crate::analysis::effects::resample::RepeatBlocks;
 use crate::analysis::query::IntervalConditions;
 use crate::analysis::trial_values::CellTrials;
-use crate::core::queries::describe_cell;
 use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::precision::NOT_WIDENED_NOTE;
 
@@ -65,7 +64,7 @@ fn describe_missing_cells(spec: &Spec, design: &EffectsDesign) -> Option<String>
         .iter()
         .filter(|cell| design.cells.binary_search(cell).is_err())
         .take(3)
-        .map(|cell| format!("({})", describe_cell(spec, cell)))
+        .map(|cell| format!("({})", spec.grid.describe_cell(cell)))
         .collect();
     let more = if missing > 3 { ", …" } else { "" };
 

@@ -3,6 +3,7 @@
 mod classes;
 mod costs;
 mod named_files;
+mod variants;
 
 use std::path::PathBuf;
 
@@ -10,17 +11,18 @@ use clap::Args;
 use classes::{ClassPlan, class_to_json, estimate_stored_bytes, plan_classes};
 pub use costs::ClassCosts;
 use costs::{ASSUMED_FLOPS, find_class_costs};
+use ergodic_common::Spec;
 use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
 use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::settle_new_sweep;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
-use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use named_files::{DatasetPlace, inspect_named_files};
 pub use named_files::{NamedFiles, check_local_files};
 use serde_json::json;
+use variants::check_variants;
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SettingArgs;
@@ -60,7 +62,7 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     urls.map(str::trim).try_for_each(check_coordinator_option)?;
     let file = read_sweep_file(&args.spec, &args.change.resolve())?;
     let mut spec = read_launch_spec(&file.source)?;
-    let notes = check_variants(&args, &spec)?;
+    let notes = check_variants(&args, &file.source, &spec)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
     let place = DatasetPlace {
@@ -72,72 +74,6 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     let costs = find_class_costs(&file.source, &spec).await;
     notes.iter().for_each(|note| print_stderr_line(note));
     print_output(render_plan(&spec, &named, &costs, args.format))
-}
-
-/// Checks the file under each scale and stage that is not chosen, and returns what there is to say about the claims of each.
-///
-/// # Errors
-/// Names all mistakes of all scales and stages.
-fn check_variants(args: &PlanArgs, spec: &Spec) -> Result<Vec<String>, UserError> {
-    let mut notes = describe_lacking_claims(spec);
-    let mut mistakes: Vec<String> = Vec::new();
-    for (scale, stage) in list_variants(spec) {
-        let settings = args.change.resolve_with(scale, stage);
-        let read =
-            read_sweep_file(&args.spec, &settings).and_then(|file| read_launch_spec(&file.source));
-        match read {
-            Ok(other) => notes.extend(describe_lacking_claims(&other)),
-            Err(error) => {
-                let chosen = describe_choices(scale, stage);
-                mistakes.push(format!("with {chosen}: {}", error.message));
-            }
-        }
-    }
-
-    match mistakes.is_empty() {
-        true => Ok(notes),
-        false => Err(UserError::new(ErrorCode::BadInput, mistakes.join("\n"))),
-    }
-}
-
-/// The scales and stages that a file can be read with, but for those that it was read with.
-fn list_variants(spec: &Spec) -> Vec<(Option<&str>, Option<&str>)> {
-    let chosen = (spec.scales.chosen.as_deref(), spec.stages.chosen.as_deref());
-    let mut variants = Vec::new();
-    for scale in std::iter::once(chosen.0).chain(spec.scales.others().map(Some)) {
-        variants.push((scale, chosen.1));
-        let others = spec.stages.names.iter().map(String::as_str).map(Some);
-        variants.extend(
-            others
-                .filter(|_| chosen.1.is_none())
-                .map(|stage| (scale, stage)),
-        );
-    }
-    variants.retain(|variant| *variant != chosen);
-    variants
-}
-
-/// The options that choose a scale and a stage.
-fn describe_choices(scale: Option<&str>, stage: Option<&str>) -> String {
-    let scale = scale.map(|name| format!("--scale {name}"));
-    let stage = stage.map(|name| format!("--stage {name}"));
-    let chosen: Vec<String> = scale.into_iter().chain(stage).collect();
-    match chosen.is_empty() {
-        true => "these settings".to_owned(),
-        false => chosen.join(" "),
-    }
-}
-
-/// Describes the claims whose cells a sweep lacks, which is no mistake at a scale.
-fn describe_lacking_claims(spec: &Spec) -> Vec<String> {
-    let chosen = (spec.scales.chosen.as_deref(), spec.stages.chosen.as_deref());
-    let place = format!("with {}", describe_choices(chosen.0, chosen.1));
-    let lacking = spec.find_lacking_claims().into_iter();
-    lacking
-        .map(|(claim, lack)| {
-            format!("{place}, the verdict on the claim '{claim}' will be \"not enough\": {lack}")
-        })
-        .collect()
 }
 
 /// Describes the scales of the file, and which one the plan is of.
