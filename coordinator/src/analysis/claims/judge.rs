@@ -48,6 +48,21 @@ pub struct JudgedEffect {
     pub points: Vec<CellPoint>,
 }
 
+impl JudgedEffect {
+    /// Nothing is shown, for this reason.
+    pub(super) fn undecided(why: &str) -> Self {
+        Self {
+            verdict: ClaimVerdict::NotEnough,
+            effect: None,
+            interval: None,
+            n: 0,
+            needed: None,
+            notes: vec![why.to_owned()],
+            points: Vec::new(),
+        }
+    }
+}
+
 /// The value of a cell, with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellPoint {
@@ -85,15 +100,7 @@ impl EffectEvidence {
         Self {
             test: None,
             alpha: claim.alpha,
-            judged: JudgedEffect {
-                verdict: ClaimVerdict::NotEnough,
-                effect: None,
-                interval: None,
-                n: 0,
-                needed: None,
-                notes: vec![lack.to_owned()],
-                points: Vec::new(),
-            },
+            judged: JudgedEffect::undecided(lack),
         }
     }
 

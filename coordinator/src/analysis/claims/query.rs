@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm, ClaimRegion, ExpandedClaims};
+use ergodic_common::quantity::{
+    Claim, ClaimEffect, ClaimForm, ClaimRegion, ExpandedClaim, ExpandedClaims,
+};
 
 use super::batches::{EffectBatch, split_into_batches};
 use super::cell_numbers::NumberContext;
@@ -97,10 +99,7 @@ impl ClaimQuery {
         let mut judged = decide_effects(evidence).into_iter();
 
         let losses = LossNotes::new(spec, &self.claims);
-        let effects = self.claims.claims.iter().flat_map(|expanded| {
-            let effects = expanded.effects.iter();
-            effects.map(move |effect| (expanded, effect))
-        });
+        let effects = self.effects();
         let verdicts = effects.map(|(expanded, effect)| {
             let mut judged = judged.next().expect("every effect is judged");
             judged
@@ -113,6 +112,15 @@ impl ClaimQuery {
             self.label_effect(spec, &expanded.claim, effect, judged)
         });
         Ok(verdicts.collect())
+    }
+
+    /// The verdicts on all claims of a sweep that has no trials, for this reason: nothing is shown.
+    pub fn judge_without_trials(&self, spec: &Spec, why: &str) -> Vec<ClaimVerdicts> {
+        let verdicts = self.effects().map(|(expanded, effect)| {
+            let judged = JudgedEffect::undecided(why);
+            self.label_effect(spec, &expanded.claim, effect, judged)
+        });
+        verdicts.collect()
     }
 
     /// Reads the numbers of the cells of a batch.
@@ -136,6 +144,14 @@ impl ClaimQuery {
             references: &references,
         };
         Ok(read_cells(context, rows)?)
+    }
+
+    /// The effects of all claims, each with its claim.
+    fn effects(&self) -> impl Iterator<Item = (&ExpandedClaim, &ClaimEffect)> {
+        self.claims.claims.iter().flat_map(|expanded| {
+            let effects = expanded.effects.iter();
+            effects.map(move |effect| (expanded, effect))
+        })
     }
 
     fn label_effect(

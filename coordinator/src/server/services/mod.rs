@@ -20,5 +20,5 @@ pub(crate) mod steering;
 pub(crate) mod sweeps;
 pub(crate) mod tables;
 pub(crate) mod trials;
-mod verdict;
+pub(crate) mod verdict;
 pub mod workers;

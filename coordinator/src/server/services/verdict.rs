@@ -1,9 +1,9 @@
 //! `Verdict`: what the rows of a sweep say about its claims.
 
-use ergodic_common::ErrorCode;
 use ergodic_common::ids::ClaimsHash;
 use ergodic_common::quantity::ClaimRegion;
-use ergodic_common::spec::{MAX_TEXT_BYTES, SpecSource};
+use ergodic_common::spec::MAX_TEXT_BYTES;
+use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
@@ -27,7 +27,7 @@ impl SweepApi {
 
         let snapshot = self.find_snapshot(&request.sweep).await?;
         let _permit = self.acquire_for_cells(&snapshot, 0).await?;
-        let claims_hash = self.hash_claims(&request).await?;
+        let claims_hash = self.hash_claims(&request, &snapshot.spec).await?;
         let verdicts = self
             .read_rows(&snapshot, move |rows| {
                 let file = names_claims(&request)
@@ -54,12 +54,10 @@ impl SweepApi {
     async fn hash_claims(
         &self,
         request: &v1::VerdictRequest,
+        spec: &Spec,
     ) -> Result<Option<ClaimsHash>, Status> {
         let source = if names_claims(request) {
-            SpecSource {
-                text: request.claims.clone(),
-                ..SpecSource::default()
-            }
+            spec.claims_source(&request.claims, &request.file)
         } else {
             self.with_sweep(&request.sweep, |_, sweep| sweep.record.source.clone())
                 .await?
@@ -73,7 +71,8 @@ fn names_claims(request: &v1::VerdictRequest) -> bool {
     !(request.file.is_empty() && request.claims.is_empty())
 }
 
-fn to_claim_row(found: ClaimVerdicts) -> v1::ClaimRow {
+/// A verdict as it travels.
+pub(crate) fn to_claim_row(found: ClaimVerdicts) -> v1::ClaimRow {
     let ClaimVerdicts {
         claim,
         cells,

@@ -10,6 +10,7 @@ use ergodic_proto::v1;
 use serde_json::{Map, Value, json};
 
 use super::experiment::Experiment;
+use crate::analysis::claims::ClaimQuery;
 use crate::client::Client;
 use crate::client::plot::draw_file_figure;
 use crate::client::query::query_trials;
@@ -22,6 +23,8 @@ use crate::client::verdicts::{
     query_verdicts, render_verdict_json,
 };
 use crate::plot::{Scene, svg};
+use crate::server::services::row_readers::table_error;
+use crate::server::services::verdict::to_claim_row;
 use crate::terminal::print_stderr_line;
 
 /// Maximum number of trials whose times are added up.
@@ -59,6 +62,32 @@ impl<'a> ExperimentFindings<'a> {
         })
     }
 
+    /// The findings of an experiment without trials: nothing is shown.
+    ///
+    /// # Errors
+    /// A claim cannot be evaluated.
+    pub(super) fn without_trials(experiment: &'a Experiment, why: &str) -> Result<Self, UserError> {
+        let spec = &experiment.spec;
+        let claims = ClaimQuery::new(spec, None).map_err(table_error)?;
+        let rows = claims.judge_without_trials(spec, why).into_iter();
+        let claims_hash = experiment.file.source.compute_claims_hash();
+        let verdicts = v1::VerdictResponse {
+            name: spec.name.clone(),
+            rows: rows.map(to_claim_row).collect(),
+            numerics: spec.numerics.clone(),
+            seed: spec.seed,
+            scale: spec.scales.chosen.clone().unwrap_or_default(),
+            claims_hash: claims_hash.map_or_else(Vec::new, |hash| hash.to_vec()),
+            ..v1::VerdictResponse::default()
+        };
+        Ok(Self {
+            experiment,
+            status: v1::SweepStatus::default(),
+            verdicts,
+            trial_seconds: None,
+        })
+    }
+
     /// Writes the verdicts and the figures into a directory.
     ///
     /// # Errors
@@ -88,7 +117,7 @@ impl<'a> ExperimentFindings<'a> {
             .as_ref()
             .map_or(&[][..], |section| section.figures.as_slice());
         let mut names = Vec::new();
-        for figure in figures {
+        for figure in figures.iter().filter(|_| self.has_sweep()) {
             let id = self.status.sweep_id();
             match draw_file_figure(client, &id, spec, figure, &self.verdicts).await {
                 Ok(scene) => {
@@ -105,6 +134,11 @@ impl<'a> ExperimentFindings<'a> {
             }
         }
         Ok(names)
+    }
+
+    /// Whether there is a sweep, which is none where no trial could start.
+    fn has_sweep(&self) -> bool {
+        !self.verdicts.sweep.is_empty()
     }
 
     /// The facts about the experiment, for programs.
@@ -146,6 +180,10 @@ impl<'a> ExperimentFindings<'a> {
     /// Formats `03-decay (tt6azdt2): 10 trials (18s in all), scale desk, cpu-f32/6`.
     fn format_heading(&self) -> String {
         let found = &self.verdicts;
+        if !self.has_sweep() {
+            return format!("{}: no trials", escape_line(&self.experiment.label));
+        }
+
         let trials = format_trial_count(found.done, found.trials);
         let time = self.trial_seconds.map_or_else(String::new, |seconds| {
             format!(" ({} in all)", format_duration(seconds))

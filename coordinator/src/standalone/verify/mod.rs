@@ -8,7 +8,7 @@ mod summary;
 
 use std::path::{Path, PathBuf};
 
-use batch::VerifyBatch;
+use batch::{ExperimentEnd, VerifyBatch};
 use clap::Args;
 use cost::print_costs;
 use ergodic_common::ErrorCode;
@@ -30,6 +30,8 @@ use crate::terminal::print_stderr_line;
 
 /// `ergodic verify`
 #[derive(Debug, Args)]
+// All stages of a file are run: whoever chooses one is told so.
+#[command(mut_arg("stage", |arg| arg.hide(true)))]
 pub struct VerifyArgs {
     /// A sweep file with claims, or a folder: all files in it that end in .toml, in the order of their names
     #[arg(value_name = "FILE|FOLDER")]
@@ -164,11 +166,18 @@ impl Verification<'_> {
     ) -> Result<Vec<ExperimentFindings<'_>>, UserError> {
         let mut all = Vec::with_capacity(self.experiments.len());
         for (at, experiment) in self.experiments.iter().enumerate() {
-            let status = batch.complete(client, at).await?;
+            let end = batch.complete(client, at).await?;
             if !experiment.has_claims() {
                 continue;
             }
-            let findings = ExperimentFindings::collect(client, experiment, status).await?;
+            let findings = match end {
+                ExperimentEnd::Ended(status) => {
+                    ExperimentFindings::collect(client, experiment, *status).await?
+                }
+                ExperimentEnd::Unstartable(why) => {
+                    ExperimentFindings::without_trials(experiment, &why)?
+                }
+            };
             findings.write_files(client, &self.place.dir).await?;
             if self.args.format == TextFormat::Table {
                 print_unpaged(&findings.render_human())?;
