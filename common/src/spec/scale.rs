@@ -10,7 +10,7 @@ use crate::spec_file::node::{self, SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::suggest_nearest;
 
 /// The section, and the setting that chooses one of its tables.
-pub(super) const SCALE: &str = "scale";
+pub(in crate::spec) const SCALE: &str = "scale";
 /// The sections that decide about cells.
 const SECTIONS_OF_CELLS: [&str; 9] = [
     SCALE, "grid", "case", "derive", "where", "data", "model", "train", "measure",

@@ -2,7 +2,9 @@
 
 use super::Mistakes;
 use crate::quantity::{ClaimSection, ExpandedClaims};
-use crate::spec::Spec;
+use crate::spec::scale::{SCALE, settings_with_scale};
+use crate::spec::stage::{STAGE, settings_with_stage};
+use crate::spec::{Spec, SpecSource};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue, parse_document};
 
@@ -101,15 +103,22 @@ fn drop_quantity(document: &mut SpecTable, name: &str) -> bool {
 }
 
 impl Spec {
-    /// Reads a file of claims about the sweep and finds their cells. They may use the quantities of the sweep, too.
+    /// Reads a file of claims about the sweep, or the claims of a sweep file, and finds their cells. They may use the quantities of the
+    /// sweep, too.
     ///
     /// # Errors
     /// Names all that is wrong, with file, line and key, as far as one mistake does not hide another.
     pub fn read_claims_file(&self, text: &str, file: &str) -> Result<ExpandedClaims, Mistakes> {
-        let mut document = match parse_document(text) {
+        let mut document = match self.claims_source(text, file).read_document() {
             Ok(document) => document,
             Err(error) => return Err(Mistakes(vec![error.with_file(file)])),
         };
+
+        // Only sweep files have a name. All else in them is about the trials, which have been run.
+        if document.get("name").is_some() {
+            let entries = &mut document.0;
+            entries.retain(|(key, _)| ClaimSection::KEYS.contains(&key.as_str()));
+        }
 
         let mut mistakes: Vec<SpecError> = Vec::new();
         loop {
@@ -129,6 +138,23 @@ impl Spec {
         }
         mistakes.sort_by_key(|mistake| super::line_of(&mistake.origin));
         Err(Mistakes(mistakes))
+    }
+
+    /// A file of claims about the sweep, with the scale and the stage of the sweep if the file has any: the claims of the same sweep
+    /// file, changed since, or those of a file that has claims alone.
+    pub fn claims_source(&self, text: &str, file: &str) -> SpecSource {
+        let document = parse_document(text).unwrap_or_default();
+        let scale = self.scales.chosen.as_deref();
+        let stage = self.stages.chosen.as_deref();
+        let settings = settings_with_scale(&[], scale.filter(|_| document.get(SCALE).is_some()));
+        let settings =
+            settings_with_stage(&settings, stage.filter(|_| document.get(STAGE).is_some()));
+        SpecSource {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            settings,
+            ..SpecSource::default()
+        }
     }
 
     fn expand_claims_document(&self, document: &SpecTable) -> Result<ExpandedClaims, SpecError> {

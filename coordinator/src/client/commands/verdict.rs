@@ -29,7 +29,7 @@ pub struct VerdictArgs {
     /// File of claims.
     #[arg(
         long,
-        help = "File with [quantity] and [[claim]]; its claims are marked post hoc [default: the claims of the sweep]",
+        help = "File with [quantity] and [[claim]], or a sweep file; its claims are marked post hoc [default: the claims of the sweep]",
         value_name = "FILE"
     )]
     pub claims: Option<String>,

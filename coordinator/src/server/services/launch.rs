@@ -67,16 +67,16 @@ impl SweepApi {
         launched_by: String,
         permit: Arc<Permit>,
     ) -> Result<v1::LaunchResponse, Status> {
-        // What is wrong with the file is reported unless its sweep is there already.
+        // What is wrong with the file, or with what it starts from, is reported unless its sweep is there already.
         let spec = match spec {
             Ok(spec) => {
                 let spec = self.settle_launch(spec, &mut source).await?;
-                Ok(self.pin_results(spec, &mut source).await?)
+                self.pin_results(spec, &mut source).await
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         if request.resume
-            && let Some(number) = self.find_unfinished(&source).await?
+            && let Some(number) = self.find_unfinished(&source, spec.is_ok()).await?
         {
             let status = self.steer_sweep(number, Steering::Resume).await?;
             return Ok(v1::LaunchResponse {
@@ -123,15 +123,20 @@ impl SweepApi {
         })
     }
 
-    /// Finds an unfinished sweep with the same content, the latest if there are several.
-    async fn find_unfinished(&self, source: &SpecSource) -> Result<Option<SweepNumber>, Status> {
+    /// Finds an unfinished sweep with the same content, the latest if there are several. What its trials start from is compared only
+    /// if `knows_results`: it may have been removed since.
+    async fn find_unfinished(
+        &self,
+        source: &SpecSource,
+        knows_results: bool,
+    ) -> Result<Option<SweepNumber>, Status> {
         let source = source.clone();
         self.query_core(move |core| {
             let unfinished = core
                 .sweeps()
                 .filter(|sweep| sweep.state.is_open() && sweep.withheld.is_none());
             unfinished
-                .filter(|sweep| has_same_content(&sweep.record.source, &source))
+                .filter(|sweep| has_same_content(&sweep.record.source, &source, knows_results))
                 .last()
                 .map(|sweep| sweep.number)
         })
@@ -213,8 +218,15 @@ fn take_source(request: &mut v1::LaunchRequest) -> Result<SpecSource, Status> {
         .map_err(|e: WireError| Status::invalid_argument(e.to_string()))
 }
 
-fn has_same_content(a: &SpecSource, b: &SpecSource) -> bool {
-    a.grammar == b.grammar && (&a.text, &a.settings, &a.files) == (&b.text, &b.settings, &b.files)
+fn has_same_content(a: &SpecSource, b: &SpecSource, with_results: bool) -> bool {
+    let files = |source: &SpecSource| {
+        let mut files = source.files.clone();
+        files.retain(|pin| with_results || pin.is_named_by_sweep_file());
+        files
+    };
+    a.grammar == b.grammar
+        && (&a.text, &a.settings) == (&b.text, &b.settings)
+        && files(a) == files(b)
 }
 
 fn cuda_classes(core: &Core) -> BTreeSet<String> {
