@@ -185,6 +185,13 @@ fn a_stage_starts_from_the_mean_of_kept_weights_whoever_asks_and_however_often()
         "other weights are another cell: {fewer:?}"
     );
 
+    // The claims of the file as it is now are read at the stage of the sweep.
+    let judged = cluster.run(&["verdict", &id, "--claims", &path]);
+    assert!(
+        judged.code == 0 && judged.stdout.contains("they are near"),
+        "{judged:?}"
+    );
+
     // A stage of a stage, which trains.
     let further = launched(&cluster, &path, "further", &[("mean", &id)]);
     cluster.wait_for_end(&further);
@@ -238,6 +245,36 @@ fn what_a_stage_starts_from_outlives_the_sweep_that_made_it() {
     assert_eq!(count_files(&elsewhere), 1 + 1 + 9 + 3);
     elsewhere.ask(&["rm", &id]);
     assert_eq!(count_files(&elsewhere), 0);
+}
+
+#[test]
+fn an_unfinished_stage_is_continued_when_its_source_is_gone() {
+    let mut cluster = Cluster::start(&[]);
+    let worker = cluster.worker(2, &[]);
+    let path = write(&cluster, "kept.toml", STAGED);
+    let main = cluster.launch(STAGED);
+    cluster.wait_for_end(&main);
+    worker.kill();
+
+    let id = launched(&cluster, &path, "mean", &[("main", &main)]);
+    cluster.ask(&["rm", &main]);
+    let coordinator = cluster.take_coordinator();
+    coordinator.signal("TERM");
+    assert_eq!(coordinator.wait(), 0);
+
+    let store = cluster.path("store").to_string_lossy().into_owned();
+    let set = format!("results.main={main}");
+    let stage = [
+        "run", &path, "--stage", "mean", "--set", &set, "--store", &store,
+    ];
+    let other = run(&[&stage[..], &["--set", "repeats=2"]].concat());
+    refused(&other, 2, &["has the name or the id"]);
+    let resumed = run(&stage);
+    assert!(
+        resumed.code == 0 && resumed.stderr.contains(&id),
+        "{resumed:?}"
+    );
+    assert_eq!(count_trials(Path::new("."), &store, &id), 3);
 }
 
 /// Number of files that a coordinator keeps by their hash.
@@ -318,7 +355,7 @@ fn a_start_that_is_not_there_is_refused_with_what_to_do() {
     let finished = launch_stage(&cluster, &path, "mean", &["--set", &set]);
     refused(
         &finished,
-        2,
+        5,
         &["the trial 0/0 of", "diverged at step", "where"],
     );
 
@@ -396,6 +433,37 @@ fn wrong_stages_are_refused_by_line() {
             "lag = 3, trials",
             &["unknown key 'lag'"],
         ),
+        // What one stage takes and another one does not keep.
+        (
+            "where = \"lr == 0.1\", trials = 3",
+            "where = \"lr == 0.1\", trials = 4",
+            &["--stage mean", "need 12 repeats of kept"],
+        ),
+        (
+            "where = \"lr == 0.1\", trials = 3",
+            "where = \"lr == 7\", trials = 3",
+            &["--stage mean", "no cell of kept meets"],
+        ),
+        (
+            "at = [\"10 steps\", \"final\"]",
+            "at = [\"20 steps\", \"final\"]",
+            &["after 20 steps", "measure.save of kept"],
+        ),
+        (
+            "trials = 3, at = [\"10 steps\", \"final\"]",
+            "trials = 1",
+            &["parts_cos compares", "trials = 2"],
+        ),
+        (
+            "[stage.further]\n",
+            "[stage.further]\nmodel.hidden = [12, 9]\n",
+            &["--stage further", "of kept-mean", "has the shape"],
+        ),
+        (
+            "fixed = [\"head\"]",
+            "fixed = [\"head\"], crossed = { init = 5, order = 2 }",
+            &["--stage mean", "the crossed stream '", "independent"],
+        ),
     ] {
         assert!(STAGED.contains(from), "{from}");
         let finished = plan(&STAGED.replacen(from, to, 1), &[]);
@@ -406,6 +474,43 @@ fn wrong_stages_are_refused_by_line() {
         2,
         &["no stage 'men'", "mean"],
     );
+}
+
+/// What a source left says nothing against the files: what could not be run is not decided, and the rest is judged.
+#[test]
+fn a_stage_that_cannot_start_is_not_enough_and_the_rest_is_judged() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let folder = folder.path();
+    let diverging = STAGED
+        .replace("lr = [0.1, 0.3]", "lr = [1e38, 0.3]")
+        .replace("lr == 0.1", "lr > 1");
+    let further = "[[stage.further.claim]]\nname = \"it moves\"\nof = \"at(init_distance, end)\"\nabove = 0\n";
+    let (plain, _) = STAGED.split_once("[stage.mean]").expect("a stage");
+    let plain = plain.replace("\"kept\"", "\"plain\"");
+    std::fs::create_dir(folder.join("all")).expect("a folder can be made");
+    for (name, text) in [
+        ("a.toml", format!("{diverging}\n{further}")),
+        ("b.toml", plain),
+    ] {
+        std::fs::write(folder.join("all").join(name), text).expect("a file can be written");
+    }
+
+    let verify = || run_in(folder, &[], &["verify", "all", "-o", "out"]);
+    let found = verify();
+    assert_eq!(found.code, 8, "{found:?}");
+    for words in [
+        "a-mean: no trials",
+        "diverged at step",
+        "a-further: no trials",
+        "the stage 'mean'",
+        "1 of 4 experiments agrees; 3 not enough",
+    ] {
+        assert!(found.stdout.contains(words), "{words}: {found:?}");
+    }
+    let table = std::fs::read_to_string(folder.join("out/verdicts.md")).expect("the table");
+    assert!(table.contains("| a-further | it moves |"), "{table}");
+    let again = verify();
+    assert_eq!((again.code, &again.stdout), (8, &found.stdout), "{again:?}");
 }
 
 fn count_trials(folder: &Path, store: &str, name: &str) -> usize {
