@@ -342,7 +342,8 @@ impl TensorLayout {
 pub fn describe_misfit(kept: &Net, net: &Net) -> Option<String> {
     let kept = all_layouts(kept);
     let wanted = all_layouts(net);
-    for stored in &wanted {
+    let params = param_layouts(net).len();
+    for (at, stored) in wanted.iter().enumerate() {
         let same_name = kept.iter().find(|other| other.name == stored.name);
         match same_name {
             Some(other) if other.shape != stored.shape => {
@@ -352,8 +353,9 @@ pub fn describe_misfit(kept: &Net, net: &Net) -> Option<String> {
                     stored.name
                 ));
             }
-            None => return Some(format!("the tensor '{}' is missing", stored.name)),
-            Some(_) => {}
+            None if at < params => return Some(format!("the tensor '{}' is missing", stored.name)),
+            // Statistics that are not there begin as those of new networks do.
+            None | Some(_) => {}
         }
     }
 
