@@ -420,6 +420,7 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
             .into_iter()
             .map(Into::into)
             .collect(),
+        programs: false,
     }
 }
 
