@@ -271,6 +271,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         numerics: CPU_F32.into(),
         slots: SLOTS,
         idle_exit: None,
+        has_programs: false,
         memory: None,
     };
     delivery::start_delivery(&queue, &links, &identity.worker_id);
@@ -283,7 +284,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         data_dir: None,
         cache_dir: cache,
     };
-    reconnect::run_until_drained(&identity, &queue, links, &places, leaving).await?;
+    reconnect::run_until_drained(&identity, &queue, links, &places, None, leaving).await?;
 
     Ok(())
 }
@@ -295,6 +296,7 @@ async fn slot(queue: Arc<SharedQueue>, seed: u64) {
         isa: Isa::Portable,
         device: DeviceChoice::Cpu,
         checkpoint_dir: None,
+        programs: None,
     };
     let machine = TrialRunner::new(&equipment).expect("a slot without a device");
 
@@ -305,7 +307,7 @@ async fn slot(queue: Arc<SharedQueue>, seed: u64) {
             Some(assignment) => {
                 let whole = take_time(&assignment, seed).await;
                 let result = whole.and_then(|took| {
-                    let mut finished = run_assignment(&assignment, &machine, None)?;
+                    let mut finished = run_assignment(&assignment, &machine, None).ok()?;
                     finished.result.seconds = took.as_secs_f64();
                     Some(finished)
                 });

@@ -173,7 +173,10 @@ mod tests {
     fn numbers_that_are_not_finite_are_understood_in_all_spellings() {
         for word in ["NaN", "Infinity", "-Infinity", "null"] {
             let line = format!("{{\"step\": 1, \"loss\": {word}, \"acc\": 1}}");
-            assert_eq!(parse(&line), sample(1, &[("acc", Some(1.0)), ("loss", None)]));
+            assert_eq!(
+                parse(&line),
+                sample(1, &[("acc", Some(1.0)), ("loss", None)])
+            );
         }
         assert_eq!(
             parse(r#"{"step": 1, "a\"NaN": 2}"#),
@@ -188,14 +191,35 @@ mod tests {
             ("[1]", "it is no JSON object"),
             (r#"{"loss": 0.3}"#, "it has no 'step'"),
             (r#"{"step": -1}"#, "'step' is -1, not the number of a step"),
-            (r#"{"step": 1.5}"#, "'step' is 1.5, not the number of a step"),
+            (
+                r#"{"step": 1.5}"#,
+                "'step' is 1.5, not the number of a step",
+            ),
             (r#"{"step": "1"}"#, "'step' is \"1\", not"),
-            (r#"{"step": 9007199254740993}"#, "'step' is 9007199254740993, not"),
-            (r#"{"step": 1, "loss": "low"}"#, "'loss' is \"low\", not a number"),
-            (r#"{"step": 1, "loss": true}"#, "'loss' is true, not a number"),
-            (r#"{"step": 1, "diverged": 1}"#, "'diverged' and 'step' are on one line"),
-            (r#"{"step": 1, "predictions": [256]}"#, "'predictions' is no list of classes"),
-            (r#"{"step": 1, "predictions": 3}"#, "'predictions' is no list of classes"),
+            (
+                r#"{"step": 9007199254740993}"#,
+                "'step' is 9007199254740993, not",
+            ),
+            (
+                r#"{"step": 1, "loss": "low"}"#,
+                "'loss' is \"low\", not a number",
+            ),
+            (
+                r#"{"step": 1, "loss": true}"#,
+                "'loss' is true, not a number",
+            ),
+            (
+                r#"{"step": 1, "diverged": 1}"#,
+                "'diverged' and 'step' are on one line",
+            ),
+            (
+                r#"{"step": 1, "predictions": [256]}"#,
+                "'predictions' is no list of classes",
+            ),
+            (
+                r#"{"step": 1, "predictions": 3}"#,
+                "'predictions' is no list of classes",
+            ),
         ] {
             let said = parse(line).expect_err("a wrong line");
             assert!(said.contains(why), "{line}: {said}");

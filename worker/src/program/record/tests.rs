@@ -86,17 +86,29 @@ fn a_directed_metric_that_is_not_finite_is_divergence_and_never_a_number() {
 fn wrong_lines_fail_with_the_line() {
     let metrics = metrics();
     for (line, why) in [
-        (r#"{"step": 6, "los": 1}"#, "'los' is no declared metric: add it to program.metrics, or report one of loss, seconds, acc"),
+        (
+            r#"{"step": 6, "los": 1}"#,
+            "'los' is no declared metric: add it to program.metrics, or report one of loss, seconds, acc",
+        ),
         (r#"{"step": 4, "loss": 1}"#, "step 4 comes after step 5"),
         (r#"{"diverged": 4}"#, "step 4 comes after step 5"),
         (r#"{"checkpoint": 4}"#, "step 4 comes after step 5"),
-        (r#"{"step": 5, "predictions": [1]}"#, "there are predictions for step 5 already"),
-        (r#"{"step": 6, "predictions": [1, 2, 3]}"#, "there are 3 predictions, but 2 earlier"),
+        (
+            r#"{"step": 5, "predictions": [1]}"#,
+            "there are predictions for step 5 already",
+        ),
+        (
+            r#"{"step": 6, "predictions": [1, 2, 3]}"#,
+            "there are 3 predictions, but 2 earlier",
+        ),
         ("nonsense", "it is no JSON"),
     ] {
         let mut record = record_of(&metrics, &[r#"{"step": 5, "predictions": [1, 2]}"#]);
         let said = add(&mut record, line).expect_err("a wrong line");
-        assert!(said.starts_with("line 7 of the metrics is wrong: "), "{said}");
+        assert!(
+            said.starts_with("line 7 of the metrics is wrong: "),
+            "{said}"
+        );
         assert!(said.contains(why) && said.ends_with(line), "{said}");
     }
 
@@ -116,7 +128,10 @@ fn curves_and_predictions_are_bounded() {
     }
     let line = format!("{{\"step\": {MAX_CURVE_NUMBERS}, \"loss\": 1}}");
     let said = add(&mut record, &line).expect_err("one too many");
-    assert!(said.contains("50001 steps with 3 metrics are too many"), "{said}");
+    assert!(
+        said.contains("50001 steps with 3 metrics are too many"),
+        "{said}"
+    );
 
     let mut record = TrialRecord::new(&metrics);
     let classes = vec!["1"; 10_000].join(",");
@@ -147,7 +162,10 @@ fn the_digest_knows_all_but_what_is_volatile() {
     assert_eq!(known, record_of(&other_order, &lines).compute_digest());
 
     for other in [
-        [r#"{"step": 1, "loss": 0.5000000000000001, "acc": 0.1}"#, lines[2]],
+        [
+            r#"{"step": 1, "loss": 0.5000000000000001, "acc": 0.1}"#,
+            lines[2],
+        ],
         [r#"{"step": 2, "loss": 0.5, "acc": 0.1}"#, lines[2]],
         [r#"{"step": 1, "loss": 0.5}"#, lines[2]],
         [lines[0], r#"{"step": 3, "predictions": [1, 3]}"#],
@@ -172,7 +190,10 @@ fn a_record_goes_on_where_it_was_at_a_step() {
     let mut decoder = CheckpointDecoder::new(&bytes).expect("nothing was changed");
     let mut record = TrialRecord::decode(&metrics, &mut decoder).expect("the same metrics");
 
-    assert_eq!((record.last_step(), &record.curve.steps[..]), (2, &[1, 2][..]));
+    assert_eq!(
+        (record.last_step(), &record.curve.steps[..]),
+        (2, &[1, 2][..])
+    );
     assert_eq!(record.predictions.classes, [1, 2]);
     assert_eq!(add(&mut record, lines[2]), Ok(LineEffect::None));
     assert_eq!(record.compute_digest(), whole.compute_digest());

@@ -1,0 +1,230 @@
+//! One attempt of a program's trial, and the result that it gives.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use ergodic_common::duration::format_duration;
+use ergodic_common::program::{ProgramCell, TrialFacts};
+use ergodic_common::random_streams::Streams;
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+
+use super::checkpoint::{CheckpointKeeper, compute_identity, load_checkpoint};
+use super::environment::{build_environment, describe_trial};
+use super::folder::AttemptFolder;
+use super::host::{LoadedProgram, ProgramHost, describe_end, read_variable};
+use super::record::TrialRecord;
+use super::supervisor::order::{LaunchOrder, ProgramEnd};
+use super::watch::{EarlyEnd, MetricsInput, WatchedEnd, run_watched};
+use crate::train::{CheckpointStore, FinishedTrial};
+use crate::work_queue::Assignment;
+
+/// Lines and characters of output that the cause of a failure shows.
+const SHOWN_OUTPUT: (usize, usize) = (20, 3000);
+
+/// What a program's trial is run with.
+pub(crate) struct ProgramJob<'a> {
+    /// How this worker runs programs.
+    pub(crate) host: &'a ProgramHost,
+    /// The program with the values of the cell.
+    pub(crate) cell: &'a ProgramCell,
+    /// Its files.
+    pub(crate) program: &'a LoadedProgram,
+    /// The random streams of the trial.
+    pub(crate) streams: &'a Streams,
+    /// Trial, sweep, stop and time limit.
+    pub(crate) assignment: &'a Assignment,
+    /// The store of checkpoints, if there is one.
+    pub(crate) checkpoint_store: Option<&'a dyn CheckpointStore>,
+}
+
+/// Why an attempt has no result.
+#[derive(Debug)]
+pub enum NoResult {
+    /// It was stopped.
+    Stopped,
+    /// The worker could not run it, for a reason that is no fault of the trial.
+    Unable(String),
+}
+
+impl From<std::io::Error> for NoResult {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unable(format!("cannot run a program: {error}"))
+    }
+}
+
+/// Runs a trial from its last checkpoint, or from the start.
+///
+/// # Errors
+/// The trial was stopped, or this worker cannot run it.
+pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, NoResult> {
+    let begun = Instant::now();
+    let folder = AttemptFolder::create(&job.program.files)?;
+    let metrics = &job.cell.program.metrics;
+    let identity = compute_identity(job.cell, job.assignment.key, job.streams);
+    let loaded = job
+        .checkpoint_store
+        .map(|store| load_checkpoint(store, identity, &folder.checkpoint_dir, metrics))
+        .transpose()?
+        .flatten();
+    let step = loaded.as_ref().map(|checkpoint| checkpoint.step);
+    let mut record =
+        loaded.map_or_else(|| TrialRecord::new(metrics), |checkpoint| checkpoint.record);
+
+    let dir = File::open(&folder.checkpoint_dir)?;
+    let limit = job.cell.program.checkpoint_limit;
+    let keeper = job
+        .checkpoint_store
+        .map(|store| CheckpointKeeper::new(store, identity, dir.as_fd(), limit));
+    let keep = |record: &TrialRecord<'_>, step: u64| match &keeper {
+        Some(keeper) => keeper.keep_checkpoint(record, step),
+        None => Ok(()),
+    };
+
+    let order = build_order(job, &folder, step)?;
+    let input = MetricsInput {
+        pipe: &folder.metrics_pipe,
+        record: &mut record,
+        keep_checkpoint: &keep,
+    };
+    let should_end = || job.find_early_end(begun);
+    let ended = run_watched(
+        &order,
+        job.host.isolation.as_ref(),
+        Some(input),
+        &should_end,
+    )?;
+    if job.assignment.is_stopped() || ended.early == Some(EarlyEnd::Stopped) {
+        if let Some(Err(why)) = keeper.map(|keeper| keeper.save_waiting()) {
+            tracing::warn!(trial = %job.assignment.key, why, "the last checkpoint is not kept");
+        }
+        return Err(NoResult::Stopped);
+    }
+    if let Some(ProgramEnd::NotStarted(why)) = &ended.end {
+        let name = order.command.first().map_or("", String::as_str);
+        return Err(NoResult::Unable(format!("cannot start '{name}': {why}")));
+    }
+
+    if let Some(store) = job.checkpoint_store {
+        store.discard_checkpoints(identity);
+    }
+    let mut result = build_result(job, record, &ended);
+    result.seconds = begun.elapsed().as_secs_f64();
+    Ok(FinishedTrial {
+        result,
+        weights: None,
+    })
+}
+
+impl ProgramJob<'_> {
+    fn find_early_end(&self, begun: Instant) -> Option<EarlyEnd> {
+        let limit = self.assignment.time_limit;
+        let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);
+        match self.assignment.is_stopped() {
+            true => Some(EarlyEnd::Stopped),
+            false => is_late.then_some(EarlyEnd::TimedOut),
+        }
+    }
+}
+
+/// What the supervisor starts, once the description of the trial is written.
+fn build_order(
+    job: &ProgramJob<'_>,
+    folder: &AttemptFolder,
+    checkpoint: Option<u64>,
+) -> std::io::Result<LaunchOrder> {
+    let facts = TrialFacts {
+        streams: job.streams,
+        dir: &folder.work_dir.to_string_lossy(),
+    };
+    let described = describe_trial(
+        job.assignment.sweep.id.as_str(),
+        job.cell,
+        &facts,
+        checkpoint,
+    );
+    std::fs::write(&folder.trial_file, format!("{described:#}\n"))?;
+
+    let trial_file = folder.trial_file.to_string_lossy();
+    let metrics_pipe = folder.metrics_pipe.to_string_lossy();
+    let checkpoint_dir = folder.checkpoint_dir.to_string_lossy();
+    let own = [
+        ("ERGODIC_TRIAL", &*trial_file),
+        ("ERGODIC_METRICS", &*metrics_pipe),
+        ("ERGODIC_CHECKPOINT", &*checkpoint_dir),
+    ];
+    let set = job.cell.fill_env(&facts);
+    Ok(LaunchOrder {
+        command: job.cell.fill_command(&facts),
+        env: build_environment(&job.cell.program, read_variable, set, &own),
+        work_dir: folder.work_dir.clone(),
+        attempt_dir: folder.root.clone(),
+    })
+}
+
+fn build_result(job: &ProgramJob<'_>, record: TrialRecord<'_>, ended: &WatchedEnd) -> TrialResult {
+    let key = job.assignment.key;
+    let steps = record.last_step();
+    match judge_end(&record, ended, job.assignment.time_limit) {
+        Ok(outcome) => {
+            let metrics = record.final_metrics();
+            let digest = record.compute_digest();
+            let (curve, predictions) = record.into_parts();
+            TrialResult {
+                outcome,
+                steps,
+                metrics,
+                digest,
+                curve,
+                predictions,
+                ..TrialResult::completed(key)
+            }
+        }
+        Err(cause) => failed_result(job, key, steps, cause),
+    }
+}
+
+fn failed_result(job: &ProgramJob<'_>, key: TrialKey, steps: u64, cause: String) -> TrialResult {
+    tracing::error!(trial = %key, cause, "trial failed");
+    TrialResult {
+        steps,
+        ..TrialResult::failed(key, cause, job.cell.program.metrics.len())
+    }
+}
+
+/// The outcome of an attempt that was not stopped, or why it failed.
+fn judge_end(
+    record: &TrialRecord<'_>,
+    ended: &WatchedEnd,
+    limit: Option<Duration>,
+) -> Result<Outcome, String> {
+    if let Some(step) = record.diverged_at() {
+        return Ok(Outcome::Diverged { step });
+    }
+    match &ended.early {
+        Some(EarlyEnd::WrongLine(why)) => return Err(why.clone()),
+        Some(EarlyEnd::TimedOut) => {
+            return Err(format!(
+                "it exceeded its time limit of {} after step {}",
+                format_duration(limit.unwrap_or_default()),
+                record.last_step()
+            ));
+        }
+        _ => {}
+    }
+    if ended.end != Some(ProgramEnd::Exited(0)) {
+        return Err(describe_end(ended, SHOWN_OUTPUT));
+    }
+    if let Some(why) = &ended.cut_line {
+        return Err(why.clone());
+    }
+
+    let missing = record.missing_metrics();
+    match missing.is_empty() {
+        true => Ok(Outcome::Completed),
+        false => Err(format!(
+            "the program ended without reporting {}: write it as a line of JSON to ERGODIC_METRICS",
+            missing.join(", ")
+        )),
+    }
+}
