@@ -7,8 +7,8 @@ use crate::spec::Spec;
 use crate::spec::SpecSource;
 use crate::spec::measure::Measure;
 use crate::spec::numerics::read_numerics;
-use crate::spec_file::error::{Origin, SpecError};
 use crate::spec::stage::STAGE;
+use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecTable, parse_document};
 use crate::spec_file::reader::TableReader;
 
@@ -77,7 +77,11 @@ impl Spec {
         let document = parse_document(&source.text)?;
         let origin = document.get(STAGE).map(|node| node.origin.clone());
         let message = "a program takes no weights of others, so there are no stages: write a sweep file for each";
-        Err(SpecError::new(origin.unwrap_or(Origin::Default), STAGE, message))
+        Err(SpecError::new(
+            origin.unwrap_or(Origin::Default),
+            STAGE,
+            message,
+        ))
     }
 
     /// The program, if the trials are one.
