@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::{PYTHON_HELPER, PYTHON_HELPER_FILE};
+
 /// Maximum number of files in a bundle.
 pub const MAX_BUNDLED_FILES: usize = 10_000;
 
@@ -81,6 +83,32 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<BundledFile>, String> {
 
     check_files(&files)?;
     Ok(files)
+}
+
+/// Checks that the files of a bundle are those that a sweep file lists: each is one of them, the helper, or below a folder among
+/// them, and each entry has a file.
+///
+/// # Errors
+/// A file is not listed, or an entry has none.
+pub fn check_listed(files: &[BundledFile], listed: &[String]) -> Result<(), String> {
+    let path_of = |entry: &String| match entry.as_str() {
+        PYTHON_HELPER => PYTHON_HELPER_FILE.to_owned(),
+        entry => entry.strip_suffix('/').unwrap_or(entry).to_owned(),
+    };
+    let paths: Vec<String> = listed.iter().map(path_of).collect();
+    let is_below = |file: &BundledFile, path: &String| {
+        let rest = file.name.strip_prefix(path.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mut names = files.iter();
+    if let Some(file) = names.find(|file| !paths.iter().any(|path| is_below(file, path))) {
+        return Err(format!("program.files does not list {:?}", file.name));
+    }
+    let mut entries = paths.iter().zip(listed);
+    match entries.find(|(path, _)| !files.iter().any(|file| is_below(file, path))) {
+        Some((_, entry)) => Err(format!("there is no file for {entry:?} of program.files")),
+        None => Ok(()),
+    }
 }
 
 fn decode_file(rest: &mut &[u8]) -> Result<BundledFile, String> {

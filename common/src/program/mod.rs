@@ -4,10 +4,13 @@
 //! axes and derived fields. The process gets arguments made from [`Template`]s, [`seeds`] and the files of a [`bundle`].
 
 pub mod bundle;
+mod read;
 pub mod seeds;
 mod template;
 mod value;
 
+pub use read::SECTION;
+pub(crate) use read::{VALUES, explain_wrong_value_name};
 pub use template::{Placeholder, RESERVED_PLACEHOLDERS, Template, TrialFacts};
 pub use value::ProgramValue;
 
@@ -160,7 +163,10 @@ impl Program {
 
         self.hash_environment(&mut hasher);
         hash_part(&mut hasher, b"metrics");
-        for metric in &self.metrics {
+        // Their order in the file means nothing.
+        let mut metrics: Vec<&DeclaredMetric> = self.metrics.iter().collect();
+        metrics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for metric in metrics {
             hash_part(&mut hasher, metric.name.as_bytes());
             hash_part(&mut hasher, metric.direction.as_str().as_bytes());
         }

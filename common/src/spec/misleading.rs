@@ -295,6 +295,7 @@ pub fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
     let mut used = Vec::new();
     match &config.model.kind {
         ModelKind::Empty => return vec![Purpose::Empty],
+        ModelKind::Program(_) => return vec![Purpose::Program],
         ModelKind::Toy(toy) => {
             used.extend(toy.start.is_none().then_some(Purpose::Init));
             used.extend((toy.noise > 0.0).then_some(Purpose::Order));
