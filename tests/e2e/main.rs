@@ -35,6 +35,7 @@ mod partitions;
 mod pictures;
 mod postgres;
 mod printed;
+mod program_trials;
 mod programs;
 mod quantities;
 mod races;

@@ -153,8 +153,10 @@ impl LoadedSweep {
 
         let mut starts = HashMap::new();
         for pin in pins.iter().filter(|pin| {
-            data.as_ref()
-                .is_none_or(|(_, hash)| FileHash::from(*hash) != pin.hash)
+            !pin.is_program_bundle()
+                && data
+                    .as_ref()
+                    .is_none_or(|(_, hash)| FileHash::from(*hash) != pin.hash)
         }) {
             starts.insert(
                 pin.hash,

@@ -99,6 +99,7 @@ impl LoadedProgram {
             files: files.unwrap_or_default(),
         };
         if let Some(cell) = find_program(spec) {
+            bundle::check_listed(&program.files, &cell.program.files)?;
             for command in &cell.program.require {
                 program.try_requirement(host, spec, &cell, command)?;
             }
