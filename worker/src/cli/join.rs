@@ -90,6 +90,10 @@ fn set_up_programs(args: &JoinArgs, url: &str) -> Result<Option<ProgramHost>, Us
     };
     let access = &args.access;
     let cache = args.cache_dir.clone().unwrap_or_else(default_cache_dir);
+    for folder in [&args.spool, &args.checkpoint_dir, &Some(cache.clone())] {
+        // What does not exist cannot be hidden. A folder that cannot be made is refused where it is used.
+        let _ = folder.as_ref().map(std::fs::create_dir_all);
+    }
     let hidden: Vec<PathBuf> = [
         &access.token_file,
         &access.cert,

@@ -52,8 +52,12 @@ impl AttemptFolder {
 
 impl Drop for AttemptFolder {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.root) {
-            tracing::warn!(folder = %self.root.display(), %error, "the folder of a trial cannot be removed");
+        match std::fs::remove_dir_all(&self.root) {
+            // A supervisor that lost the worker's pipes has removed it.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %self.root.display(), %error, "the folder of a trial cannot be removed");
+            }
+            _ => {}
         }
     }
 }

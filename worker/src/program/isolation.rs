@@ -172,18 +172,18 @@ impl MountPlan {
     fn mount_all(&self) -> io::Result<()> {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         let safe = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        mount(c"none", c"/", c"none", private, c"")?;
-        mount(c"proc", c"/proc", c"proc", safe, c"")?;
+        mount_path(c"none", c"/", c"none", private, c"")?;
+        mount_path(c"proc", c"/proc", c"proc", safe, c"")?;
         for (path, is_dir) in &self.hidden {
             match is_dir {
-                true => mount(
+                true => mount_path(
                     c"none",
                     path,
                     c"tmpfs",
                     safe | libc::MS_RDONLY,
                     c"size=4k,mode=0",
                 )?,
-                false => mount(c"/dev/null", path, c"none", libc::MS_BIND, c"")?,
+                false => mount_path(c"/dev/null", path, c"none", libc::MS_BIND, c"")?,
             }
         }
         Ok(())
@@ -191,7 +191,7 @@ impl MountPlan {
 }
 
 #[expect(unsafe_code, reason = "the standard library cannot mount")]
-fn mount(
+fn mount_path(
     source: &std::ffi::CStr,
     target: &std::ffi::CStr,
     kind: &std::ffi::CStr,

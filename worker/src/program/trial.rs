@@ -5,11 +5,12 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use ergodic_common::duration::format_duration;
+use ergodic_common::ids::TrialIdentity;
 use ergodic_common::program::{ProgramCell, TrialFacts};
 use ergodic_common::random_streams::Streams;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use super::checkpoint::{CheckpointKeeper, compute_identity, load_checkpoint};
+use super::checkpoint::{CheckpointKeeper, LoadedCheckpoint, compute_identity, load_checkpoint};
 use super::environment::{build_environment, describe_trial};
 use super::folder::AttemptFolder;
 use super::host::{LoadedProgram, ProgramHost, describe_end, read_variable};
@@ -60,46 +61,16 @@ impl From<std::io::Error> for NoResult {
 pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, NoResult> {
     let begun = Instant::now();
     let folder = AttemptFolder::create(&job.program.files)?;
-    let metrics = &job.cell.program.metrics;
     let identity = compute_identity(job.cell, job.assignment.key, job.streams);
-    let loaded = job
-        .checkpoint_store
-        .map(|store| load_checkpoint(store, identity, &folder.checkpoint_dir, metrics))
-        .transpose()?
-        .flatten();
+    let loaded = job.load_checkpoint(&folder, identity)?;
     let step = loaded.as_ref().map(|checkpoint| checkpoint.step);
-    let mut record =
-        loaded.map_or_else(|| TrialRecord::new(metrics), |checkpoint| checkpoint.record);
-
-    let dir = File::open(&folder.checkpoint_dir)?;
-    let limit = job.cell.program.checkpoint_limit;
-    let keeper = job
-        .checkpoint_store
-        .map(|store| CheckpointKeeper::new(store, identity, dir.as_fd(), limit));
-    let keep = |record: &TrialRecord<'_>, step: u64| match &keeper {
-        Some(keeper) => keeper.keep_checkpoint(record, step),
-        None => Ok(()),
+    let mut record = match loaded {
+        Some(checkpoint) => checkpoint.record,
+        None => TrialRecord::new(&job.cell.program.metrics),
     };
 
     let order = build_order(job, &folder, step)?;
-    let input = MetricsInput {
-        pipe: &folder.metrics_pipe,
-        record: &mut record,
-        keep_checkpoint: &keep,
-    };
-    let should_end = || job.find_early_end(begun);
-    let ended = run_watched(
-        &order,
-        job.host.isolation.as_ref(),
-        Some(input),
-        &should_end,
-    )?;
-    if job.assignment.is_stopped() || ended.early == Some(EarlyEnd::Stopped) {
-        if let Some(Err(why)) = keeper.map(|keeper| keeper.save_waiting()) {
-            tracing::warn!(trial = %job.assignment.key, why, "the last checkpoint is not kept");
-        }
-        return Err(NoResult::Stopped);
-    }
+    let ended = job.watch_program(&order, &folder, identity, &mut record, begun)?;
     if let Some(ProgramEnd::NotStarted(why)) = &ended.end {
         let name = order.command.first().map_or("", String::as_str);
         return Err(NoResult::Unable(format!("cannot start '{name}': {why}")));
@@ -116,7 +87,57 @@ pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, N
     })
 }
 
-impl ProgramJob<'_> {
+impl<'a> ProgramJob<'a> {
+    /// Writes the files of the last checkpoint into the folder, if there is one.
+    fn load_checkpoint(
+        &self,
+        folder: &AttemptFolder,
+        identity: TrialIdentity,
+    ) -> std::io::Result<Option<LoadedCheckpoint<'a>>> {
+        let Some(store) = self.checkpoint_store else {
+            return Ok(None);
+        };
+        let metrics = &self.cell.program.metrics;
+        load_checkpoint(store, identity, &folder.checkpoint_dir, metrics)
+    }
+
+    /// Runs the program to its end, and keeps its checkpoints.
+    fn watch_program(
+        &self,
+        order: &LaunchOrder,
+        folder: &AttemptFolder,
+        identity: TrialIdentity,
+        record: &mut TrialRecord<'a>,
+        begun: Instant,
+    ) -> Result<WatchedEnd, NoResult> {
+        let dir = File::open(&folder.checkpoint_dir)?;
+        let limit = self.cell.program.checkpoint_limit;
+        let keeper = self
+            .checkpoint_store
+            .map(|store| CheckpointKeeper::new(store, identity, dir.as_fd(), limit));
+        let keep = |record: &TrialRecord<'_>, step: u64| match &keeper {
+            Some(keeper) => keeper.keep_checkpoint(record, step),
+            None => Ok(()),
+        };
+        let input = MetricsInput {
+            pipe: &folder.metrics_pipe,
+            record,
+            keep_checkpoint: &keep,
+        };
+
+        let should_end = || self.find_early_end(begun);
+        let isolation = self.host.isolation.as_ref();
+        let ended = run_watched(order, isolation, Some(input), &should_end)?;
+        if !self.assignment.is_stopped() && ended.early != Some(EarlyEnd::Stopped) {
+            return Ok(ended);
+        }
+        if let Some(Err(why)) = keeper.map(|keeper| keeper.save_waiting()) {
+            let trial = self.assignment.key;
+            tracing::warn!(%trial, why, "the last checkpoint is not kept");
+        }
+        Err(NoResult::Stopped)
+    }
+
     fn find_early_end(&self, begun: Instant) -> Option<EarlyEnd> {
         let limit = self.assignment.time_limit;
         let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);

@@ -140,18 +140,17 @@ impl Watch<'_, '_> {
             // Whatever could hold the pipe has been ended, unless the supervisor was killed.
             let _ = timeout(OUTPUT_TIMEOUT, self.drain_output(&mut printed)).await;
         }
-        self.finish(&report)
+        Ok(self.finish(&report))
     }
 
-    fn finish(mut self, report: &[u8]) -> io::Result<WatchedEnd> {
+    fn finish(mut self, report: &[u8]) -> WatchedEnd {
         let cut_line = self.read_cut_line().err();
-        self.supervisor.wait_for_exit()?;
-        Ok(WatchedEnd {
+        WatchedEnd {
             end: serde_json::from_slice(report).ok(),
             early: self.early,
             cut_line,
             output: self.output,
-        })
+        }
     }
 
     /// Has the supervisor end everything. The first reason counts, except that a stop is more than any.

@@ -14,10 +14,11 @@ pub(crate) const SUPERVISE_COMMAND: &str = "supervise-program";
 /// The path of the worker's own program, even if another one was installed meanwhile.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// A supervisor that was started, and the worker's ends of its pipes. Dropping it ends the program.
+/// A supervisor that was started, and the worker's ends of its pipes. Dropping it ends everything that it started.
 pub(crate) struct StartedSupervisor {
     child: Child,
-    control: PipeWriter,
+    /// The pipe whose end has the supervisor end everything.
+    control: Option<PipeWriter>,
     /// What the supervisor says of the end.
     pub(crate) report: Receiver,
     /// What the program prints.
@@ -50,24 +51,30 @@ impl StartedSupervisor {
         drop(command);
         let mut supervisor = Self {
             child,
-            control,
+            control: Some(control),
             report: to_receiver(report)?,
             output: to_receiver(output)?,
         };
-        order.write_to(&mut supervisor.control)?;
+        if let Some(control) = &mut supervisor.control {
+            order.write_to(control)?;
+        }
         Ok(supervisor)
     }
 
     /// Tells the supervisor to end the program and all that it started.
     pub(crate) fn request_end(&mut self) {
-        // It may have ended meanwhile.
-        let _ = self.control.write_all(b"e");
+        if let Some(control) = &mut self.control {
+            // The supervisor may have ended meanwhile.
+            let _ = control.write_all(b"e");
+        }
     }
+}
 
-    /// Waits for the process, which has closed its pipes.
-    pub(crate) fn wait_for_exit(mut self) -> io::Result<std::process::ExitStatus> {
-        drop(self.control);
-        self.child.wait()
+impl Drop for StartedSupervisor {
+    /// Waits until everything has ended.
+    fn drop(&mut self) {
+        self.control = None;
+        let _ = self.child.wait();
     }
 }
 

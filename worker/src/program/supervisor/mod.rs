@@ -53,10 +53,10 @@ pub(crate) fn supervise_program() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(supervise(&order))
+    runtime.block_on(run_order(&order))
 }
 
-async fn supervise(order: &LaunchOrder) -> io::Result<()> {
+async fn run_order(order: &LaunchOrder) -> io::Result<()> {
     let ignored = IGNORED_SIGNALS.map(signal);
     let mut child_ended = signal(SignalKind::child())?;
     let mut control = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;

@@ -254,8 +254,6 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             Metric::PartsCos => self.parts.cosine,
             Metric::PartsCosGap => self.parts.cosine_gap,
             Metric::PartsDistance => self.parts.distance,
-            // Only programs have such metrics.
-            Metric::Declared(_) => f64::NAN,
         }
     }
 
