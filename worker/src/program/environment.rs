@@ -142,7 +142,7 @@ mod tests {
         let described = describe_trial("s", &cell, &facts, None);
         let text = described.to_string();
         assert!(text.contains(r#""lr":0.30000000000000004"#), "{text}");
-        assert!(text.contains(r#""width":64,"#), "{text}");
+        assert!(text.contains(r#""width":64}"#), "{text}");
         assert!(text.contains(r#""kind":"a \"b\"","#), "{text}");
         assert!(text.contains(r#""nesterov":true"#), "{text}");
         assert!(text.contains(r#""checkpoint":null"#), "{text}");
