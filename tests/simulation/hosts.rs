@@ -16,7 +16,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ergodic::server::blobs::BlobStore;
-use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator, recover_core};
+use ergodic::server::{
+    CoordinatorParts, CoordinatorSetup, ProgramPolicy, assemble_coordinator, recover_core,
+};
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{ReadableStore as _, Store};
 use ergodic_common::Spec;
@@ -109,6 +111,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         blobs: BlobStore::new(disk.dir.join("data")),
         data_dir: None,
         tokens: None,
+        programs: ProgramPolicy::Nobody,
         lease_ttl: LEASE_TTL,
         rate_limit: None,
         stopping: disk.stop.clone(),

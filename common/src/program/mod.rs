@@ -146,6 +146,19 @@ impl Program {
         format!("{NUMERICS_PREFIX}{}", &hash[..16])
     }
 
+    /// A hash of all that a user agrees to by letting the program run: all that decides its results, and what else is run.
+    pub fn consent_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 program consent v1");
+        hasher.update(self.identity_hash().as_bytes());
+        for command in &self.require {
+            hash_part(&mut hasher, b"require");
+            command
+                .iter()
+                .for_each(|argument| hash_part(&mut hasher, argument.as_bytes()));
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     fn identity_hash(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 program v1");
         hash_part(&mut hasher, b"command");

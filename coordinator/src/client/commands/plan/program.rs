@@ -41,7 +41,7 @@ pub(super) fn render_program_plan(
     out += &describe_scales(spec);
     out += &describe_axes(spec);
     out += &format!("  metrics: {}\n", metrics.join(", "));
-    out += &describe_program(spec, file);
+    out += &describe_program(spec, Some(file));
     out += &format!(
         "  command of {}, repeat 0:\n    {}\n",
         example.cell,
@@ -52,7 +52,7 @@ pub(super) fn render_program_plan(
 }
 
 /// Describes what of a program a user must know before it runs: its command, files, and environment.
-pub fn describe_program(spec: &Spec, file: &SweepFile) -> String {
+pub fn describe_program(spec: &Spec, file: Option<&SweepFile>) -> String {
     let Some(program) = spec.program() else {
         return String::new();
     };
@@ -71,7 +71,10 @@ pub fn describe_program(spec: &Spec, file: &SweepFile) -> String {
         out += &format!("  passes on {}\n", program.pass_env.join(", "));
     }
 
-    let files = list_files(file);
+    let files = file.map(list_files).unwrap_or_default();
+    if file.is_none() && !program.files.is_empty() {
+        out += &format!("  files {}\n", escape_line(&program.files.join(", ")));
+    }
     for (name, size) in files.iter().take(MAX_LISTED_FILES) {
         let size = format_bytes(*size);
         out += &format!("  file {}, {size}\n", escape_line(name));
