@@ -273,3 +273,6 @@ fn read_file_entry(decoder: &mut CheckpointDecoder<'_>) -> Option<StoredFile> {
         content: decoder.read_bytes()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

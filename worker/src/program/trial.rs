@@ -249,3 +249,98 @@ fn judge_end(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::program::{DeclaredMetric, Direction};
+
+    use crate::program::lines::NumberedLine;
+    use crate::program::tail::OutputTail;
+    use crate::program::trial::*;
+
+    fn metrics() -> Vec<DeclaredMetric> {
+        let metric = |name: &str| DeclaredMetric {
+            name: name.into(),
+            direction: Direction::Min,
+        };
+        vec![metric("loss"), metric("error")]
+    }
+
+    fn judge(line: &str, ended: &WatchedEnd) -> Result<Outcome, String> {
+        let metrics = metrics();
+        let mut record = TrialRecord::new(&metrics);
+        let line = NumberedLine {
+            number: 1,
+            bytes: line.into(),
+        };
+        record.add_line(&line).expect("a line that is right");
+        judge_end(&record, ended, Some(Duration::from_secs(60)))
+    }
+
+    fn ended(end: ProgramEnd) -> WatchedEnd {
+        let mut output = OutputTail::default();
+        output.push_bytes(b"epoch 1\nno memory\n");
+        WatchedEnd {
+            end: Some(end),
+            early: None,
+            cut_line: Some("line 2 is cut".into()),
+            output,
+        }
+    }
+
+    const ALL: &str = r#"{"step": 3, "loss": 1, "error": 2}"#;
+
+    #[test]
+    fn a_signal_or_exit_status_says_more_than_a_cut_line() {
+        for (end, why) in [
+            (ProgramEnd::Signaled(11), "signal 11 (SIGSEGV) ended it"),
+            (ProgramEnd::Exited(3), "it ended with exit status 3"),
+        ] {
+            let cause = judge(ALL, &ended(end)).expect_err("a failure");
+            assert_eq!(
+                cause,
+                format!("{why}; its last lines are:\nepoch 1\nno memory")
+            );
+        }
+        let cut = judge(ALL, &ended(ProgramEnd::Exited(0)));
+        assert_eq!(cut, Err("line 2 is cut".into()));
+
+        let killed = WatchedEnd {
+            end: None,
+            ..ended(ProgramEnd::Exited(0))
+        };
+        let cause = judge(ALL, &killed).expect_err("a failure");
+        assert!(cause.starts_with("its supervisor was killed"), "{cause}");
+    }
+
+    #[test]
+    fn a_program_completes_only_with_all_its_metrics() {
+        let whole = WatchedEnd {
+            cut_line: None,
+            ..ended(ProgramEnd::Exited(0))
+        };
+        assert_eq!(judge(ALL, &whole), Ok(Outcome::Completed));
+        let cause = judge(r#"{"step": 3, "loss": 1}"#, &whole).expect_err("a failure");
+        assert!(cause.contains("without reporting error:"), "{cause}");
+    }
+
+    #[test]
+    fn the_reason_for_an_early_end_counts_before_the_signal() {
+        let early = |early| WatchedEnd {
+            early: Some(early),
+            ..ended(ProgramEnd::Signaled(15))
+        };
+        assert_eq!(
+            judge(ALL, &early(EarlyEnd::TimedOut)),
+            Err("it exceeded its time limit of 1m after step 3".into())
+        );
+        assert_eq!(
+            judge(ALL, &early(EarlyEnd::WrongLine("line 4".into()))),
+            Err("line 4".into())
+        );
+        assert_eq!(
+            judge(r#"{"diverged": 5}"#, &early(EarlyEnd::Diverged)),
+            Ok(Outcome::Diverged { step: 5 })
+        );
+    }
+}

@@ -29,10 +29,12 @@ use order::{LaunchOrder, ProgramEnd};
 
 /// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
-/// Interval of further SIGKILLs, for processes that were being started during the last one.
-const KILL_INTERVAL: Duration = Duration::from_millis(10);
+/// Interval of further SIGKILLs, for processes that were being started during the last one, and of attempts to start.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Time after which processes are left alone that not even SIGKILL reaches, such as those of other users.
 const KILL_LIMIT: Duration = Duration::from_secs(60);
+/// Attempts to start a program whose file is open for writing.
+const MAX_BUSY_STARTS: u32 = 100;
 /// Signals that a terminal or service manager sends to all processes, and that the worker alone acts on.
 const IGNORED_SIGNALS: [SignalKind; 4] = [
     SignalKind::terminate(),
@@ -60,7 +62,7 @@ async fn run_order(order: &LaunchOrder) -> io::Result<()> {
     let ignored = IGNORED_SIGNALS.map(signal);
     let mut child_ended = signal(SignalKind::child())?;
     let mut control = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-    let program = match start_program(order) {
+    let program = match start_unless_busy(order).await {
         Ok(program) => program,
         Err(error) => return report_end(&ProgramEnd::NotStarted(error.to_string())),
     };
@@ -86,6 +88,20 @@ async fn run_order(order: &LaunchOrder) -> io::Result<()> {
     }
     drop(ignored);
     Ok(())
+}
+
+/// Starts the program, and again if its file is still open for writing: the worker may have started another process while it
+/// wrote the file, which has it open for a moment.
+async fn start_unless_busy(order: &LaunchOrder) -> io::Result<Pid> {
+    for _ in 0..MAX_BUSY_STARTS {
+        match start_program(order) {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                sleep(RETRY_INTERVAL).await;
+            }
+            started => return started,
+        }
+    }
+    start_program(order)
 }
 
 /// Starts the program in a process group of its own. The system kills it if this process is killed.
@@ -163,7 +179,7 @@ async fn end_descendants(reaper: &mut Reaper, child_ended: &mut SignalStream) {
         signal_descendants(Signal::KILL);
         tokio::select! {
             _ = child_ended.recv() => {}
-            () = sleep(KILL_INTERVAL) => {}
+            () = sleep(RETRY_INTERVAL) => {}
         }
     }
 }
