@@ -190,7 +190,7 @@ impl Spec {
         self.check_settings(source)?;
         self.check_program_stages(source)?;
         self.check_program_scheduling()?;
-        self.check_program_names()?;
+        self.check_program_names(source)?;
         self.check_crossed_streams()?;
         self.check_trial_count()
     }

@@ -1,6 +1,7 @@
 //! What a sweep of a program may have besides `[program]`.
 
 use crate::config::Length;
+use crate::grid::reserved_names::is_column;
 use crate::metric::Metric;
 use crate::program::{Program, SECTION};
 use crate::spec::Spec;
@@ -105,11 +106,30 @@ impl Spec {
         Ok(())
     }
 
+    /// Checks that no metric of a program is called like a column of tables.
+    fn check_metric_names(&self, program: &Program, source: &SpecSource) -> Result<(), SpecError> {
+        let mut metrics = program.metrics.iter();
+        let Some(metric) = metrics.find(|metric| is_column(&metric.name)) else {
+            return Ok(());
+        };
+        let path = format!("{SECTION}.metrics.{}", metric.name);
+        let message = format!(
+            "'{}' is a column of tables: choose another name",
+            metric.name
+        );
+        let error = source.field_error(&path, message);
+        Err(SpecError {
+            file: String::new(),
+            ..error
+        })
+    }
+
     /// Checks that no axis or derived value of a program has the name of a metric.
-    pub(super) fn check_program_names(&self) -> Result<(), SpecError> {
+    pub(super) fn check_program_names(&self, source: &SpecSource) -> Result<(), SpecError> {
         let Some(program) = self.program() else {
             return Ok(());
         };
+        self.check_metric_names(program, source)?;
         let axes = self.grid.axes().iter();
         let axes = axes.map(|axis| (axis.name.as_str(), axis.origin.clone(), "grid"));
         let derived = self.grid.derived_value_names();
