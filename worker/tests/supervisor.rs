@@ -135,7 +135,9 @@ fn a_program_may_end_in_its_own_way_when_it_is_told() {
     assert_eq!(supervised.read_line(), "ready");
     supervised.request_end();
     let (report, output) = supervised.wait_for_end();
-    assert_eq!((report, &*output), (json!({"Exited": 5}), "saved\n"));
+    assert_eq!(report, json!({"Exited": 5}));
+    // The shell may say, too, that its child was ended.
+    assert!(output.ends_with("saved\n"), "{output}");
 }
 
 #[test]
@@ -155,9 +157,14 @@ fn the_death_of_the_supervisor_ends_the_program() {
     let pid = supervised.read_line();
     supervised.child.kill().expect("it runs");
     supervised.wait_for_end();
-    // The output has ended, so the only process that held it has.
-    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    // Whoever adopts it may leave it unread. It is none of this process, so there is nothing to wait for.
+    let has_ended = || {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    };
+    while !has_ended() {
+        std::thread::yield_now();
+    }
 }
 
 /// The options by which this system isolates programs, if it can.

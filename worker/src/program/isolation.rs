@@ -106,7 +106,7 @@ fn start_isolated(args: &SuperviseArgs) -> io::Result<ExitStatus> {
     enter_namespaces(args.user_namespace)?;
     let plan = MountPlan::new(&args.hide)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg(SUPERVISE_COMMAND);
+    command.arg(SUPERVISE_COMMAND).env_clear();
     if args.probe {
         command.arg("--probe");
     }
