@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ergodic_tests::{Cluster, Program, run_in, skip, wait_for};
+use ergodic_tests::{Cluster, run_in, skip, wait_for};
 use serde_json::Value;
 
 /// A cluster that runs programs.
@@ -47,19 +47,20 @@ fn column(cluster: &Cluster, id: &str, name: &str) -> Vec<String> {
     rows(cluster, id).into_iter().map(value).collect()
 }
 
-fn is_running(pid: &str) -> bool {
-    Path::new("/proc").join(pid).exists()
-}
-
-/// The process ids in a file, one a line.
-fn read_pids(path: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
-}
-
-/// Folders of attempts that a program named in a file.
+/// Folders of attempts that programs named in a file, one a line.
 fn read_folders(path: &Path) -> Vec<PathBuf> {
-    read_pids(path).into_iter().map(PathBuf::from).collect()
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(PathBuf::from).collect()
+}
+
+/// Processes that have this text in their arguments. Process ids that a program sees may be those of its own namespace.
+fn count_processes(text: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").expect("there are processes");
+    let has_text = |entry: &std::fs::DirEntry| {
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(text)
+    };
+    entries.flatten().filter(has_text).count()
 }
 
 fn has_python() -> bool {
@@ -183,23 +184,66 @@ fn a_metric_that_is_not_a_number_is_divergence() {
     assert_eq!(column(&cluster, &id, "loss"), ["", ""]);
 }
 
-/// Writes its folder and the process ids of sleepers, of which one has a session of its own, to files, then sleeps.
-const SLEEPER: &str = "setsid sleep 1000 & echo $! >> \"$PIDS\"
-    (setsid sh -c 'echo $$ >> \"$PIDS\"; trap \"\" TERM; while :; do sleep 1000; done' &)
-    pwd >> \"$FOLDERS\"; sleep 1000";
+/// A program that sleeps, with processes in sessions of their own.
+struct Sleepers {
+    /// How long they sleep, which nobody else does.
+    seconds: String,
+    /// Where each writes its folder.
+    folders: PathBuf,
+}
 
-/// The settings of a program that runs [`SLEEPER`].
-fn sleeper_program(cluster: &Cluster) -> String {
-    let (pids, folders) = (cluster.path("pids"), cluster.path("folders"));
-    format!("{PLAIN_COMMAND}\nenv = {{ PIDS = {pids:?}, FOLDERS = {folders:?} }}")
+impl Sleepers {
+    fn new(cluster: &Cluster) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanoseconds = now.expect("it is after 1970").as_nanos();
+        Self {
+            seconds: format!("1000.{nanoseconds}"),
+            folders: cluster.path("folders"),
+        }
+    }
+
+    fn script(&self) -> String {
+        let seconds = &self.seconds;
+        format!(
+            "setsid sleep {seconds} &
+            (setsid sh -c 'trap \"\" TERM; while :; do sleep {seconds}; done' &)
+            pwd >> \"$FOLDERS\"; sleep {seconds}"
+        )
+    }
+
+    fn program(&self) -> String {
+        format!("{PLAIN_COMMAND}\nenv = {{ FOLDERS = {:?} }}", self.folders)
+    }
+
+    /// Waits until so many programs sleep.
+    fn wait_for_sleep(&self, programs: usize) {
+        wait_for("the programs sleep", || {
+            read_folders(&self.folders).len() == programs
+                && count_processes(&self.seconds) >= 3 * programs
+        });
+    }
+
+    fn wait_for_end(&self) {
+        wait_for("all processes end", || count_processes(&self.seconds) == 0);
+        wait_for("the folders are removed", || {
+            !read_folders(&self.folders)
+                .iter()
+                .any(|folder| folder.exists())
+        });
+    }
 }
 
 #[test]
 fn the_time_limit_ends_all_that_a_program_started() {
     let mut cluster = cluster();
     let _worker = cluster.worker(1, &["--programs"]);
-    let program = sleeper_program(&cluster);
-    let id = launch_script(&cluster, SLEEPER, &program, "time_limit = \"1s\"");
+    let sleepers = Sleepers::new(&cluster);
+    let id = launch_script(
+        &cluster,
+        &sleepers.script(),
+        &sleepers.program(),
+        "time_limit = \"1s\"",
+    );
     cluster.wait_until(&id, "the trial has failed", |status| status["failed"] == 1);
     let explained = cluster.ask(&["explain", &id, "0/0"]);
     assert!(
@@ -207,24 +251,32 @@ fn the_time_limit_ends_all_that_a_program_started() {
         "{explained}"
     );
 
-    let pids = read_pids(&cluster.path("pids"));
-    assert_eq!(pids.len(), 2);
-    assert!(!pids.iter().any(|pid| is_running(pid)), "{pids:?}");
+    // The failure is reported after the end of all.
+    assert_eq!(read_folders(&sleepers.folders).len(), 1);
+    assert_eq!(count_processes(&sleepers.seconds), 0);
 }
 
 #[test]
 fn a_cancelled_sweep_leaves_no_process() {
     let mut cluster = cluster();
     let _worker = cluster.worker(1, &["--programs"]);
-    let program = sleeper_program(&cluster);
-    let id = launch_script(&cluster, SLEEPER, &program, "");
-    wait_for("the program sleeps", || cluster.path("folders").exists());
+    let sleepers = Sleepers::new(&cluster);
+    let id = launch_script(&cluster, &sleepers.script(), &sleepers.program(), "");
+    sleepers.wait_for_sleep(1);
     cluster.ask(&["cancel", &id]);
+    sleepers.wait_for_end();
+}
 
-    let pids = read_pids(&cluster.path("pids"));
-    wait_for("all processes end", || {
-        !pids.iter().any(|pid| is_running(pid))
-    });
+#[test]
+fn a_draining_worker_ends_its_programs() {
+    let mut cluster = cluster();
+    let worker = cluster.worker(1, &["--programs", "--drain", "0s"]);
+    let sleepers = Sleepers::new(&cluster);
+    launch_script(&cluster, &sleepers.script(), &sleepers.program(), "");
+    sleepers.wait_for_sleep(1);
+    worker.signal("TERM");
+    assert_eq!(worker.wait(), 0);
+    sleepers.wait_for_end();
 }
 
 #[test]
@@ -232,29 +284,20 @@ fn a_killed_worker_leaves_no_process_and_the_sweep_completes_once() {
     let mut cluster = cluster();
     // The first attempts sleep, and those after a file appears are quick.
     let quick = cluster.path("quick");
+    let sleepers = Sleepers::new(&cluster);
     let script = format!(
-        "if ! test -e \"$QUICK\"; then {SLEEPER}; fi
-        echo '{{\"step\": 1, \"loss\": 5}}' > \"$ERGODIC_METRICS\""
+        "if ! test -e \"$QUICK\"; then {}; fi
+        echo '{{\"step\": 1, \"loss\": 5}}' > \"$ERGODIC_METRICS\"",
+        sleepers.script()
     );
-    let program =
-        sleeper_program(&cluster).replace("env = {", &format!("env = {{ QUICK = {quick:?},"));
+    let program = sleepers.program();
+    let program = program.replace("env = {", &format!("env = {{ QUICK = {quick:?},"));
     let victim = cluster.worker(3, &["--programs"]);
     let id = launch_script(&cluster, &script, &program, "repeats = 20");
-    wait_for("three programs sleep", || {
-        read_pids(&cluster.path("folders")).len() == 3
-    });
+    sleepers.wait_for_sleep(3);
     std::fs::write(&quick, "").expect("a file can be written");
     victim.kill();
-
-    let pids = read_pids(&cluster.path("pids"));
-    let folders = read_folders(&cluster.path("folders"));
-    assert_eq!(pids.len(), 6, "{pids:?}");
-    wait_for("all processes end", || {
-        !pids.iter().any(|pid| is_running(pid))
-    });
-    wait_for("the folders are removed", || {
-        !folders.iter().any(|folder| folder.exists())
-    });
+    sleepers.wait_for_end();
 
     let _heir = cluster.worker(2, &["--programs"]);
     let status = cluster.wait_for_end(&id);
@@ -400,24 +443,4 @@ fn the_template_in_python_runs() {
             "there is no python3",
         ),
     }
-}
-
-#[test]
-fn a_draining_worker_ends_its_programs() {
-    let mut cluster = cluster();
-    let worker = cluster.worker(1, &["--programs", "--drain", "0s"]);
-    let program = sleeper_program(&cluster);
-    let _id = launch_script(&cluster, SLEEPER, &program, "");
-    wait_for("the program sleeps", || cluster.path("folders").exists());
-    end_with_sigterm(worker);
-
-    let pids = read_pids(&cluster.path("pids"));
-    wait_for("all processes end", || {
-        !pids.iter().any(|pid| is_running(pid))
-    });
-}
-
-fn end_with_sigterm(worker: Program) {
-    worker.signal("TERM");
-    assert_eq!(worker.wait(), 0);
 }
