@@ -24,7 +24,7 @@ use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
 use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
-use crate::program::host::{ProgramHost, ProgramTrust};
+use crate::program::host::ProgramTrust;
 use crate::program::isolation::{SuperviseArgs, run_supervise_command};
 use crate::runner::SlotConfig;
 use crate::train::{self, BenchReport, Isa};
@@ -98,9 +98,6 @@ struct TrialArgs {
     /// Directory for fetched datasets [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// Run the trial even if it is a program of the sweep's owner
-    #[arg(long)]
-    programs: bool,
 }
 
 /// The worker's credentials, and the authorities that it trusts.
@@ -337,10 +334,7 @@ fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
         isa: parse_isa(&args.isa)?,
         device: args.device,
         checkpoint_dir: None,
-        programs: args
-            .programs
-            .then(|| ProgramHost::set_up(ProgramTrust::Trusted, &args.join, &[]))
-            .transpose()?,
+        programs: None,
     };
 
     let runtime = tokio::runtime::Builder::new_current_thread()
