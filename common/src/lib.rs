@@ -26,6 +26,7 @@ pub mod net;
 mod normal;
 pub mod number_format;
 pub mod pinned_file;
+pub mod program;
 pub mod quantity;
 pub mod random_streams;
 mod resolve;

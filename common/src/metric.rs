@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::program::{DeclaredMetric, Direction};
+
 /// Maximum number of metrics of a sweep.
 pub const MAX_METRICS: usize = 64;
 
@@ -137,6 +139,8 @@ define_metrics! {
         PartsCosGap,
         /// Root mean square of the distance ‖a − b‖ over the same pairs.
         PartsDistance,
+        /// A metric that the program of the sweep reports (`program.metrics`).
+        Declared(DeclaredMetric),
     }
 }
 
@@ -231,6 +235,7 @@ impl Metric {
             Self::PartsCos => "parts_cos",
             Self::PartsCosGap => "parts_cos_gap",
             Self::PartsDistance => "parts_distance",
+            Self::Declared(metric) => return metric.name.clone().into(),
         };
         name.into()
     }
@@ -269,7 +274,7 @@ impl Metric {
             Self::StepLr | Self::StepWd => None,
             Self::GradNorm | Self::GradWeightCos | Self::UpdateNorm | Self::AngularUpdate => None,
             Self::NormSqJump | Self::InitDistance | Self::SampleDistance => None,
-            Self::PartsCos | Self::PartsCosGap | Self::PartsDistance => None,
+            Self::PartsCos | Self::PartsCosGap | Self::PartsDistance | Self::Declared(_) => None,
         }
     }
 
@@ -318,7 +323,7 @@ impl Metric {
             Self::StepLr | Self::StepWd => false,
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => false,
             Self::UpdateNorm | Self::AngularUpdate | Self::NormSqJump => false,
-            Self::InitDistance | Self::SampleDistance => false,
+            Self::InitDistance | Self::SampleDistance | Self::Declared(_) => false,
         }
     }
 
@@ -342,14 +347,14 @@ impl Metric {
             Self::GradNorm | Self::UpdateNorm | Self::NormSqJump => None,
             Self::InitDistance | Self::SampleDistance => None,
             Self::GradNoiseTrace | Self::GradNoiseHill | Self::GradNoiseDim => None,
-            Self::HessianTop | Self::PartsDistance => None,
+            Self::HessianTop | Self::PartsDistance | Self::Declared(_) => None,
         }
     }
 
     /// Whether the metric is a value of the minimised loss, and so another quantity under another
     /// loss.
     pub fn is_loss(&self) -> bool {
-        self.larger_is_better() == Some(false)
+        self.larger_is_better() == Some(false) && !matches!(self, Self::Declared(_))
     }
 
     /// Whether the metric needs validation images.
@@ -392,6 +397,11 @@ impl Metric {
             Self::GradNoiseTrace | Self::GradNoiseHill | Self::GradNoiseCos => None,
             Self::GradNoiseDim | Self::HessianTop => None,
             Self::PartsCos | Self::PartsCosGap | Self::PartsDistance => None,
+            Self::Declared(metric) => match metric.direction {
+                Direction::Max => Some(true),
+                Direction::Min => Some(false),
+                Direction::Volatile => None,
+            },
         }
     }
 }

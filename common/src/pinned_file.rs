@@ -3,8 +3,12 @@
 use std::fmt;
 
 use crate::ids::{DatasetHash, FileHash};
+
 /// The suffix of files that a sweep file may name.
 pub const SAFETENSORS_SUFFIX: &str = ".safetensors";
+
+/// The path of the pin that holds the bundle of a program's files. No file is called so.
+pub const PROGRAM_BUNDLE: &str = "ergodic:program-files";
 
 /// A file that a sweep file names, with the hash that it had at the launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +24,21 @@ pub struct FilePin {
 impl FilePin {
     /// Whether the sweep file names the file; the launch adds others, which stand for results of other sweeps.
     pub fn is_named_by_sweep_file(&self) -> bool {
-        self.path.ends_with(SAFETENSORS_SUFFIX)
+        self.path.ends_with(SAFETENSORS_SUFFIX) || self.is_program_bundle()
+    }
+
+    /// Whether the file is the bundle of a program's files.
+    pub fn is_program_bundle(&self) -> bool {
+        self.path == PROGRAM_BUNDLE
+    }
+
+    /// The pin of a program's bundle.
+    pub fn of_program_bundle(bundle: &[u8]) -> Self {
+        Self {
+            path: PROGRAM_BUNDLE.to_owned(),
+            hash: blake3::hash(bundle).into(),
+            images: None,
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Purpose {
     Empty,
     /// The trials of a resample for a statistic; further keyed by the cells. Ignores the repeat.
     Bootstrap,
+    /// The seed of a program's trial.
+    Program,
 }
 
 /// Purposes that a sweep file may name in `seeds`.
@@ -59,6 +61,7 @@ impl Purpose {
             Self::Probe => "probe",
             Self::Empty => "empty",
             Self::Bootstrap => "bootstrap",
+            Self::Program => "program",
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::config::{
 };
 use crate::net;
 use crate::pinned_file::FilePin;
+use crate::program::ProgramCell;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::{MOMENTS_GRAMMAR, ReadingMode};
 use crate::spec_file::node::SpecTable;
@@ -24,6 +25,9 @@ impl TrialConfig {
         reading: ReadingMode,
     ) -> Result<Self, SpecError> {
         let reader = TableReader::from_document(root, reading).with_files(files);
+        if let Some(cell) = ProgramCell::read(&reader)? {
+            return Ok(Self::of_program(cell));
+        }
         let model = ModelConfig::read_section(&reader)?;
         let results_start = ResultsStart::read_section(&reader.section("model")?)?;
         let data = DataConfig::read_section(&reader)?;

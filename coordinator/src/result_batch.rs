@@ -1,7 +1,7 @@
 //! Results that workers send, and what the store made of them.
 
 use ergodic_common::ids::{Fence, FileHash, SweepNumber, WorkerId};
-use ergodic_common::{TrialKey, TrialResult};
+use ergodic_common::{Spec, TrialKey, TrialResult};
 
 use crate::records::Finding;
 use crate::stored_row::{MetricPositions, StoredRow};
@@ -19,6 +19,28 @@ pub struct ResultBatch {
     pub results: Vec<TrialResult>,
     /// Where the metrics stand in the results that the core keeps.
     pub positions: MetricPositions,
+    /// What of a result must be equal to that of its row.
+    pub comparison: ResultComparison,
+}
+
+/// What two results of the same trial are compared in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResultComparison {
+    /// All that is computed, bit for bit.
+    #[default]
+    Everything,
+    /// The outcome and the digest. Those of a program leave out what may differ between runs, such as times.
+    Digest,
+}
+
+impl ResultComparison {
+    /// The comparison of results of a sweep.
+    pub fn of_spec(spec: &Spec) -> Self {
+        match spec.program() {
+            Some(_) => Self::Digest,
+            None => Self::Everything,
+        }
+    }
 }
 
 impl ResultBatch {

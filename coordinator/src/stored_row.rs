@@ -19,9 +19,16 @@ pub struct StoredRow {
     pub seconds: f64,
 }
 
-/// The main metric of a sweep, with its position in the list.
+/// The main metric of a sweep, with its position in the list. Of a program, it is the first that has better values.
 pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
-    let wanted = [&Metric::TestAcc, &Metric::TestLoss, &metrics[0]];
+    let declared = metrics.iter().find(|metric| {
+        matches!(metric, Metric::Declared(_)) && metric.larger_is_better().is_some()
+    });
+    let wanted = [
+        &Metric::TestAcc,
+        &Metric::TestLoss,
+        declared.unwrap_or(&metrics[0]),
+    ];
     let at = wanted
         .iter()
         .find_map(|m| metrics.iter().position(|x| x == *m))

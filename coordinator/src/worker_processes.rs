@@ -97,6 +97,8 @@ pub struct WorkerCommand {
     pub data_dir: Option<PathBuf>,
     /// The directory of fetched datasets, if it is not the default one.
     pub cache_dir: Option<PathBuf>,
+    /// Whether the worker runs programs.
+    pub programs: bool,
     /// The file that the worker's log is appended to.
     pub log: PathBuf,
 }
@@ -134,6 +136,9 @@ impl WorkerCommand {
         }
         if let Some(dir) = &self.cache_dir {
             command.arg("--cache-dir").arg(dir);
+        }
+        if self.programs {
+            command.arg("--programs");
         }
         ignore_cluster_variables(&mut command);
 

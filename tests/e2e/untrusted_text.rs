@@ -41,6 +41,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             slots: 1,
             numerics: vec![CPU_F32.into(), HOSTILE.into()],
             held: Vec::new(),
+            programs: false,
         };
         let mut worker = RawWorker::greet(&cluster.url, hello)
             .await

@@ -16,7 +16,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ergodic::server::blobs::BlobStore;
-use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator, recover_core};
+use ergodic::server::{
+    CoordinatorParts, CoordinatorSetup, ProgramPolicy, assemble_coordinator, recover_core,
+};
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{ReadableStore as _, Store};
 use ergodic_common::Spec;
@@ -109,6 +111,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         blobs: BlobStore::new(disk.dir.join("data")),
         data_dir: None,
         tokens: None,
+        programs: ProgramPolicy::Nobody,
         lease_ttl: LEASE_TTL,
         rate_limit: None,
         stopping: disk.stop.clone(),
@@ -271,6 +274,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         numerics: CPU_F32.into(),
         slots: SLOTS,
         idle_exit: None,
+        has_programs: false,
         memory: None,
     };
     delivery::start_delivery(&queue, &links, &identity.worker_id);
@@ -283,7 +287,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         data_dir: None,
         cache_dir: cache,
     };
-    reconnect::run_until_drained(&identity, &queue, links, &places, leaving).await?;
+    reconnect::run_until_drained(&identity, &queue, links, &places, None, leaving).await?;
 
     Ok(())
 }
@@ -295,6 +299,7 @@ async fn slot(queue: Arc<SharedQueue>, seed: u64) {
         isa: Isa::Portable,
         device: DeviceChoice::Cpu,
         checkpoint_dir: None,
+        programs: None,
     };
     let machine = TrialRunner::new(&equipment).expect("a slot without a device");
 
@@ -305,7 +310,7 @@ async fn slot(queue: Arc<SharedQueue>, seed: u64) {
             Some(assignment) => {
                 let whole = take_time(&assignment, seed).await;
                 let result = whole.and_then(|took| {
-                    let mut finished = run_assignment(&assignment, &machine, None)?;
+                    let mut finished = run_assignment(&assignment, &machine, None).ok()?;
                     finished.result.seconds = took.as_secs_f64();
                     Some(finished)
                 });

@@ -15,7 +15,7 @@ use ergodic::core::{
 };
 use ergodic::interval_set::IntervalSet;
 use ergodic::records::{DataPin, LeaseRow, SweepRow, SweepState, SweepTallies};
-use ergodic::result_batch::ResultBatch;
+use ergodic::result_batch::{ResultBatch, ResultComparison};
 use ergodic::server::engine::WorkerMessage;
 use ergodic::server::recover_core;
 use ergodic::server::services::{session, workers};
@@ -272,7 +272,7 @@ fn commit(mut request: v1::CommitResultsRequest) {
     for result in &delivery.results {
         let again = TrialResult::try_from(v1::TrialResult::from(result.clone()))
             .expect("what was taken is taken again");
-        assert!(encoding::differing_fields(&again, result).is_empty());
+        assert!(encoding::differing_fields(&again, result, delivery.comparison).is_empty());
         bytes_of(result);
     }
 
@@ -635,6 +635,7 @@ fn good_database() -> &'static [u8] {
                 process: "w".into(),
                 results: results.collect(),
                 positions: MetricPositions::default(),
+                comparison: ResultComparison::default(),
             },
             worker: "w".into(),
             compare_only: false,

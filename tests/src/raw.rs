@@ -45,6 +45,7 @@ impl RawWorker {
             slots: 1,
             numerics: vec![CPU_F32.into()],
             held: Vec::new(),
+            programs: false,
         };
 
         Self::greet(url, hello).await

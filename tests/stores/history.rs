@@ -7,7 +7,7 @@ use ergodic::interval_set::IntervalSet;
 use ergodic::records::{
     DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
 };
-use ergodic::result_batch::ResultBatch;
+use ergodic::result_batch::{ResultBatch, ResultComparison};
 use ergodic::store::{
     Attempt, Audit, CheckWritable, ClearRows, EndLeases, ExtendSweep, FindUnreferenced,
     GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, RedoTrials,
@@ -152,7 +152,7 @@ fn write() -> impl Strategy<Value = AnyWrite> {
             let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat.0 == 0).collect();
             let (compare_only, audit, worker) = (how == 0, how == 1, format!("{process}1"));
             let process = process.into();
-            let batch = ResultBatch { sweep, fence, process, results, positions: MetricPositions::default() };
+            let batch = ResultBatch { sweep, fence, process, results, positions: MetricPositions::default(), comparison: ResultComparison::default() };
             StoreResults { batch, worker, compare_only, audit, chosen_for_audit: chosen }
         }).prop_map_into(),
         2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| GiveUpAudit { sweep, key: key(n), cause: "it kills".into() }).prop_map_into(),
@@ -352,6 +352,7 @@ pub(crate) fn results_of(
             process: "w".into(),
             results,
             positions: MetricPositions::default(),
+            comparison: ResultComparison::default(),
         },
         worker: "w".into(),
         compare_only: false,

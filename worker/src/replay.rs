@@ -6,14 +6,14 @@ use std::sync::atomic::AtomicBool;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepId};
+use ergodic_common::program::is_program_class;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
 use crate::link::LinkPool;
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::sweeps::{LoadedSweep, SweepError};
-use crate::runner::SlotConfig;
-use crate::runner::{TrialRunner, run_assignment};
+use crate::runner::{NoResult, SlotConfig, TrialRunner, run_assignment};
 use crate::train::FinishedTrial;
 use crate::work_queue::Assignment;
 
@@ -28,7 +28,8 @@ pub(crate) async fn run_single_trial(
     key: TrialKey,
     config: SlotConfig,
 ) -> Result<TrialResult, UserError> {
-    let sweep = LoadedSweep::fetch_from(sweep, &mut links.current_link(), dirs, |_| None)
+    let host = config.programs.as_ref();
+    let sweep = LoadedSweep::fetch_from(sweep, &mut links.current_link(), dirs, host, |_| None)
         .await
         .map_err(to_user_error)?;
     let fence = Fence {
@@ -51,7 +52,7 @@ pub(crate) async fn run_single_trial(
         .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))??;
 
     match finished {
-        Some(FinishedTrial {
+        Ok(FinishedTrial {
             result:
                 TrialResult {
                     outcome: Outcome::Failed { cause },
@@ -62,8 +63,9 @@ pub(crate) async fn run_single_trial(
             ErrorCode::Refused,
             format!("the trial {key} cannot be run here: {cause}"),
         )),
-        Some(finished) => Ok(finished.result),
-        None => Err(UserError::new(
+        Ok(finished) => Ok(finished.result),
+        Err(NoResult::Unable(why)) => Err(UserError::new(ErrorCode::Refused, why)),
+        Err(NoResult::Stopped) => Err(UserError::new(
             ErrorCode::Internal,
             format!("the trial {key} was stopped before its end"),
         )),
@@ -74,11 +76,11 @@ pub(crate) async fn run_single_trial(
 fn run_here(
     assignment: &Assignment,
     config: &SlotConfig,
-) -> Result<Option<FinishedTrial>, UserError> {
+) -> Result<Result<FinishedTrial, NoResult>, UserError> {
     let runner = TrialRunner::new(config)?;
     let wanted = &assignment.sweep.spec.numerics;
     let ours = runner.numerics_class();
-    if wanted != ours {
+    if wanted != ours && !is_program_class(wanted) {
         let message = format!(
             "the sweep has the numerics class {wanted}, but this program computes {ours} here"
         );

@@ -3,17 +3,24 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use ergodic_common::ErrorCode;
 use ergodic_common::TrialResult;
+use ergodic_common::config::ModelKind;
 use ergodic_common::trial::CPU_F32;
+use ergodic_common::{ErrorCode, Outcome};
 use ergodic_proto::status::UserError;
 
 use crate::checkpoint_store::CheckpointDir;
 use crate::device::DeviceChoice;
-use crate::link::sweeps::CellStart;
+use crate::link::sweeps::{CellStart, ResolvedCell};
+use crate::program::host::{PROGRAMS_ARE_OFF, ProgramHost};
+pub use crate::program::trial::NoResult;
+use crate::program::trial::{ProgramJob, run_program_trial};
 use crate::train::{Deadline, FinishedTrial, InitialWeights, Isa, Job};
 use crate::work_queue::Assignment;
 use crate::{failpoint, train};
+
+/// Maximum length of the cause of a failure, in characters.
+const MAX_CAUSE_CHARS: usize = 4000;
 
 /// The settings of slots: device, instruction set, threads, and folder of checkpoints.
 #[derive(Debug, Clone)]
@@ -26,6 +33,8 @@ pub struct SlotConfig {
     pub device: DeviceChoice,
     /// Folder for the checkpoints of unfinished trials.
     pub checkpoint_dir: Option<PathBuf>,
+    /// How programs are run; `None` if this worker runs none.
+    pub programs: Option<ProgramHost>,
 }
 
 /// The resources that a slot trains with: device, threads and folder of checkpoints.
@@ -37,6 +46,8 @@ pub struct TrialRunner {
     pub(crate) pool: Option<rayon::ThreadPool>,
     /// The local folder of checkpoints.
     pub(crate) checkpoint_dir: Option<CheckpointDir>,
+    /// How programs are run, if they are.
+    pub(crate) programs: Option<ProgramHost>,
 }
 
 impl TrialRunner {
@@ -59,6 +70,7 @@ impl TrialRunner {
             device: config.device.open_device()?,
             pool,
             checkpoint_dir: folder,
+            programs: config.programs.clone(),
         })
     }
 
@@ -70,28 +82,30 @@ impl TrialRunner {
     }
 }
 
-/// Runs a trial from its last checkpoint, or from the start if there is none. `None` means that it
-/// was stopped.
+/// Runs a trial from its last checkpoint, or from the start if there is none.
+///
+/// # Errors
+/// The trial was stopped, or this worker cannot run it.
 pub fn run_assignment(
     assignment: &Assignment,
     runner: &TrialRunner,
     checkpoints: Option<&dyn train::CheckpointStore>,
-) -> Option<FinishedTrial> {
+) -> Result<FinishedTrial, NoResult> {
     tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease.0, "trial begins");
     failpoint::hold_before_trial(assignment.key, || !assignment.is_stopped());
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         train_assignment(assignment, runner, checkpoints)
     }));
     match attempt {
-        Ok(Ok(result)) => result,
-        Ok(Err(cause)) => Some(failed_trial(assignment, cause)),
+        Ok(Ok(attempted)) => attempted,
+        Ok(Err(cause)) => Ok(failed_trial(assignment, cause)),
         Err(panic) => {
             let words = panic
                 .downcast_ref::<String>()
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no words");
-            Some(failed_trial(
+            Ok(failed_trial(
                 assignment,
                 format!("the trial panicked: {words}"),
             ))
@@ -103,9 +117,12 @@ fn train_assignment(
     assignment: &Assignment,
     runner: &TrialRunner,
     checkpoints: Option<&dyn train::CheckpointStore>,
-) -> Result<Option<FinishedTrial>, String> {
+) -> Result<Result<FinishedTrial, NoResult>, String> {
     let sweep = &assignment.sweep;
     let cell = sweep.cached_cell(assignment.key.cell)?;
+    if let ModelKind::Program(_) = &cell.config.model.kind {
+        return Ok(start_program(assignment, runner, &cell, checkpoints));
+    }
     let streams = sweep.spec.trial_streams(assignment.key, cell.hash);
     let measure = sweep
         .spec
@@ -131,11 +148,46 @@ fn train_assignment(
         deadline: assignment.time_limit.map(Deadline::from_now),
     };
 
-    Ok(train::run_trial(&job, &assignment.stop))
+    Ok(train::run_trial(&job, &assignment.stop).ok_or(NoResult::Stopped))
+}
+
+fn start_program(
+    assignment: &Assignment,
+    runner: &TrialRunner,
+    cell: &ResolvedCell,
+    checkpoints: Option<&dyn train::CheckpointStore>,
+) -> Result<FinishedTrial, NoResult> {
+    let program = assignment.sweep.program();
+    let (Some(host), Some(program), ModelKind::Program(values)) =
+        (&runner.programs, program, &cell.config.model.kind)
+    else {
+        return Err(NoResult::Unable(PROGRAMS_ARE_OFF.into()));
+    };
+    let streams = assignment
+        .sweep
+        .spec
+        .trial_streams(assignment.key, cell.hash);
+    let finished = run_program_trial(&ProgramJob {
+        host,
+        cell: values,
+        program,
+        streams: &streams,
+        assignment,
+        checkpoint_store: checkpoints,
+    });
+    finished.map(shorten_cause)
+}
+
+/// The result, with a cause of failure of bounded length. The last lines of a program's output are at its end.
+fn shorten_cause(mut finished: FinishedTrial) -> FinishedTrial {
+    if let Outcome::Failed { cause } = &mut finished.result.outcome {
+        *cause = cause.chars().take(MAX_CAUSE_CHARS).collect();
+    }
+    finished
 }
 
 fn failed_trial(assignment: &Assignment, cause: String) -> FinishedTrial {
-    let cause: String = cause.chars().take(1000).collect();
+    let cause: String = cause.chars().take(MAX_CAUSE_CHARS).collect();
     tracing::error!(trial = %assignment.key, cause, "trial failed");
     let metrics = assignment.sweep.spec.measure.metrics.len();
     FinishedTrial {

@@ -6,7 +6,7 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
 use crate::checkpoint_store::{CheckpointPolicy, TrialCheckpointer};
-use crate::runner::{SlotConfig, TrialRunner, run_assignment};
+use crate::runner::{NoResult, SlotConfig, TrialRunner, run_assignment};
 use crate::shared_queue::SharedQueue;
 use crate::train;
 
@@ -60,7 +60,13 @@ fn run_slot(queue: &SharedQueue, runner: &TrialRunner, policy: Option<&Checkpoin
                 .as_ref()
                 .map(|checkpoints| checkpoints as &dyn train::CheckpointStore),
         );
-        queue.finish_trial(&assignment, result);
+        let result = result.map_err(|why| {
+            if let NoResult::Unable(why) = why {
+                tracing::error!(trial = %assignment.key, why, "this worker cannot run the trial");
+                queue.with_queue(|queue| queue.give_back_lease(assignment.fence, why));
+            }
+        });
+        queue.finish_trial(&assignment, result.ok());
 
         tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease.0, "trial ends");
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepId};
 
 use crate::link::sweeps::LoadedSweep;
 use crate::result_batch::{ResultBatch, SpoolRef};
@@ -134,8 +134,19 @@ pub struct WorkQueue {
     batches: BTreeMap<u64, UnacknowledgedBatch>,
     next_batch: u64,
     is_closed: bool,
+    /// Leases to give back, each with the reason why this worker cannot run its trials.
+    given_back: Vec<GivenBackLease>,
     /// The last renewal of the leases; `None` without a session.
     renewal: Option<LeaseRenewal>,
+}
+
+/// A lease that this worker gives back before its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct GivenBackLease {
+    pub(crate) fence: Fence,
+    pub(crate) sweep: SweepId,
+    /// Why this worker cannot run its trials.
+    pub(crate) why: String,
 }
 
 /// A batch that was sent and not acknowledged: its bytes in memory, and the number of its results.
@@ -226,6 +237,22 @@ impl WorkQueue {
         }
 
         self.drop_finished_leases();
+    }
+
+    /// Stops a lease whose trials this worker cannot run, and remembers to give it back. Results that are finished are still
+    /// delivered, to be compared.
+    pub fn give_back_lease(&mut self, fence: Fence, why: String) {
+        let Some(lease) = self.leases.get(&fence).filter(|lease| !lease.is_revoked) else {
+            return;
+        };
+        let sweep = lease.sweep.id.clone();
+        self.given_back.push(GivenBackLease { fence, sweep, why });
+        self.revoke_lease(fence);
+    }
+
+    /// Takes the leases that are to be given back.
+    pub(crate) fn take_given_back(&mut self) -> Vec<GivenBackLease> {
+        std::mem::take(&mut self.given_back)
     }
 
     /// Whether the coordinator has revoked the lease.
@@ -534,6 +561,29 @@ mod tests {
 
         queue.acknowledge_batch(&batch);
         assert!(queue.is_empty() && queue.buffered_bytes == 0);
+    }
+
+    #[test]
+    fn a_lease_that_cannot_be_run_is_given_back_once_with_the_reason() {
+        let mut queue = queue_with_trials(3);
+        let first = queue.begin_trial(Uptime::ZERO).expect("a trial waits");
+        let second = queue.begin_trial(Uptime::ZERO).expect("a trial waits");
+
+        queue.give_back_lease(FENCE, "no space".into());
+        queue.give_back_lease(FENCE, "no space either".into());
+        assert!(second.is_stopped() && queue.queued_count() == 0);
+        let expected = GivenBackLease {
+            fence: FENCE,
+            sweep: "t".into(),
+            why: "no space".into(),
+        };
+        assert_eq!(queue.take_given_back(), [expected]);
+        assert_eq!(queue.take_given_back(), []);
+
+        for trial in [first, second] {
+            queue.finish_trial(FENCE, trial.key, None);
+        }
+        assert!(queue.is_empty());
     }
 
     #[test]

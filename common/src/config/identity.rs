@@ -84,6 +84,7 @@ impl ModelKind {
             ],
             Self::Toy(toy) => toy.identity_fields(),
             Self::Empty => vec![("model.kind", "empty".into())],
+            Self::Program(cell) => vec![("program.values", cell.identity_text())],
         }
     }
 }
@@ -220,6 +221,10 @@ impl TrialConfig {
     ///
     /// A field added later appears here only where it differs from its default, so that old cells keep their identity.
     pub fn identity_fields(&self) -> Vec<(&'static str, String)> {
+        if let ModelKind::Program(_) = self.model.kind {
+            return self.model.kind.identity_fields();
+        }
+
         let mut fields = self.data.identity_fields();
         if let Some(start) = &self.results_start {
             fields.push(("model.init.results", start.identity_text()));

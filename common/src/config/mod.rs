@@ -7,6 +7,7 @@ mod hidden;
 mod identity;
 mod model;
 mod positions;
+mod program;
 mod results_start;
 mod schedule;
 pub mod schema;

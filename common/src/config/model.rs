@@ -1,8 +1,11 @@
 //! The settings of `[model]`.
 
+use std::sync::Arc;
+
 use super::hidden::read_hidden_widths;
 use super::{range_for_key, word_for_value};
 use crate::ids::FileHash;
+use crate::program::ProgramCell;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::SpecNode;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
@@ -39,6 +42,8 @@ pub enum ModelKind {
     /// A model that trains nothing: a trial ends at once with made-up metrics, to measure the overhead of everything
     /// else.
     Empty,
+    /// A program of the user's. Data and training of such a config are of no meaning.
+    Program(Arc<ProgramCell>),
 }
 
 /// The toy loss.
@@ -62,7 +67,15 @@ impl Toy {
 impl ModelKind {
     /// Whether the model is trained on images.
     pub fn needs_images(&self) -> bool {
-        !matches!(self, Self::Toy(_) | Self::Empty)
+        !matches!(self, Self::Toy(_) | Self::Empty | Self::Program(_))
+    }
+
+    /// The program that is the trial, with its values, if it is one.
+    pub fn program(&self) -> Option<&Arc<ProgramCell>> {
+        match self {
+            Self::Program(cell) => Some(cell),
+            _ => None,
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use crate::grid::axis::Axis;
 use crate::grid::fields::{
-    do_fields_overlap, flatten_fields, is_part_of_field, resolve_field_name, suggest_field,
+    NameKind, do_fields_overlap, flatten_fields, is_part_of_field, resolve_field_name,
+    suggest_field,
 };
 use crate::grid::hashing::hash_leaves;
 use crate::grid::reserved_names::explain_reserved_number;
+use crate::program;
 use crate::spec_file::error::{Origin, SpecError, describe_origin};
 use crate::spec_file::grammar::{CASES_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -77,6 +79,7 @@ impl Cases {
         };
         reading.require_grammar(CASES_GRAMMAR, &section.origin, CASE)?;
 
+        let names = NameKind::of_document(base);
         let form = "expected tables of fields with a label each, like A = { lr = 0.1 }";
         let SpecValue::Table(table) = &section.value else {
             return Err(SpecError::new(section.origin.clone(), CASE, form));
@@ -89,14 +92,17 @@ impl Cases {
         let bundles = table
             .0
             .iter()
-            .map(|(label, node)| CaseBundle::from_node(label, node))
+            .map(|(label, node)| CaseBundle::from_node(label, node, names))
             .collect::<Result<Vec<_>, _>>()?;
         let mut cases = Self {
             bundles,
             quantities: Vec::new(),
             fingerprints: Vec::new(),
         };
-        cases.check_free_names(reading)?;
+        match names {
+            NameKind::Fields => cases.check_free_names(reading)?,
+            NameKind::Values => cases.check_values()?,
+        }
         cases.compute_fingerprints(base);
         cases.add_claimed_names(document);
 
@@ -136,24 +142,39 @@ impl Cases {
             if let Some(message) = explain_reserved_number(&setting.name) {
                 reading.refuse_if_new(|| bundle.error_at(setting, message))?;
             }
-
-            let lacking = self
-                .bundles
-                .iter()
-                .find(|other| other.settings.iter().all(|s| s.name != setting.name));
-            if let Some(lacking) = lacking {
-                let message = format!(
-                    "the free name {} has no value here: the case {} sets it{}, so every case must",
-                    setting.name,
-                    bundle.label,
-                    describe_origin(&setting.node.origin)
-                );
-                let path = format!("{CASE}.{}", lacking.label);
-                return Err(SpecError::new(lacking.origin.clone(), path, message).of_combination());
-            }
+            self.check_in_all_cases(bundle, setting, "free name")?;
         }
 
         Ok(())
+    }
+
+    /// Checks that each case sets the values of a program that others set: a program gets all of them in every cell.
+    fn check_values(&self) -> Result<(), SpecError> {
+        self.all_settings()
+            .try_for_each(|(bundle, setting)| self.check_in_all_cases(bundle, setting, "value"))
+    }
+
+    fn check_in_all_cases(
+        &self,
+        bundle: &CaseBundle,
+        setting: &CaseSetting,
+        what: &str,
+    ) -> Result<(), SpecError> {
+        let lacking = self
+            .bundles
+            .iter()
+            .find(|other| other.settings.iter().all(|s| s.name != setting.name));
+        let Some(lacking) = lacking else {
+            return Ok(());
+        };
+        let message = format!(
+            "the {what} {} has no value here: the case {} sets it{}, so every case must",
+            setting.name,
+            bundle.label,
+            describe_origin(&setting.node.origin)
+        );
+        let path = format!("{CASE}.{}", lacking.label);
+        Err(SpecError::new(lacking.origin.clone(), path, message).of_combination())
     }
 
     fn free_settings(&self) -> impl Iterator<Item = (&CaseBundle, &CaseSetting)> {
@@ -357,7 +378,7 @@ impl Cases {
 }
 
 impl CaseBundle {
-    fn from_node(label: &str, node: &SpecNode) -> Result<Self, SpecError> {
+    fn from_node(label: &str, node: &SpecNode, names: NameKind) -> Result<Self, SpecError> {
         let path = format!("{CASE}.{label}");
         if let Some(wrong) = find_label_problem(label) {
             let message = format!("expected a label of {wrong}, such as \"small lr\"");
@@ -377,7 +398,10 @@ impl CaseBundle {
             settings: Vec::new(),
         };
         for (name, node) in flatten_fields(table) {
-            bundle.add_setting(name, node)?;
+            match names {
+                NameKind::Fields => bundle.add_setting(name, node)?,
+                NameKind::Values => bundle.add_value(name, node)?,
+            }
         }
         Ok(bundle)
     }
@@ -406,6 +430,22 @@ impl CaseBundle {
         });
         if let Some(other) = overlapping {
             let message = format!("{} sets the same field: keep one of the two", other.name);
+            return Err(self.error_at(&setting, message));
+        }
+        self.settings.push(setting);
+        Ok(())
+    }
+
+    /// Adds a value of a program.
+    fn add_value(&mut self, name: String, node: &SpecNode) -> Result<(), SpecError> {
+        let wrong =
+            program::explain_wrong_value_name(&name).or_else(|| explain_reserved_number(&name));
+        let setting = CaseSetting {
+            field: NameKind::Values.resolve(&name),
+            name,
+            node: node.clone(),
+        };
+        if let Some(message) = wrong {
             return Err(self.error_at(&setting, message));
         }
         self.settings.push(setting);

@@ -1,6 +1,7 @@
 //! The single pass over all cells of a sweep, which evaluates `[where]` and `[derive]`.
 
 use crate::grid::cases::CaseNumber;
+use crate::grid::fields::shown_field;
 use crate::grid::formula::{CellNumbers, DerivedField, FormulaOwner};
 use crate::grid::hashing::{hash_text, mix_hash};
 use crate::grid::ranked_bitmap::RankedBitmap;
@@ -230,7 +231,11 @@ impl Grid {
                 false => "",
             };
             let message = format!("expected {}, found {x}{advice}", range.describe());
-            return Err(self.cell_error(&d.formula.origin, &d.field, digits, &message));
+            let path = match shown_field(&d.field) {
+                name if name == d.field => name.to_owned(),
+                name => format!("derive.{name}"),
+            };
+            return Err(self.cell_error(&d.formula.origin, &path, digits, &message));
         }
         Ok(())
     }

@@ -128,7 +128,9 @@ impl Grid {
             let Some(field) = &axis.field else { continue };
             let factor = self.factor_index(at);
             let range = numeric_field_range(field);
-            let continuous = range.is_some_and(|r| !r.is_whole);
+            // Generated values are numbers, all of which a program takes.
+            let is_taken = self.is_of_program() && !matches!(axis.values, AxisValues::Listed(_));
+            let continuous = is_taken || range.is_some_and(|r| !r.is_whole);
             for (n, i) in axis
                 .representative_indices(continuous)
                 .into_iter()

@@ -2,6 +2,7 @@
 
 use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
 use crate::grid::Grid;
+use crate::program;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::{find_nearest, suggest_nearest};
 
@@ -13,7 +14,57 @@ pub(crate) fn resolve_field_name(name: &str) -> Option<String> {
     }
 }
 
+/// What the names of axes, cases and `[derive]` stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NameKind {
+    /// Fields of a training, or free names.
+    Fields,
+    /// Values of a program, whatever they are called.
+    Values,
+}
+
+impl NameKind {
+    /// The kind of a document: a sweep of a program has values.
+    pub(crate) fn of_document(document: &SpecTable) -> Self {
+        match document.get(program::SECTION) {
+            Some(_) => Self::Values,
+            None => Self::Fields,
+        }
+    }
+
+    /// The field that a name stands for; `None` for a free name. Each value of a program has a field of its own.
+    pub(crate) fn resolve(self, name: &str) -> Option<String> {
+        match self {
+            Self::Fields => resolve_field_name(name),
+            Self::Values => Some(format!("{}.{name}", program::VALUES)),
+        }
+    }
+}
+
+/// The name of a program's value whose field this is; other fields as they are.
+pub(crate) fn shown_field(field: &str) -> &str {
+    let name = field.strip_prefix(program::VALUES);
+    name.and_then(|rest| rest.strip_prefix('.'))
+        .unwrap_or(field)
+}
+
 impl Grid {
+    /// Whether the cells are those of a program.
+    pub fn is_of_program(&self) -> bool {
+        self.name_kind() == NameKind::Values
+    }
+
+    pub(crate) fn name_kind(&self) -> NameKind {
+        NameKind::of_document(&self.base)
+    }
+
+    /// The names of a program's values that `[derive]` computes.
+    pub fn derived_value_names(&self) -> impl Iterator<Item = &str> {
+        let derived = self.is_of_program().then_some(&self.derived);
+        let fields = derived.into_iter().flatten();
+        fields.map(|derived| shown_field(&derived.field))
+    }
+
     /// Whether the file, an axis or a case sets a field, or part of it.
     pub(crate) fn has_setting_in(&self, field: &str) -> bool {
         let of_axes = self.axes.iter().filter_map(|axis| axis.field.as_deref());

@@ -4,6 +4,7 @@ use super::Grid;
 use crate::config::{is_shape_field, numeric_field_range};
 use crate::expr::Expr;
 use crate::grid::cases::{CASE_AXIS, CaseNumber};
+use crate::grid::fields::shown_field;
 use crate::grid::inline::NumberSlot;
 use crate::spec_file::error::Origin;
 use crate::spec_file::reader::NumberRange;
@@ -83,7 +84,12 @@ impl DerivedField {
             FormulaOwner::File { except } => except.is_empty(),
             _ => false,
         };
-        of_all && numeric_field_range(&self.field).is_some()
+        of_all && (numeric_field_range(&self.field).is_some() || self.is_program_value())
+    }
+
+    /// Whether the number is a value of a program.
+    fn is_program_value(&self) -> bool {
+        shown_field(&self.field) != self.field
     }
 
     /// The numbers that the expression may have.

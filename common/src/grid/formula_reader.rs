@@ -5,10 +5,12 @@ use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, numeric_field_range};
 use crate::expr::Expr;
 use crate::grid::axis::AxisValues;
 use crate::grid::cases::{CASE, CaseNumber};
-use crate::grid::fields::{is_part_of_field, resolve_field_name};
+use crate::grid::fields::{is_part_of_field, shown_field};
 use crate::grid::formula::{DerivedField, Formula, FormulaInput, FormulaOwner};
 use crate::grid::inline::{FoundExpression, NumberSlot, find_expressions};
 use crate::grid::read::flatten_fields;
+use crate::grid::reserved_names::explain_reserved_axis;
+use crate::program;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{EXPRESSIONS_GRAMMAR, GRAMMAR};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -81,7 +83,8 @@ impl FormulaReader<'_> {
     fn add_derived(&mut self, table: &SpecTable) -> Result<(), SpecError> {
         for (name, node) in flatten_fields(table) {
             let path = format!("derive.{name}");
-            let field = resolve_field_name(&name).unwrap_or_else(|| name.clone());
+            let names = self.grid.name_kind();
+            let field = names.resolve(&name).unwrap_or_else(|| name.clone());
             self.check_derived_field(&name, &field)
                 .map_err(|message| SpecError::new(node.origin.clone(), path.clone(), message))?;
             self.add(PendingFormula {
@@ -101,7 +104,11 @@ impl FormulaReader<'_> {
     }
 
     fn check_derived_field(&self, name: &str, field: &str) -> Result<(), String> {
-        if numeric_field_range(field).is_none() {
+        let is_value = self.grid.is_of_program();
+        if let Some(message) = is_value.then(|| explain_wrong_derived(name)).flatten() {
+            return Err(message);
+        }
+        if !is_value && numeric_field_range(field).is_none() {
             let known = NUMERIC_FIELDS
                 .iter()
                 .map(|(f, _)| *f)
@@ -118,6 +125,7 @@ impl FormulaReader<'_> {
             .iter()
             .any(|axis| axis.field.as_deref() == Some(field))
         {
+            let field = shown_field(field);
             return Err(format!(
                 "{field} is an axis of [grid] as well: keep one of the two"
             ));
@@ -126,6 +134,7 @@ impl FormulaReader<'_> {
             return Err(format!("{owner} sets the same field: keep one of the two"));
         }
         if self.pending.iter().any(|other| other.field == field) {
+            let field = shown_field(field);
             return Err(format!("{field} is derived twice: keep one of the two"));
         }
 
@@ -263,7 +272,7 @@ impl FormulaReader<'_> {
         let names: Vec<&str> = circle
             .iter()
             .chain(circle.first())
-            .map(|at| self.pending[*at].field.as_str())
+            .map(|at| shown_field(&self.pending[*at].field))
             .collect();
         let first = &self.pending[circle[0]];
         first.text.error(format!(
@@ -345,7 +354,7 @@ impl FormulaReader<'_> {
         text: &ExpressionText,
         at: Option<usize>,
     ) -> Result<FormulaInput, SpecError> {
-        let field = resolve_field_name(name);
+        let field = self.grid.name_kind().resolve(name);
         let mut axes = self.grid.axes.iter();
         if let Some(at) =
             axes.position(|axis| axis.name == name || (field.is_some() && axis.field == field))
@@ -461,6 +470,7 @@ impl FormulaReader<'_> {
                         quote_value(&node.value)
                     ),
                     None => {
+                        let path = shown_field(path);
                         format!("{name} has no value in the case {label}: set {path} there as well")
                     }
                 })
@@ -470,6 +480,11 @@ impl FormulaReader<'_> {
         let cases = self.grid.cases.as_mut();
         Ok(cases.map(|cases| cases.add_quantity(path, numbers)))
     }
+}
+
+/// Explains why no derived value of a program can have a name; `None` if one can.
+fn explain_wrong_derived(name: &str) -> Option<String> {
+    program::explain_wrong_value_name(name).or_else(|| explain_reserved_axis(name))
 }
 
 fn expression_text(path: String, node: &SpecNode) -> Result<ExpressionText, SpecError> {

@@ -21,7 +21,7 @@ mod read;
 pub mod reserved_names;
 mod varieties;
 
-pub(crate) use fields::{flatten_fields, resolve_field_name};
+pub(crate) use fields::{NameKind, flatten_fields, resolve_field_name, shown_field};
 use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
 use read::{checked_product, has_table_of_widths, read_axes, read_factors, section_table};
@@ -35,10 +35,11 @@ use crate::config::TrialConfig;
 use crate::grid::axis::Axis;
 use crate::ids::{CellIndex, Repeat, ShapeClass, TrialIndex};
 use crate::pinned_file::FilePin;
+use crate::program;
 use crate::random_streams;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::{
-    CASES_GRAMMAR, EQUAL_WIDTHS_GRAMMAR, MOMENTS_GRAMMAR, ReadingMode,
+    CASES_GRAMMAR, EQUAL_WIDTHS_GRAMMAR, MOMENTS_GRAMMAR, PROGRAMS_GRAMMAR, ReadingMode,
 };
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
@@ -93,7 +94,8 @@ impl Grid {
     ) -> Result<Self, SpecError> {
         let base = tables_of_cells(document);
         let grid = section_table(document, "grid")?;
-        let mut axes = read_axes(grid, sweep_seed, reading)?;
+        let names = NameKind::of_document(&base);
+        let mut axes = read_axes(grid, sweep_seed, (reading, names))?;
         let cases = Cases::from_document(document, &base, reading)?.map(|(cases, axis)| {
             axes.insert(CASE_AXIS, axis);
             cases
@@ -104,7 +106,9 @@ impl Grid {
         let factors = read_factors(grid, &axes).map_err(SpecError::of_combination)?;
         let product = checked_product(&factors).map_err(SpecError::of_combination)?;
         let min_grammar = match cases {
-            Some(_) => CASES_GRAMMAR,
+            Some(_) if names == NameKind::Fields => CASES_GRAMMAR,
+            Some(_) => PROGRAMS_GRAMMAR,
+            None if names == NameKind::Values => PROGRAMS_GRAMMAR,
             None if has_table_of_widths(&base, &axes) => EQUAL_WIDTHS_GRAMMAR,
             None => 1,
         };
@@ -314,14 +318,16 @@ impl Grid {
         let fields = self.derived.iter().zip(values);
         fields
             .filter(|(derived, _)| derived.is_field_of_all_cells())
-            .map(|(derived, value)| (derived.field.as_str(), value))
+            .map(|(derived, value)| (shown_field(&derived.field), value))
             .collect()
     }
 
     /// Whether `[derive]` computes this field.
     pub fn has_derived_field(&self, field: &str) -> bool {
         let mut fields = self.derived.iter();
-        fields.any(|derived| derived.field == field && derived.owner == FormulaOwner::Derive)
+        fields.any(|derived| {
+            shown_field(&derived.field) == field && derived.owner == FormulaOwner::Derive
+        })
     }
 
     /// Resolves the settings of a cell.
@@ -462,7 +468,7 @@ impl Grid {
 /// The tables that cells have values in: `[measure]` only if it has expressions.
 fn tables_of_cells(document: &SpecTable) -> SpecTable {
     let mut tables = SpecTable::default();
-    for key in ["data", "model", "train", "measure"] {
+    for key in ["data", "model", "train", "measure", program::SECTION] {
         let node = document
             .get(key)
             .filter(|node| key != "measure" || !find_expressions(key, node).is_empty());

@@ -81,7 +81,9 @@ impl Grid {
 
         let axes = self.axes.iter().map(|axis| axis.name.as_str());
         let cases = self.cases.iter().flat_map(Cases::names_with_numbers);
-        axes.chain(cases).chain(with_numbers)
+        axes.chain(cases)
+            .chain(self.derived_value_names())
+            .chain(with_numbers)
     }
 
     /// Whether a field is derived, or a number in the sweep file.

@@ -6,9 +6,10 @@ use super::{Grid, GridFactor};
 use crate::config::is_shape_field;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::grid::cases::{CASE, CASE_AXIS};
-use crate::grid::fields::resolve_field_name;
+use crate::grid::fields::{NameKind, resolve_field_name};
 use crate::grid::formula::FormulaOwner;
 use crate::grid::reserved_names::explain_reserved_axis;
+use crate::program;
 use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
@@ -81,7 +82,7 @@ pub(super) fn section_table<'a>(
 pub(super) fn read_axes(
     grid: &SpecTable,
     sweep_seed: u64,
-    reading: ReadingMode,
+    (reading, names): (ReadingMode, NameKind),
 ) -> Result<Vec<Axis>, SpecError> {
     let mut axes: Vec<Axis> = Vec::new();
     let entries = flatten_axes(grid);
@@ -94,8 +95,12 @@ pub(super) fn read_axes(
     }
 
     for (name, node) in entries {
-        let field = resolve_field_name(&name);
+        let field = names.resolve(&name);
+        if names == NameKind::Values {
+            check_value_name(&name, node)?;
+        }
         if let Some(field) = &field
+            && names == NameKind::Fields
             && !["data.", "model.", "train."]
                 .iter()
                 .any(|section| field.starts_with(section))
@@ -121,7 +126,7 @@ pub(super) fn read_axes(
         }
 
         // A later version has more columns and metrics: an axis of a stored sweep keeps its name.
-        if field.is_none()
+        if (field.is_none() || names == NameKind::Values)
             && let Some(message) = explain_taken_name(&name)
         {
             reading.refuse_if_new(|| {
@@ -133,6 +138,17 @@ pub(super) fn read_axes(
     }
 
     Ok(axes)
+}
+
+/// Checks the name of an axis that is a value of a program.
+fn check_value_name(name: &str, node: &SpecNode) -> Result<(), SpecError> {
+    match program::explain_wrong_value_name(name) {
+        Some(message) => {
+            let path = format!("grid.{name}");
+            Err(SpecError::new(node.origin.clone(), path, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Explains why an axis of a new sweep cannot have a name that is no field; `None` if it can.

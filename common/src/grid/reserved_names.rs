@@ -88,8 +88,12 @@ pub fn explain_reserved_axis(name: &str) -> Option<String> {
     if let Some(why) = explain_reserved_number(name) {
         return Some(why);
     }
-    let is_column = COLUMNS.contains(&name) || is_statistic_family(name);
-    is_column.then(|| format!("'{name}' is a column of tables: give the axis another name"))
+    is_column(name).then(|| format!("'{name}' is a column of tables: give the axis another name"))
+}
+
+/// Whether tables have a column of this name beside those of axes and metrics.
+pub(crate) fn is_column(name: &str) -> bool {
+    COLUMNS.contains(&name) || is_statistic_family(name)
 }
 
 /// Explains why no number of a cell can have a name, which quantities would read as something else; `None` if it can.

@@ -317,7 +317,7 @@ impl Net {
                 chain.add_preresnet(*depth as usize, 16 * *widen as usize)
             }
             ModelKind::Vgg { depth, width } => chain.add_vgg(*depth, *width as usize),
-            ModelKind::Toy(_) | ModelKind::Empty => return None,
+            ModelKind::Toy(_) | ModelKind::Empty | ModelKind::Program(_) => return None,
         }
 
         chain.add_head(classes);

@@ -2,9 +2,10 @@
 
 use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES, TrialConfig};
 use crate::expr::{WordExpr, value_number};
-use crate::grid::Grid;
 use crate::grid::cases::CASE;
+use crate::grid::{Grid, shown_field};
 use crate::ids::CellIndex;
+use crate::program::ProgramValue;
 use crate::spec_file::node::SpecValue;
 use crate::spec_file::suggest::suggest_nearest;
 
@@ -19,6 +20,8 @@ pub(super) enum CellName {
     Field(&'static str),
     /// A name that every case has a number of, and that is no field.
     FreeName(String),
+    /// A value of a program that a case sets.
+    Value(String),
 }
 
 /// A name of a cell, and the words of the expression in which it stands.
@@ -40,6 +43,12 @@ impl CellName {
             return Some(Self::Derived(name.to_owned()));
         }
 
+        if grid.is_of_program() {
+            let mut values = grid.case_fields().map(shown_field);
+            return values
+                .any(|value| value == name)
+                .then(|| Self::Value(name.to_owned()));
+        }
         if grid.has_free_name(name) {
             return Some(Self::FreeName(name.to_owned()));
         }
@@ -58,7 +67,7 @@ impl CellName {
     fn find_axis(&self, grid: &Grid) -> Option<usize> {
         let is_of_case = match self {
             Self::Axis(at) => return Some(*at),
-            Self::FreeName(_) => true,
+            Self::FreeName(_) | Self::Value(_) => true,
             Self::Field(path) => grid.case_fields().any(|field| field == *path),
             Self::Derived(_) => false,
         };
@@ -70,9 +79,15 @@ impl CellName {
     /// Suggests names for one that is unknown.
     pub(super) fn suggest(grid: &Grid, name: &str, further: &[&str]) -> String {
         let axes = grid.axes().iter().map(|axis| axis.name.as_str());
+        let further = further.iter().copied();
+        if grid.is_of_program() {
+            let values = grid.derived_value_names();
+            let of_cases = grid.case_fields().map(shown_field);
+            return suggest_nearest(name, axes.chain(values).chain(of_cases).chain(further));
+        }
         let short = SHORT_NAMES.iter().map(|(short, _)| *short);
         let known: Vec<&str> = axes
-            .chain(further.iter().copied())
+            .chain(further)
             .chain(short)
             .chain(["steps", "epochs"])
             .collect();
@@ -130,6 +145,7 @@ impl<'a> CellValues<'a> {
                 found.map(|(_, x)| SpecValue::Float(x))
             }
             CellName::Field(path) => self.field_value(path),
+            CellName::Value(name) => self.program_value(name),
             CellName::FreeName(name) => {
                 let number = self.grid.free_number_in(self.cell, name);
                 number.map(SpecValue::Float)
@@ -143,11 +159,24 @@ impl<'a> CellValues<'a> {
         value.map_or(f64::NAN, |value| value_number(&name.words, &value))
     }
 
-    fn field_value(&self, path: &str) -> Option<SpecValue> {
+    fn config(&self) -> Option<&TrialConfig> {
         let config = self
             .config
-            .get_or_init(|| self.grid.resolve_config(self.cell).ok())
-            .as_ref()?;
+            .get_or_init(|| self.grid.resolve_config(self.cell).ok());
+        config.as_ref()
+    }
+
+    fn program_value(&self, name: &str) -> Option<SpecValue> {
+        let value = self.config()?.model.kind.program()?.find_value(name)?;
+        Some(match value {
+            ProgramValue::Number(x) => SpecValue::Float(*x),
+            ProgramValue::Text(text) => SpecValue::Str(text.clone()),
+            ProgramValue::Bool(value) => SpecValue::Bool(*value),
+        })
+    }
+
+    fn field_value(&self, path: &str) -> Option<SpecValue> {
+        let config = self.config()?;
         if path == "train.epochs" {
             let epochs = config.total_steps() as f64 / config.steps_per_epoch() as f64;
             return Some(SpecValue::Float(epochs));

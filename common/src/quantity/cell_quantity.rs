@@ -59,6 +59,11 @@ impl ClaimSection {
         let mut compiler = QuantityCompiler::new(grid, metrics, self.quantity_texts());
         let root = compiler.compile_number(text)?;
         let program = compiler.into_program();
+        if grid.is_of_program() && program.uses_end(root) {
+            return Err(format!(
+                "'{text}' needs the end of a trial, which a program has afterwards alone: expected a number of the cell"
+            ));
+        }
         if !program.is_static(root) {
             return Err(format!(
                 "'{text}' has no value without a trial: expected a number of the cell, such as 1/(lr*wd)"

@@ -156,6 +156,11 @@ impl<'a> QuantityCompiler<'a> {
             return Ok(*node);
         }
 
+        if self.grid.is_of_program()
+            && let Some(why) = explain_missing_in_program(name)
+        {
+            return Err(why.to_owned());
+        }
         let built_in = match name {
             "step" => Some(QuantityNode::Step),
             "epoch" => Some(QuantityNode::Epoch),
@@ -219,7 +224,7 @@ impl<'a> QuantityCompiler<'a> {
         if let Some(found) = CellName::find(self.grid, name) {
             return Ok(self.push_cell_name(found, Vec::new()));
         }
-        if Metric::from_name(name).is_some() {
+        if Metric::from_name(name).is_some() && !self.grid.is_of_program() {
             return Err(format!(
                 "the sweep does not measure '{name}': add it to measure.metrics, and launch the sweep with it"
             ));
@@ -382,9 +387,26 @@ impl<'a> QuantityCompiler<'a> {
 
         let (number, unit) = text.rsplit_once(' ').unwrap_or((text, ""));
         match (number.trim().parse::<f64>(), unit) {
+            (Ok(_), "epoch" | "epochs") if self.grid.is_of_program() => Err(format!(
+                "a program has no epochs, found '{text}': name steps as it reports them, or a share such as \"50 %\""
+            )),
             (Ok(count), "epoch" | "epochs") => Ok(self.push_node(QuantityNode::Epochs(count))),
             (Ok(_), "step" | "steps") => self.compile_text(number),
             _ => self.compile_number(text),
         }
+    }
+}
+
+/// Explains that the trials of a program lack something that those of a training have; `None` if they do not.
+fn explain_missing_in_program(name: &str) -> Option<&'static str> {
+    match name {
+        "epoch" => {
+            Some("a program has no epochs: use step, or let the program report a metric for them")
+        }
+        "samples" => {
+            Some("a program has no images: use step, or let the program report a metric for them")
+        }
+        "decay" => Some("a program has no schedule: name the step itself, or a value of the cell"),
+        _ => None,
     }
 }

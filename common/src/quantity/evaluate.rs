@@ -250,13 +250,15 @@ impl QuantityProgram {
             }
             QuantityNode::Reduction(reduction) => NodeValue::Number(reduce_series(
                 reduction,
-                (curve.steps, cell.end),
+                (curve.steps, cell),
                 (&|at| known.number(at), &|at| {
                     known.series(at, curve.steps.len())
                 }),
                 rounding,
             )),
-            other => NodeValue::Number(cell_number(other, cell, &|at| known.number(at))),
+            other => NodeValue::Number(cell_number(other, (cell, curve.steps), &|at| {
+                known.number(at)
+            })),
         }
     }
 
@@ -329,9 +331,9 @@ impl QuantityProgram {
                 }
                 QuantityNode::Reduction(reduction) => {
                     let series = |at: NodeIndex| self.mean_argument(at, steps.len(), mean);
-                    reduce_series(reduction, (steps, cell.end), (&number, &series), rounding)
+                    reduce_series(reduction, (steps, cell), (&number, &series), rounding)
                 }
-                other => cell_number(other, cell, &number),
+                other => cell_number(other, (cell, steps), &number),
             };
         }
 
@@ -376,15 +378,19 @@ fn evaluate_formula(expr: &Expr, inputs: &[&NodeValue], length: Option<usize>) -
     }
 }
 
-/// The number of a node that needs no samples.
-fn cell_number(node: &QuantityNode, cell: &CellInputs, number: &dyn Fn(NodeIndex) -> f64) -> f64 {
+/// The number of a node that needs no samples, but for the end of a program's trial.
+fn cell_number(
+    node: &QuantityNode,
+    (cell, steps): (&CellInputs, &[f64]),
+    number: &dyn Fn(NodeIndex) -> f64,
+) -> f64 {
     match node {
         QuantityNode::Cell(at) => cell.numbers[*at],
         QuantityNode::Decay => cell.decay,
-        QuantityNode::End => cell.end,
-        QuantityNode::Share(percent) => percent * cell.end / 100.0,
+        QuantityNode::End => cell.end_of_samples(steps),
+        QuantityNode::Share(percent) => percent * cell.end_of_samples(steps) / 100.0,
         QuantityNode::Epochs(count) => count * cell.steps_per_epoch,
-        QuantityNode::BeforeEnd(length) => cell.end - number(*length),
+        QuantityNode::BeforeEnd(length) => cell.end_of_samples(steps) - number(*length),
         _ => f64::NAN,
     }
 }
@@ -395,10 +401,10 @@ pub(super) type NodeLookup<'a, 'b> = (
     &'a dyn Fn(NodeIndex) -> Cow<'b, [f64]>,
 );
 
-/// Reduces a series, sampled at `steps` of a trial that ends at step `end`.
+/// Reduces a series, sampled at `steps` of a trial of a cell.
 pub(super) fn reduce_series(
     reduction: &Reduction,
-    (steps, end): (&[f64], f64),
+    (steps, cell): (&[f64], &CellInputs),
     (number, series): NodeLookup<'_, '_>,
     rounding: EventRounding,
 ) -> f64 {
@@ -416,6 +422,8 @@ pub(super) fn reduce_series(
     let window = all.within(from, to);
     let parameter = bound(reduction.number, f64::NAN);
     match reduction.reducer {
+        // A program may report each metric at steps of its own.
+        Reducer::At if cell.is_of_program() => all.last_defined_at(parameter),
         Reducer::At => all.value_at(parameter),
         Reducer::Mean => window.mean(),
         Reducer::Min => window.min(),
@@ -425,7 +433,7 @@ pub(super) fn reduce_series(
         Reducer::Jump => all.jump(parameter),
         Reducer::First => rounding.round(window.first()),
         Reducer::Count => window.count(),
-        Reducer::Settle => rounding.round(all.settle(parameter, end)),
+        Reducer::Settle => rounding.round(all.settle(parameter, cell.end_of_samples(steps))),
         Reducer::Slope => {
             let x = reduction.over.map(series).unwrap_or_default();
             let values = &x;

@@ -112,9 +112,15 @@ impl ClaimSection {
             };
             let owner = match CellName::find(grid, &quantity.name) {
                 Some(CellName::Axis(_)) => Some("an axis has"),
-                Some(CellName::FreeName(_)) => Some("the cases have"),
+                Some(CellName::FreeName(_) | CellName::Value(_)) => Some("the cases have"),
                 _ => None,
             };
+            let mut names = metrics.iter().map(Metric::name);
+            let owner = owner.or_else(|| {
+                names
+                    .any(|name| name == quantity.name)
+                    .then_some("a metric has")
+            });
             if let Some(owner) = owner {
                 return Err(error(format!("{owner} this name: choose another one")));
             }

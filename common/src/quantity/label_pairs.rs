@@ -71,6 +71,10 @@ impl ClaimExpander<'_> {
 
     fn check_moments(&self, claim: &Claim, effects: &[ClaimEffect]) -> Result<(), SpecError> {
         let Some(probe) = self.probe else {
+            if self.grid.is_of_program() {
+                let message = "predictions of programs are not compared yet: let the program report a metric for it";
+                return Err(claim.error_at("form", message));
+            }
             let message = "the sweep keeps no predictions, whose labels are compared: add probe = { points = 1000 } to [measure]";
             return Err(claim.error_at("form", message));
         };

@@ -73,7 +73,7 @@ pub(super) struct Reduction {
 pub struct CellInputs {
     /// Values of the program's names.
     pub(super) numbers: Vec<f64>,
-    /// Number of steps of a trial.
+    /// Number of steps of a trial; NaN for a program, whose trials end where they do.
     pub(super) end: f64,
     /// Number of steps of an epoch.
     pub(super) steps_per_epoch: f64,
@@ -84,9 +84,33 @@ pub struct CellInputs {
 }
 
 impl CellInputs {
-    /// Number of steps of a trial, after which its last sample is.
+    /// Those of a program, which has neither a length known before nor epochs.
+    fn of_program(numbers: Vec<f64>) -> Self {
+        Self {
+            numbers,
+            end: f64::NAN,
+            steps_per_epoch: f64::NAN,
+            batch_size: f64::NAN,
+            decay: f64::NAN,
+        }
+    }
+
+    /// Number of steps of a trial, after which its last sample is; NaN for a program, before there is a trial.
     pub fn end(&self) -> f64 {
         self.end
+    }
+
+    /// The last step of a trial with these samples.
+    pub fn end_of_samples(&self, steps: &[f64]) -> f64 {
+        match self.is_of_program() {
+            true => steps.last().copied().unwrap_or(f64::NAN),
+            false => self.end,
+        }
+    }
+
+    /// Whether trials end where their program ends.
+    pub(super) fn is_of_program(&self) -> bool {
+        self.end.is_nan()
     }
 }
 
@@ -117,8 +141,12 @@ impl QuantityProgram {
         let config = grid.resolve_config(cell).ok()?;
         let values = CellValues::new(grid, cell);
         let numbers = self.cell_names.iter();
+        let numbers = numbers.map(|name| values.number(name)).collect();
+        if config.model.kind.program().is_some() {
+            return Some(CellInputs::of_program(numbers));
+        }
         Some(CellInputs {
-            numbers: numbers.map(|name| values.number(name)).collect(),
+            numbers,
             end: config.total_steps() as f64,
             steps_per_epoch: config.steps_per_epoch() as f64,
             batch_size: f64::from(config.effective_batch_size()),
@@ -192,6 +220,16 @@ impl QuantityProgram {
     /// Whether a node needs the trial of a reference cell.
     pub fn uses_other(&self, root: NodeIndex) -> bool {
         self.any_used(root, |node| matches!(node, QuantityNode::Other(_)))
+    }
+
+    /// Whether a number depends on where a trial ends.
+    pub(super) fn uses_end(&self, root: NodeIndex) -> bool {
+        self.any_used(root, |node| {
+            matches!(
+                node,
+                QuantityNode::End | QuantityNode::Share(_) | QuantityNode::BeforeEnd(_)
+            )
+        })
     }
 
     /// Whether a node depends on what is measured.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::expr::Expr;
 use crate::quantity::evaluate::{EventRounding, NodeValue, reduce_series};
-use crate::quantity::program::{NodeIndex, QuantityNode, QuantityProgram, Reduction};
+use crate::quantity::program::{CellInputs, NodeIndex, QuantityNode, QuantityProgram, Reduction};
 use crate::quantity::reduce::Reducer;
 
 /// What rounding makes of a number, relative to it.
@@ -19,8 +19,8 @@ pub struct EvaluatedNodes<'a> {
     pub values: &'a [NodeValue],
     /// Numbers of completed steps at the samples.
     pub steps: &'a [f64],
-    /// The last step of a trial.
-    pub end: f64,
+    /// What is known of the cell.
+    pub cell: &'a CellInputs,
 }
 
 impl QuantityProgram {
@@ -143,7 +143,7 @@ fn round_reduction(
     }
     let number = |at: NodeIndex| nodes.values[at].as_number();
     let series = |_: NodeIndex| Cow::Borrowed(rounded.as_slice());
-    let window = (nodes.steps, nodes.end);
+    let window = (nodes.steps, nodes.cell);
     let between = EventRounding::Between;
     reduce_series(&of_roundings, window, (&number, &series), between).max(0.0)
 }
@@ -194,7 +194,7 @@ mod tests {
         let nodes = EvaluatedNodes {
             values: &values,
             steps: &steps,
-            end: inputs.end(),
+            cell: &inputs,
         };
         [
             values[root].as_number(),

@@ -30,6 +30,10 @@ impl QuantityProgram {
             let none = |_: AveragedSeries| -> &'static [f64] { &[] };
             Some(self.evaluate_mean(node, cell, &[], &none, EventRounding::Between))
         };
+        // Where the trials of a program end is known afterwards.
+        if cell.is_of_program() {
+            return None;
+        }
         let name = reduction.reducer.name();
         let end = cell.end;
         let [from, to] = [known(reduction.from), known(reduction.to)];

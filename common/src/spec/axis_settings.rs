@@ -2,7 +2,7 @@
 
 use crate::config::expand_short_name;
 use crate::config::numeric_field_range;
-use crate::grid::{find_axis_for_field, resolve_field_name};
+use crate::grid::{NameKind, find_axis_for_field, resolve_field_name};
 use crate::spec::Spec;
 use crate::spec::scale::fields_of_scale;
 use crate::spec::settings::apply_setting;
@@ -128,9 +128,13 @@ fn direct_setting(document: &SpecTable, setting: &str) -> Option<String> {
     }
 
     let field = expand_short_name(&path);
-    let axis = find_axis_for_field(grid, &field)?;
+    let is_of_program = NameKind::of_document(document) == NameKind::Values;
+    let axis = match is_of_program {
+        true => grid.get(&path).map(|_| path.clone())?,
+        false => find_axis_for_field(grid, &field)?,
+    };
     let has_many_values = matches!(node.value, SpecValue::List(_) | SpecValue::Table(_));
-    if has_many_values && numeric_field_range(&field).is_some() {
+    if has_many_values && (is_of_program || numeric_field_range(&field).is_some()) {
         return Some(format!("grid.{axis}={value}"));
     }
 

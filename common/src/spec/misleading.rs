@@ -189,7 +189,8 @@ pub fn describe_unranked_losses(name: &str, [one, other]: &[String; 2]) -> Strin
 
 /// The name of the quantity that a loss measures in a cell; `None` for a metric that is no loss.
 pub fn describe_loss_quantity(spec: &Spec, metric: &Metric, cell: CellIndex) -> Option<String> {
-    if !metric.is_loss() {
+    // What a program reports under the name of a loss, it alone knows.
+    if !metric.is_loss() || spec.program().is_some() {
         return None;
     }
     let config = spec.grid.resolve_config(cell).ok()?;
@@ -295,6 +296,7 @@ pub fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
     let mut used = Vec::new();
     match &config.model.kind {
         ModelKind::Empty => return vec![Purpose::Empty],
+        ModelKind::Program(_) => return vec![Purpose::Program],
         ModelKind::Toy(toy) => {
             used.extend(toy.start.is_none().then_some(Purpose::Init));
             used.extend((toy.noise > 0.0).then_some(Purpose::Order));

@@ -18,6 +18,9 @@ mod moment_tests;
 pub mod moments;
 mod name;
 mod numerics;
+mod program_sections;
+#[cfg(test)]
+mod program_tests;
 pub mod result_reuse;
 pub mod saved_moments;
 pub mod scale;
@@ -44,11 +47,15 @@ use std::borrow::Cow;
 use crate::config::TrialConfig;
 use crate::grid::{Grid, StillWanted, find_expressions};
 use crate::ids::{CellHash, CellIndex, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
+use crate::program::Program;
 use crate::quantity::{ClaimSection, FigureSection};
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::name::read_name;
 use crate::spec::numerics::read_numerics;
+use crate::spec::program_sections::{
+    measure_of_program, numerics_of_program, refuse_other_sections,
+};
 use crate::spec::scale::{Scales, find_scales, sets_cells};
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
@@ -92,6 +99,8 @@ pub struct Spec {
     pub grid: Grid,
     /// Whether a scale or settings decided anything about the cells, which may not be those of the file as it is.
     pub has_other_cells: bool,
+    /// The program, if the trials are one.
+    pub(crate) program: Option<Program>,
     /// Quantities and claims. A stored sweep may have some that this program refuses.
     pub claims: Result<ClaimSection, SpecError>,
     /// Figures, of which the same holds.
@@ -179,6 +188,9 @@ impl Spec {
             .iter()
             .try_for_each(|rule| rule.check_metric(&self.measure.metrics))?;
         self.check_settings(source)?;
+        self.check_program_stages(source)?;
+        self.check_program_scheduling()?;
+        self.check_program_names(source)?;
         self.check_crossed_streams()?;
         self.check_trial_count()
     }
@@ -189,7 +201,8 @@ impl Spec {
         reading: ReadingMode,
         wanted: StillWanted<'_>,
     ) -> Result<Self, SpecError> {
-        let r = TableReader::from_document(document, reading);
+        refuse_other_sections(document)?;
+        let r = TableReader::from_document(document, reading).with_files(&source.files);
         for key in ["data", "model", "train", "case", "grid", "derive", "where"] {
             r.read_node(key);
         }
@@ -198,20 +211,29 @@ impl Spec {
             .read_whole_number("seed", NumberRange::whole_numbers(0, 1 << 53))?
             .unwrap_or(0);
         let name = read_name(&r);
-        let repeats = read_repeats(&r);
+        let program = Program::read_section(&r);
+        let declared = program.as_ref().ok().and_then(Option::as_ref);
+        let repeats = read_repeats(&r, declared);
         let seeds = read_seeds(&r);
         // Expressions in `[measure]` have values once there are cells.
         let varies = r
             .read_node("measure")
             .is_some_and(|node| !find_expressions("measure", node).is_empty());
-        let measure = (!varies).then(|| Measure::read_section(&r)).transpose();
-        let numerics = read_numerics(&r);
+        let measure = match declared {
+            Some(program) => Ok(Some(measure_of_program(program))),
+            None => (!varies).then(|| Measure::read_section(&r)).transpose(),
+        };
+        let numerics = match declared {
+            Some(program) => numerics_of_program(&r, program),
+            None => read_numerics(&r),
+        };
         let scheduling = Scheduling::read_fields(&r);
         let claims = ClaimSection::read(&r);
         let figures = FigureSection::read(&r);
 
         // Unknown keys are reported first: a misspelt section explains what is missing because of it.
         r.refuse_unknown_keys()?;
+        let program = program?;
         let (repeats, stopping_rule) = repeats?;
         let (name, seeds, numerics) = (name?, seeds?, numerics?);
         let (measure, scheduling) = (measure?, scheduling?);
@@ -232,6 +254,7 @@ impl Spec {
             scales: find_scales(&source.text, &source.settings),
             stages: Stages::find(&source.text, &source.settings),
             grid,
+            program,
             has_other_cells: source.settings.iter().any(|setting| sets_cells(setting)),
             claims,
             figures,

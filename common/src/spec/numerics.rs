@@ -1,5 +1,6 @@
 //! The numerics class of a sweep.
 
+use crate::program::is_program_class;
 use crate::spec::Spec;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::reader::TableReader;
@@ -42,6 +43,10 @@ fn parse_numerics(text: &str) -> Result<String, String> {
 /// Whether a text has the form of a full numerics class.
 fn is_full_class(text: &str) -> bool {
     let parts: Vec<&str> = text.split('/').collect();
+    if is_program_class(text) {
+        let is_hash = |part: &str| part.len() == 16 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        return parts.len() == 2 && is_hash(parts[1]);
+    }
     let is_known = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
     let is_complete = parts.iter().all(|part| !part.is_empty());
     let is_plain = text

@@ -2,6 +2,7 @@
 
 use crate::ids::CellsFingerprint;
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
+use crate::program;
 use crate::spec::Spec;
 use crate::spec::scale::take_scales;
 use crate::spec::settings::apply_setting;
@@ -162,6 +163,19 @@ impl SpecSource {
         let document = self.read_document().unwrap_or_default();
         let origin = document.get_at_path(path).map(|node| node.origin.clone());
         SpecError::new(origin.unwrap_or(Origin::Default), path, message).with_file(&self.file)
+    }
+
+    /// What `program.files` lists, as written. Empty without a program, and if the file cannot be read.
+    pub fn program_files(&self) -> Vec<String> {
+        let Ok(document) = self.read_document() else {
+            return Vec::new();
+        };
+        let Some(SpecValue::List(items)) = value_at_path(&document, &[program::SECTION, "files"])
+        else {
+            return Vec::new();
+        };
+        let names = items.iter().filter_map(|item| item.value.as_str());
+        names.map(str::to_owned).collect()
     }
 
     /// The paths of files that the text and the settings name, as written. Empty if the file cannot

@@ -6,6 +6,7 @@
 //! below a rung have ended. The decision then does not depend on the order in which trials end.
 
 use crate::metric::Metric;
+use crate::program::{Direction, Program};
 use crate::spec::MAX_TRIALS;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecNode, SpecValue};
@@ -61,6 +62,7 @@ pub fn precision_rungs(min: u32, most: u32) -> impl Iterator<Item = u32> {
 /// Reads `repeats`: the maximum number of repeats of a cell, and the rule by which fewer suffice.
 pub(crate) fn read_repeats(
     root: &TableReader<'_>,
+    program: Option<&Program>,
 ) -> Result<(u32, Option<StoppingRule>), SpecError> {
     if !matches!(
         root.read_node("repeats"),
@@ -83,7 +85,7 @@ pub(crate) fn read_repeats(
             "how many repeats at most? Set max = 500, or a number of repeats instead of a table",
         ));
     };
-    let rule = read_criterion(&r, most)?;
+    let rule = read_criterion(&r, most, program)?;
     let min = u64::from(rule.min_repeats);
     let halves = matches!(rule.criterion, StoppingCriterion::Halving { .. });
     if min > most || (halves && min == most) {
@@ -98,13 +100,17 @@ pub(crate) fn read_repeats(
     Ok((most as u32, Some(rule)))
 }
 
-fn read_criterion(repeats: &TableReader<'_>, most: u64) -> Result<StoppingRule, SpecError> {
+fn read_criterion(
+    repeats: &TableReader<'_>,
+    most: u64,
+    program: Option<&Program>,
+) -> Result<StoppingRule, SpecError> {
     let has_until = repeats.read_node("until").is_some();
     let has_halving = repeats.read_node("halving").is_some();
     refuse_verdicts_as_rule(repeats)?;
     match (has_until, has_halving) {
-        (true, false) => read_precision_rule(repeats, most),
-        (false, true) => read_halving_rule(repeats),
+        (true, false) => read_precision_rule(repeats, most, program),
+        (false, true) => read_halving_rule(repeats, program),
         (true, true) => Err(repeats.error_at(
             "halving",
             "until and halving exclude each other: remove one of them",
@@ -134,12 +140,17 @@ fn refuse_verdicts_as_rule(repeats: &TableReader<'_>) -> Result<(), SpecError> {
 const PRECISION_EXAMPLE: &str = "until = { metric = \"test_acc\", ci95 = 0.001 }";
 const HALVING_EXAMPLE: &str = "halving = { metric = \"test_acc\", factor = 3 }";
 
-fn read_precision_rule(repeats: &TableReader<'_>, most: u64) -> Result<StoppingRule, SpecError> {
+fn read_precision_rule(
+    repeats: &TableReader<'_>,
+    most: u64,
+    program: Option<&Program>,
+) -> Result<StoppingRule, SpecError> {
     let said = repeats.read_whole_number("min", NumberRange::whole_numbers(2, MAX_TRIALS))?;
     let min = said.unwrap_or(most.min(LEGACY_FIRST_RUNG.into()));
     let r = repeats.section("until")?;
     let metric = read_deciding_metric(
         &r,
+        program,
         &format!("this is needed: the metric whose mean is estimated; set {PRECISION_EXAMPLE}"),
     )?;
 
@@ -160,7 +171,10 @@ fn read_precision_rule(repeats: &TableReader<'_>, most: u64) -> Result<StoppingR
     })
 }
 
-fn read_halving_rule(repeats: &TableReader<'_>) -> Result<StoppingRule, SpecError> {
+fn read_halving_rule(
+    repeats: &TableReader<'_>,
+    program: Option<&Program>,
+) -> Result<StoppingRule, SpecError> {
     let min = repeats.read_whole_number("min", NumberRange::whole_numbers(1, MAX_TRIALS))?;
     let min = min.ok_or_else(|| {
         repeats.error_at(
@@ -172,6 +186,7 @@ fn read_halving_rule(repeats: &TableReader<'_>) -> Result<StoppingRule, SpecErro
     let r = repeats.section("halving")?;
     let metric = read_deciding_metric(
         &r,
+        program,
         &format!("this is needed: the metric by which cells are chosen; set {HALVING_EXAMPLE}"),
     )?;
     if metric.larger_is_better().is_none() {
@@ -201,17 +216,49 @@ fn read_halving_rule(repeats: &TableReader<'_>) -> Result<StoppingRule, SpecErro
     })
 }
 
-fn read_deciding_metric(r: &TableReader<'_>, question: &str) -> Result<Metric, SpecError> {
+fn read_deciding_metric(
+    r: &TableReader<'_>,
+    program: Option<&Program>,
+    question: &str,
+) -> Result<Metric, SpecError> {
     let Some(node) = r.read_node("metric") else {
         return Err(r.error_at("metric", question));
     };
     let name = node.value.as_str().unwrap_or_default();
+    if let Some(program) = program {
+        return find_declared_metric(r, program, name);
+    }
     Metric::from_name(name).ok_or_else(|| {
         let known = Metric::NAMES.iter().map(|(word, _)| *word);
         let hint = suggest_nearest(name, known.clone());
         let message = format!("unknown metric {}, {hint}", quote_value(&node.value));
         r.error_at("metric", message).with_unknown(name, known)
     })
+}
+
+/// Finds the metric of a program that decides, which must have a direction.
+fn find_declared_metric(
+    r: &TableReader<'_>,
+    program: &Program,
+    name: &str,
+) -> Result<Metric, SpecError> {
+    let usable = program
+        .metrics
+        .iter()
+        .filter(|metric| metric.direction != Direction::Volatile);
+    if let Some(metric) = usable.clone().find(|metric| metric.name == name) {
+        return Ok(Metric::Declared(metric.clone()));
+    }
+
+    let hint = suggest_nearest(name, usable.map(|metric| metric.name.as_str()));
+    let is_volatile = program.metrics.iter().any(|metric| metric.name == name);
+    let message = match is_volatile {
+        true => format!(
+            "{name} is volatile, so it decides nothing: declare it as \"max\" or \"min\", or choose another metric, {hint}"
+        ),
+        false => format!("program.metrics has no '{name}', {hint}"),
+    };
+    Err(r.error_at("metric", message))
 }
 
 impl StoppingRule {

@@ -17,7 +17,8 @@ use crate::spec_file::error::{Origin, SpecError};
 /// 3. `[case]`, `[scale]`, `[stage]`, starts from results, expressions in the place of numbers, lists of moments, equal hidden
 ///    widths, and fields of `[derive]` that are computed from those below them, which earlier versions refuse; and entries of a
 ///    schedule that begin at the end of the trial.
-pub const GRAMMAR: u32 = 3;
+/// 4. `[program]`, which earlier versions refuse.
+pub const GRAMMAR: u32 = 4;
 
 /// The first version with `[case]`.
 pub(crate) const CASES_GRAMMAR: u32 = 3;
@@ -31,6 +32,9 @@ pub(crate) const MOMENTS_GRAMMAR: u32 = 3;
 pub(crate) const EQUAL_WIDTHS_GRAMMAR: u32 = 3;
 /// The first version with expressions in the place of numbers, and with fields that `[derive]` computes from those below them.
 pub(crate) const EXPRESSIONS_GRAMMAR: u32 = 3;
+
+/// The first version with `[program]`.
+pub(crate) const PROGRAMS_GRAMMAR: u32 = 4;
 
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -161,8 +161,14 @@ fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
         .max(1)
 }
 
+/// Number of samples that a trial of a program is taken to have, which is known afterwards alone.
+const ASSUMED_PROGRAM_SAMPLES: u64 = 1_000;
+
 /// Maximum number of samples of a trial.
 fn max_samples_per_trial(spec: &Spec) -> u64 {
+    if spec.program().is_some() {
+        return ASSUMED_PROGRAM_SAMPLES;
+    }
     spec.grid
         .kept_classes()
         .filter_map(|class| {

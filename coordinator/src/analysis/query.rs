@@ -136,6 +136,11 @@ impl TableQuery {
         }
 
         let at = parse_moment(question.at)?;
+        if matches!(at, Some(Length::Epochs(_))) && spec.program().is_some() {
+            let message =
+                "at: a program has no epochs: name steps as it reports them, as in \"500 steps\"";
+            return Err(AnalysisError::Invalid(message.to_owned()));
+        }
         if at.is_some() {
             metric.check_moment()?;
         }

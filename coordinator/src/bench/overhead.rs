@@ -164,6 +164,7 @@ pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32
         slots: 1,
         data_dir: None,
         cache_dir: None,
+        programs: false,
         log: dir.join(format!("worker-{n}.log")),
     }
 }

@@ -16,6 +16,7 @@ pub mod latest;
 mod metric_list;
 pub(crate) mod option_names;
 pub mod plot;
+mod program_files;
 pub mod query;
 pub mod render;
 pub mod report;

@@ -12,6 +12,8 @@ use ergodic_proto::limited_file::{read_limited_file, read_limited_text};
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::MAX_FILE_BYTES;
 
+use super::program_files::read_program_bundle;
+
 /// A sweep file with the contents of the files that it names.
 #[derive(Debug, Clone)]
 pub struct SweepFile {
@@ -53,6 +55,11 @@ pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, Use
 
         source.files.push(pin);
         contents.push(content);
+    }
+
+    if let Some(bundle) = read_program_bundle(path, &source.program_files())? {
+        source.files.push(FilePin::of_program_bundle(&bundle));
+        contents.push(bundle);
     }
 
     Ok(SweepFile { source, contents })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ergodic_common::ids::{Fence, ShapeClass, TrialIndex, WorkerId};
+use ergodic_common::program::is_program_class;
 
 use super::Sweep;
 use super::clock::CoreTime;
@@ -339,11 +340,19 @@ impl Core {
 }
 
 impl Worker {
+    /// Whether the worker runs trials of a numerics class: one that it names, or a program if it runs these.
+    pub(super) fn offers_class(&self, numerics: &str) -> bool {
+        match is_program_class(numerics) {
+            true => self.programs,
+            false => self.numerics.iter().any(|class| class == numerics),
+        }
+    }
+
     /// Whether the worker offers a sweep's numerics class, and has not reported lately that it
     /// cannot run the sweep.
     pub(super) fn is_able_to_run(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let unable = self.unable_sweeps.get(&sweep.number);
-        self.numerics.contains(&sweep.spec.numerics)
+        self.offers_class(&sweep.spec.numerics)
             && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
     }
 }

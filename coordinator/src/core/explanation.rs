@@ -58,6 +58,16 @@ pub enum SweepFinding {
         /// Number of results.
         results: u64,
     },
+    /// Results differed from rows stored earlier, as those of a program may.
+    Variations {
+        /// Number of results.
+        results: u64,
+    },
+    /// The sweep paused itself, because its first trials failed without one success.
+    Failing {
+        /// The cause of one failure.
+        cause: String,
+    },
 }
 
 /// Who runs a sweep, or what stands in the way.
@@ -343,6 +353,8 @@ impl Core {
             }
             state => findings.push(SweepFinding::Stopped { state }),
         }
+        let failing = sweep.describe_failing().map(str::to_owned);
+        findings.extend(failing.map(|cause| SweepFinding::Failing { cause }));
 
         if sweep.state.is_open() {
             let limit = sweep.spec.scheduling.time_limit;
@@ -352,9 +364,11 @@ impl Core {
         findings.extend(explain_adaptive_repeats(sweep));
         findings.extend(explain_audits(sweep));
 
-        if sweep.tallies.mismatches > 0 {
-            findings.push(SweepFinding::Mismatches {
-                results: sweep.tallies.mismatches,
+        let results = sweep.tallies.mismatches;
+        if results > 0 {
+            findings.push(match sweep.spec.must_repeat_exactly() {
+                true => SweepFinding::Mismatches { results },
+                false => SweepFinding::Variations { results },
             });
         }
 

@@ -7,6 +7,7 @@
 //! begins to compete starts at the virtual time of the others of its priority, so it neither waits
 //! for them nor catches up on the past. After a restart of the coordinator all sweeps start at 0.
 
+use ergodic_common::Spec;
 use ergodic_common::ids::{Fence, ShapeClass, SweepNumber};
 use ergodic_common::spec::scheduling::Share;
 
@@ -203,9 +204,16 @@ impl Core {
             .values()
             .filter(|s| s.is_running() && s.number != sweep.number);
         running
-            .filter(|rival| rival.fair_share.competes && rival.spec.numerics == sweep.spec.numerics)
+            .filter(|rival| {
+                rival.fair_share.competes && want_same_workers(&rival.spec, &sweep.spec)
+            })
             .collect()
     }
+}
+
+/// Whether the same workers can run two sweeps. Whoever runs one program runs all.
+fn want_same_workers(a: &Spec, b: &Spec) -> bool {
+    a.numerics == b.numerics || (a.program().is_some() && b.program().is_some())
 }
 
 /// Mean duration of a trial in seconds, over the classes of a sweep in which it is known.

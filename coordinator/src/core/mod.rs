@@ -15,6 +15,7 @@ mod checkpoints;
 mod clock;
 mod effects;
 pub mod explanation;
+mod failing;
 mod fair_share;
 mod invariants;
 pub mod lease_size;

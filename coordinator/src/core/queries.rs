@@ -165,7 +165,7 @@ impl Core {
         let able = self
             .workers
             .values()
-            .filter(|w| w.connected && w.numerics.contains(&spec.numerics));
+            .filter(|w| w.connected && w.offers_class(&spec.numerics));
         able.fold((0, 0), |(workers, slots), w| (workers + 1, slots + w.slots))
     }
 

@@ -22,6 +22,8 @@ pub struct Worker {
     pub slots: u32,
     /// Numerics classes that the worker offers.
     pub numerics: Vec<String>,
+    /// Whether the worker runs programs.
+    pub programs: bool,
     /// Whether the worker's session is open.
     pub connected: bool,
     /// Whether its session broke off shortly after a sign of life: unless it comes back, it has crashed.

@@ -69,6 +69,8 @@ pub struct Sweep {
     pub(super) leased: u64,
     pub(super) completion_rate: CompletionRate,
     pub(super) fair_share: FairShare,
+    /// The cause of the last failure of a program.
+    pub(super) last_failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -148,6 +150,7 @@ impl Sweep {
             leased: 0,
             completion_rate: CompletionRate::default(),
             fair_share: FairShare::default(),
+            last_failure: None,
         }
     }
 
@@ -254,6 +257,9 @@ impl Sweep {
     fn count_row(&mut self, row: &StoredRow) -> TrialIndex {
         let index = self.spec.grid.locate_trial(row.key);
         self.counts.add(&row.outcome);
+        if let (Outcome::Failed { cause }, Some(_)) = (&row.outcome, self.spec.program()) {
+            self.last_failure = Some(cause.clone());
+        }
         self.live_stats
             .record_trial(row.key.cell, &row.outcome, row.watched_metric);
         self.update_allowance(row);

@@ -63,6 +63,7 @@ fn joining_worker(worker: &str, held: Vec<Fence>) -> JoiningWorker {
         build: String::new(),
         slots: 1,
         numerics: vec![CPU_F32.into()],
+        programs: false,
         held,
     }
 }

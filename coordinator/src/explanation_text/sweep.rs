@@ -27,6 +27,14 @@ pub(super) fn render_sweep_finding(finding: &Finding, sweep: &str) -> Option<Str
             "ALARM: {} differed from rows stored earlier, though every trial should yield the same bits.",
             format_count(mismatches.results, "result")
         ),
+        Finding::Variations(variations) => format!(
+            "{} differed from rows stored earlier, as results of a program may that is not declared deterministic.",
+            format_count(variations.results, "result")
+        ),
+        Finding::Failing(failing) => format!(
+            "The sweep paused itself, because its first trials failed and none succeeded. One failed so: {}",
+            failing.why
+        ),
         Finding::Unreadable(unreadable) => format!(
             "This program cannot read the sweep, and runs none of its trials: {}.",
             unreadable.why

@@ -14,7 +14,7 @@ use crate::server::engine::{Engine, WorkerEvent};
 use crate::server::ha::leadership::Leadership;
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
-use crate::server::{GrpcServices, ServerContext};
+use crate::server::{GrpcServices, ProgramPolicy, ServerContext};
 use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Store, StoreWriter};
 use ergodic_common::ids::Epoch;
@@ -35,6 +35,8 @@ pub struct CoordinatorSetup {
     pub data_dir: Option<PathBuf>,
     /// The tokens that peers need; `None` if everybody may connect.
     pub tokens: Option<Arc<TokenStore>>,
+    /// Whose programs are run.
+    pub programs: ProgramPolicy,
     /// Time without a heartbeat after which a lease ends.
     pub lease_ttl: Duration,
     /// Requests per second that a peer may send, if there is a limit.
@@ -73,6 +75,7 @@ pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<Coordina
     let context = ServerContext {
         metrics,
         tokens: setup.tokens,
+        programs: setup.programs,
         engine: engine_handle,
         store: setup.store,
         leadership: Leadership::Leading(setup.epoch),

@@ -17,9 +17,23 @@ use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
 use crate::store::ReadableStore;
 
+/// Whose programs a coordinator has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProgramPolicy {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// Those of everybody who has the right to it.
+    WithRight,
+    /// Those that the process of the coordinator launches itself, and none that come in through its port.
+    OwnProcess,
+}
+
 /// State that all services share.
 pub(crate) struct ServerContext {
     pub(crate) tokens: Option<Arc<TokenStore>>,
+    /// Whose programs are run.
+    pub(crate) programs: ProgramPolicy,
     pub(crate) metrics: Metrics,
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn ReadableStore>,

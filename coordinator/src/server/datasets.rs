@@ -7,6 +7,7 @@ use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
 use ergodic_common::ids::{DatasetHash, FileHash};
 use ergodic_common::named_files::{check_initial_weights, count_needed_images, find_dataset};
 use ergodic_common::pinned_file::FilePin;
+use ergodic_common::program::bundle;
 use ergodic_common::{Spec, TrialConfig};
 
 use super::blobs::BlobStore;
@@ -35,8 +36,12 @@ impl DatasetCatalog {
     ) -> Result<(DataPin, String), DataError> {
         let configs = spec.grid.class_configs();
         for pin in files.iter().filter(|pin| pin.is_named_by_sweep_file()) {
-            self.check_pinned_file(pin, &configs)?;
+            match pin.is_program_bundle() {
+                true => self.check_program_bundle(pin, spec)?,
+                false => self.check_pinned_file(pin, &configs)?,
+            }
         }
+        refuse_missing_bundle(spec, files)?;
 
         let Some(name) = find_dataset(&configs)? else {
             let pin = DataPin {
@@ -99,6 +104,18 @@ impl DatasetCatalog {
         })
     }
 
+    /// Checks that the files of a program are there, have the pinned content, and are those that the sweep file lists.
+    fn check_program_bundle(&self, pin: &FilePin, spec: &Spec) -> Result<(), DataError> {
+        let bytes = self.read_uploaded(&pin.hash, "program.files")?;
+        let wrong = |why: String| DataError(format!("program.files: {why}"));
+        if FilePin::of_program_bundle(&bytes) != *pin {
+            return Err(wrong("their content is not what the sweep declares".into()));
+        }
+        let files = bundle::decode(&bytes).map_err(wrong)?;
+        let listed = spec.program().map_or(&[][..], |program| &program.files);
+        bundle::check_listed(&files, listed).map_err(wrong)
+    }
+
     /// Checks that a file that a sweep names exists, has the pinned content, and fits the networks
     /// that start from it.
     fn check_pinned_file(&self, pin: &FilePin, configs: &[TrialConfig]) -> Result<(), DataError> {
@@ -112,5 +129,19 @@ impl DatasetCatalog {
 
         check_initial_weights(pin, &bytes, configs)?;
         Ok(())
+    }
+}
+
+/// Refuses a program whose files were not sent.
+fn refuse_missing_bundle(spec: &Spec, files: &[FilePin]) -> Result<(), DataError> {
+    let needs_files = spec
+        .program()
+        .is_some_and(|program| !program.files.is_empty());
+    match needs_files && !files.iter().any(FilePin::is_program_bundle) {
+        true => Err(DataError(
+            "program.files: the files were not sent with the sweep: launch it with `ergodic launch`"
+                .to_owned(),
+        )),
+        false => Ok(()),
     }
 }

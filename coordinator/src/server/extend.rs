@@ -23,7 +23,7 @@ use super::engine::events::UserEvent;
 use super::limits::Permit;
 use super::recovery::{read_intact_rows, reader_threads};
 use super::result_starts::check_covered_repeats;
-use super::services::access::SweepApi;
+use super::services::access::{Requester, SweepApi};
 use super::services::launch::{PreparedSweep, read_new_spec, settle_new_spec};
 use super::sweep_changes::stopping_status;
 use super::{store_error, sweep_changes};
@@ -52,7 +52,7 @@ impl SweepApi {
     pub(super) async fn extend_sweep(
         &self,
         mut request: v1::ExtendRequest,
-        extended_by: String,
+        requester: Requester,
     ) -> Result<v1::ExtendResponse, Status> {
         let permit = Arc::new(self.0.limits.launches.try_acquire()?);
         if !request.verify_checksum() {
@@ -64,6 +64,7 @@ impl SweepApi {
         let old = self
             .with_sweep(&request.sweep, |_, sweep| find_sweep_to_extend(sweep))
             .await??;
+        self.check_right_to_run(&requester, &old.spec)?;
         let from = old.record.id.to_string();
         let was_open = old.state.is_open();
 
@@ -78,7 +79,7 @@ impl SweepApi {
                 let source = source
                     .try_into()
                     .map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
-                let successor = self.launch_successor(old, source, extended_by, permit);
+                let successor = self.launch_successor(old, source, &requester, permit);
                 (successor.await?, was_open)
             }
             (Some(_), _) => {
@@ -147,10 +148,11 @@ impl SweepApi {
         &self,
         old: SweepToExtend,
         mut source: SpecSource,
-        launched_by: String,
+        requester: &Requester,
         permit: Arc<Permit>,
     ) -> Result<SweepNumber, Status> {
         let mut spec = read_new_spec(&source, permit.clone()).await??;
+        self.check_right_to_run(requester, &spec)?;
         let class = choose_successor_class(&spec, &old.spec);
         settle_new_spec(&mut spec, &mut source, &class)?;
         source.grammar = spec.min_grammar();
@@ -158,9 +160,13 @@ impl SweepApi {
 
         let stored = old.spec.clone();
         let PreparedSweep { row, spec, .. } = self
-            .prepare_sweep(spec, source, launched_by, permit.clone(), move |spec| {
-                refuse_misleading_extension(spec, &stored)
-            })
+            .prepare_sweep(
+                spec,
+                source,
+                requester.name.clone(),
+                permit.clone(),
+                move |spec| refuse_misleading_extension(spec, &stored),
+            )
             .await?;
         let files: Vec<FileHash> = row.named_files().collect();
 

@@ -93,6 +93,10 @@ pub(crate) fn to_sweep_finding(finding: SweepFinding) -> v1::ExplainFinding {
         SweepFinding::Mismatches { results } => {
             WireFinding::Mismatches(v1::ExplainMismatches { results })
         }
+        SweepFinding::Variations { results } => {
+            WireFinding::Variations(v1::ExplainMismatches { results })
+        }
+        SweepFinding::Failing { cause } => WireFinding::Failing(build_reason(cause)),
         SweepFinding::Running(running) => to_running_finding(running),
     };
 

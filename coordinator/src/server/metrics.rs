@@ -161,7 +161,9 @@ impl CoreSnapshot {
     fn add_tallies(&mut self, sweep: &Sweep) {
         self.tallies.lost_leases += sweep.tallies.lost_leases;
         self.tallies.duplicates += sweep.tallies.duplicates;
-        self.tallies.mismatches += sweep.tallies.mismatches;
+        if sweep.spec.must_repeat_exactly() {
+            self.tallies.mismatches += sweep.tallies.mismatches;
+        }
         self.tallies.fenced += sweep.tallies.fenced;
         self.audits.merge(sweep.audits.counts);
 

@@ -42,7 +42,9 @@ use auth::{Auth, AuthOptions};
 use blob_cache::BlobCache;
 pub(crate) use blob_collection::sign_folder;
 use blobs::BlobStore;
+pub use context::ProgramPolicy;
 pub(crate) use context::ServerContext;
+use ergodic_common::ids::SweepId;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::identity::host_name;
 use ergodic_proto::status::UserError;
@@ -50,7 +52,7 @@ use ergodic_proto::v1;
 pub use grpc::GrpcServices;
 use ha::supervisor::Supervisor;
 pub use recovery::recover_core;
-use services::access::{SweepApi, requester_name};
+use services::access::{Requester, SweepApi, requester_name};
 use tokio::net::TcpListener;
 use tonic::Request;
 
@@ -76,6 +78,8 @@ pub struct ServeOptions {
     pub http_listen: Option<SocketAddr>,
     /// Authentication of peers, if they are authenticated.
     pub auth: Option<AuthOptions>,
+    /// Whose programs are run.
+    pub programs: ProgramPolicy,
     /// Time without a heartbeat after which a lease ends.
     pub lease_ttl: Duration,
     /// Whether to check curves and predictions, too, before serving.
@@ -187,14 +191,48 @@ impl RunningServer {
         request: Request<v1::LaunchRequest>,
         spec: Spec,
     ) -> Result<v1::LaunchResponse, UserError> {
-        let context = self.first_term.upgrade().ok_or_else(|| {
-            UserError::new(ErrorCode::Unreachable, "the coordinator no longer leads")
-        })?;
+        let context = self.leading_context()?;
         let launched_by = requester_name(&request);
+        let requester = Requester::own_process(launched_by);
         let launched = SweepApi(context)
-            .launch_read_sweep(request.into_inner(), spec, launched_by)
+            .launch_read_sweep(request.into_inner(), spec, requester)
             .await;
         launched.map_err(|status| UserError::from(&status))
+    }
+
+    /// Resumes a sweep for this process, which may be a program that no one else may have run.
+    ///
+    /// # Errors
+    /// The sweep cannot be resumed, or the coordinator no longer leads.
+    pub async fn resume_sweep(&self, sweep: &SweepId) -> Result<v1::SweepStatus, UserError> {
+        let context = self.leading_context()?;
+        let request = v1::SteerRequest {
+            sweep: sweep.to_string(),
+            steering: v1::Steering::Resume.into(),
+            ..Default::default()
+        };
+        let requester = Requester::own_process(String::new());
+        let steered = SweepApi(context).answer_steer(&request, &requester).await;
+        let status = steered.map_err(|status| UserError::from(&status))?;
+        Ok(status.unwrap_or_default())
+    }
+
+    /// What a stored sweep is.
+    ///
+    /// # Errors
+    /// There is no such sweep, it cannot be read, or the coordinator no longer leads.
+    pub async fn read_spec(&self, sweep: &SweepId) -> Result<Arc<Spec>, UserError> {
+        let context = self.leading_context()?;
+        let found = SweepApi(context)
+            .with_sweep(sweep, |_, sweep| sweep.spec.clone())
+            .await;
+        found.map_err(|status| UserError::from(&status))
+    }
+
+    fn leading_context(&self) -> Result<Arc<ServerContext>, UserError> {
+        self.first_term.upgrade().ok_or_else(|| {
+            UserError::new(ErrorCode::Unreachable, "the coordinator no longer leads")
+        })
     }
 
     /// The URL for workers and clients on this machine.

@@ -11,7 +11,7 @@ use ergodic_proto::channel::transport::check_address;
 use ergodic_proto::status::UserError;
 
 use super::auth::AuthOptions;
-use super::{ServeOptions, start_server};
+use super::{ProgramPolicy, ServeOptions, start_server};
 use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
 use crate::failpoint;
 use crate::store::location::StoreLocation;
@@ -65,6 +65,10 @@ pub struct ServeArgs {
     /// PEM file of certificate authorities: only clients with a certificate from one of them may connect
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub client_ca: Option<PathBuf>,
+    /// Accept sweeps of programs, from tokens made with `ergodic token new --programs`; without tokens, from everybody who reaches the
+    /// coordinator. Workers run them if they are started with --programs
+    #[arg(long)]
+    pub programs: bool,
     /// URL at which other machines reach this coordinator, given to clients that ask another coordinator on the same store [default:
     /// the address that it listens on, or this machine's name]
     #[arg(long, env = "ERGODIC_ADVERTISE", value_name = "URL", value_parser = parse_coordinator_url)]
@@ -102,6 +106,10 @@ impl ServeArgs {
             advertise: self.advertise.clone(),
             http_listen: self.http,
             auth: self.build_auth_options(),
+            programs: match self.programs {
+                true => ProgramPolicy::WithRight,
+                false => ProgramPolicy::Nobody,
+            },
             lease_ttl: self.lease_ttl,
             verify_store: self.check,
             rate_limit: Some(self.rate_limit).filter(|limit| *limit > 0),
@@ -127,6 +135,17 @@ impl ServeArgs {
         })
     }
 
+    /// Refuses programs of everybody on other machines.
+    fn refuse_open_programs(&self) -> Result<(), UserError> {
+        let is_open = self.build_auth_options().is_none();
+        let beyond = !self.listen.ip().to_canonical().is_loopback();
+        if !(self.programs && is_open && beyond) {
+            return Ok(());
+        }
+        let message = "--programs, --insecure: everybody who reaches this address could run any program: leave out one of them";
+        Err(UserError::new(ErrorCode::BadInput, message))
+    }
+
     /// The default directory of tokens, which the coordinators of one store share.
     fn default_auth_dir(&self) -> PathBuf {
         let shared = match StoreLocation::parse(&self.store) {
@@ -145,6 +164,7 @@ pub async fn run_serve(args: ServeArgs) -> Result<CommandOutcome, UserError> {
     StoreLocation::refuse_other_url(&args.store, true)
         .map_err(|error| UserError::new(ErrorCode::BadInput, error.to_string()))?;
     start_logging("info", args.log_format);
+    args.refuse_open_programs()?;
     let _failpoints = failpoint::set_up();
 
     // Registered before the start, so that no signal is missed meanwhile.

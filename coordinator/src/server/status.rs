@@ -60,6 +60,8 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         halving: halving_status(sweep),
         withheld: sweep.withheld.clone().unwrap_or_default(),
         unreadable: false,
+        may_differ: !sweep.spec.must_repeat_exactly(),
+        failing: sweep.describe_failing().unwrap_or_default().to_owned(),
     }
 }
 

@@ -25,7 +25,7 @@ use super::ha::standby::{CoreReading, StandbyView};
 use super::ha::supervisor::spawn_thread;
 use super::limits::Limits;
 use super::metrics::Metrics;
-use super::{ServerContext, store_error};
+use super::{ProgramPolicy, ServerContext, store_error};
 use crate::store::location::StoreLocation;
 use crate::store::writer::WriterMetrics;
 use crate::store::{Leader, ReadableStore};
@@ -62,6 +62,7 @@ impl StoreView {
         let context = ServerContext {
             metrics: Metrics::new(Arc::new(WriterMetrics::new()), false),
             tokens: None,
+            programs: ProgramPolicy::Nobody,
             engine: engine.clone(),
             store: view.store.clone(),
             leadership: Leadership::Reading(location.describe()),

@@ -13,7 +13,7 @@ use tokio::process::Child;
 use crate::client::Client;
 use crate::client::query::query_sweeps;
 use crate::client::status_text::count_done_trials;
-use crate::server::{self, ServeOptions};
+use crate::server::{self, ProgramPolicy, ServeOptions};
 use crate::store::location::StoreLocation;
 use crate::terminal::print_stderr_line;
 use crate::worker_processes::{WorkerCommand, find_worker, terminate_child};
@@ -41,6 +41,9 @@ pub struct LocalRunArgs {
     /// Directory of datasets that all runs share; a run's directory has hard links to it [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Run the programs of sweep files (`[program]`) without asking
+    #[arg(long)]
+    pub programs: bool,
     /// The worker program [default: beside this one, else on PATH]
     #[arg(long, value_name = "FILE")]
     pub worker_bin: Option<PathBuf>,
@@ -74,7 +77,7 @@ impl LocalRunArgs {
     pub(super) fn start_workers(
         &self,
         url: &str,
-        program: &Path,
+        (program, runs_programs): (&Path, bool),
         dir: &Path,
     ) -> Result<WorkerProcesses, UserError> {
         let slots = self.slots.unwrap_or_else(|| slots_per_worker(self.workers));
@@ -85,6 +88,7 @@ impl LocalRunArgs {
             slots,
             data_dir: self.data_dir.clone(),
             cache_dir: self.cache_dir.clone(),
+            programs: runs_programs,
             log: dir.join(format!("worker-{n}.log")),
         });
         WorkerProcesses::start(commands.collect())
@@ -109,6 +113,8 @@ pub(super) async fn start_embedded_coordinator(
         advertise: None,
         http_listen: None,
         auth: None,
+        // Every user of this machine reaches the port, and must not run programs in this one's name.
+        programs: ProgramPolicy::OwnProcess,
         // Workers are local processes, so one that is silent for this long is gone.
         lease_ttl: Duration::from_secs(5),
         verify_store: false,

@@ -2,6 +2,7 @@
 //! such a coordinator.
 
 mod local_workers;
+mod program_consent;
 pub mod replay;
 pub mod rm;
 pub mod run;

@@ -7,6 +7,7 @@ use clap::Args;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_count;
+use ergodic_common::program::is_program_class;
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -49,6 +50,7 @@ pub struct ReplayArgs {
 pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
     let page = query_trial(&mut client, &id, args.trial).await?;
+    refuse_program(&page)?;
     let stored = read_stored_result(&page)?;
     check_has_bits(&stored)?;
     let again = rerun_trial(&args, &client.url, &id).await?;
@@ -75,6 +77,16 @@ pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
         differences.join("; ")
     );
     Err(UserError::new(ErrorCode::TrialsFailed, message))
+}
+
+/// Refuses a trial of a program, which runs on workers alone.
+fn refuse_program(page: &v1::TrialsResponse) -> Result<(), UserError> {
+    if !is_program_class(&page.numerics) {
+        return Ok(());
+    }
+    let message = "a program is not run again here: launch its file anew with program.deterministic = true and audit = 0.1, and workers \
+                   run a share of the trials twice";
+    Err(UserError::new(ErrorCode::BadInput, message))
 }
 
 /// Refuses a trial that failed.

@@ -7,10 +7,12 @@ use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::config::MAIN_STAGE;
 use ergodic_common::ids::SweepId;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::local_workers::{LocalRunArgs, remove_refused_store};
+use super::program_consent::agree_to_programs;
 use super::run_source::{RunSourceArgs, RunTableArgs, read_run_source};
 use super::stages::{FileStage, name_source_sweeps};
 use super::sweeps::{StartedSweep, launch_or_resume, start_sweep};
@@ -20,6 +22,7 @@ use crate::client::commands::launch::LaunchMode;
 use crate::client::commands::table::{TableQueryArgs, TableView, query_table_text};
 use crate::client::commands::watch::follow_sweep;
 use crate::client::last_run::LastRun;
+use crate::client::latest::resolve_sweep_id;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
 use crate::client::sweep_set::SweepSet;
 use crate::server::RunningServer;
@@ -57,6 +60,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let (mut source, name) =
         read_run_source(&args.source, &args.table, again, args.dir.as_deref())?;
     let stages = source.take_stages();
+    let mut runs_programs = source.agree_to_program(args.local.programs)?;
     let program = args.local.find_program().await?;
     let dir = args
         .dir
@@ -65,7 +69,18 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let existed = dir.exists();
 
     let server = args.local.start_coordinator(&dir).await?;
-    let begun = start_sweep(source, &args.table, again, &server, &dir).await;
+    let stored = source.stored_word().map(str::to_owned);
+    let begun = match stored {
+        Some(word) => agree_to_stored(&server, &word, args.local.programs).await,
+        None => Ok(runs_programs),
+    };
+    let begun = match begun {
+        Ok(runs) => {
+            runs_programs = runs;
+            start_sweep(source, &args.table, again, &server, &dir).await
+        }
+        Err(error) => Err(error),
+    };
     let refused = begun.is_err();
     let result = match begun {
         Ok((client, started)) => {
@@ -77,7 +92,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
             let run = SweepRun {
                 local: &args.local,
                 server: &server,
-                program: &program,
+                program: (&program, runs_programs),
                 results,
             };
             run.run_with_stages(client, started, (&args.table, stages))
@@ -94,6 +109,24 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     result
 }
 
+/// Whether a stored sweep is a program, which the user lets run.
+///
+/// # Errors
+/// There is no such sweep, or the user does not let it run.
+async fn agree_to_stored(
+    server: &RunningServer,
+    word: &str,
+    is_allowed: bool,
+) -> Result<bool, UserError> {
+    let mut client = Client::connect(&server.url(), &ClientAuth::default()).await?;
+    let id = resolve_sweep_id(&mut client, word).await?;
+    // A sweep that cannot be read is not run either, and says so itself.
+    let Ok(spec) = server.read_spec(&id).await else {
+        return Ok(false);
+    };
+    agree_to_programs([(&*spec, None)].into_iter(), is_allowed)
+}
+
 fn bad_store_error(error: StoreError) -> UserError {
     UserError::new(ErrorCode::BadInput, error.to_string())
 }
@@ -102,7 +135,8 @@ fn bad_store_error(error: StoreError) -> UserError {
 struct SweepRun<'a> {
     local: &'a LocalRunArgs,
     server: &'a RunningServer,
-    program: &'a Path,
+    /// The worker program, and whether it runs programs of users.
+    program: (&'a Path, bool),
     results: RunResults<'a>,
 }
 

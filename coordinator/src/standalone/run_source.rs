@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use clap::Args;
+use ergodic_common::program::is_program_class;
 use ergodic_common::spec::measured_value::MeasuredValueError;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
+use super::program_consent::agree_to_programs;
 use super::stages::{FileStage, read_stages};
 use crate::client::args::SettingArgs;
 use crate::client::render::TextFormat;
@@ -68,6 +70,27 @@ pub(super) enum RunSource {
 }
 
 impl RunSource {
+    /// Whether the sweep of a file is a program, which the user lets run.
+    ///
+    /// # Errors
+    /// The user does not let it run.
+    pub(super) fn agree_to_program(&self, is_allowed: bool) -> Result<bool, UserError> {
+        match self {
+            Self::File { file, spec, .. } => {
+                agree_to_programs([(&**spec, Some(&**file))].into_iter(), is_allowed)
+            }
+            Self::Stored(_) => Ok(false),
+        }
+    }
+
+    /// The word for a stored sweep, if it is one.
+    pub(super) fn stored_word(&self) -> Option<&str> {
+        match self {
+            Self::File { .. } => None,
+            Self::Stored(word) => Some(word),
+        }
+    }
+
     /// Takes the stages that are run after the sweep.
     pub(super) fn take_stages(&mut self) -> Vec<FileStage> {
         match self {
@@ -136,7 +159,7 @@ fn is_stored_sweep(what: &str, dir: Option<&Path>) -> bool {
 
 /// Checks that the workers of this command can run a sweep of a numerics class.
 pub(super) fn check_numerics(numerics: &str) -> Result<(), UserError> {
-    if numerics != CPU_F32 {
+    if numerics != CPU_F32 && !is_program_class(numerics) {
         let message = format!(
             "numerics: the workers that this command starts compute {CPU_F32}, not {numerics}: use `ergodic serve`, a worker \
              of that class and `ergodic launch`"

@@ -49,14 +49,14 @@ pub(super) async fn start_sweep(
             };
             launch_or_resume(&mut client, server, &file, *spec, mode).await
         }
-        RunSource::Stored(id) => resume_stored_sweep(&mut client, &id, table).await,
+        RunSource::Stored(id) => resume_stored_sweep(&mut client, server, &id, table).await,
     };
     let started = match begun {
         Ok(started) => started,
         Err(error) => {
             // The sweep did not start, so those that were paused for it go on.
             for sweep in paused.iter().filter(|sweep| is_assigning_trials(sweep)) {
-                steer_sweep(&mut client, &sweep.sweep_id(), v1::Steering::Resume).await?;
+                server.resume_sweep(&sweep.sweep_id()).await?;
             }
             return Err(error);
         }
@@ -111,6 +111,7 @@ pub(super) async fn launch_file(
 /// Resumes a sweep in the store, given its name, its id or a prefix of the id.
 async fn resume_stored_sweep(
     client: &mut Client,
+    server: &RunningServer,
     word: &str,
     table: &RunTableArgs,
 ) -> Result<StartedSweep, UserError> {
@@ -124,7 +125,7 @@ async fn resume_stored_sweep(
 
     let status = match status.state() {
         v1::SweepState::Completed => status,
-        _ => steer_sweep(client, &status.sweep_id(), v1::Steering::Resume).await?,
+        _ => server.resume_sweep(&status.sweep_id()).await?,
     };
     Ok(StartedSweep {
         status,

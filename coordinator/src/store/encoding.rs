@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use crate::interval_set::IntervalSet;
 use crate::records::{Finding, SweepState};
+use crate::result_batch::ResultComparison;
 
 /// Encodes doubles, concatenated.
 pub fn encode_f64s(values: &[f64]) -> Vec<u8> {
@@ -215,15 +216,25 @@ fn has_failed(result: &TrialResult) -> bool {
 /// The names of fields in which a result differs from its row, bit for bit. When, where and with
 /// which instructions it was computed does not count. A failure is no result of training, so it
 /// contradicts no row.
-pub fn differing_fields(row: &TrialResult, result: &TrialResult) -> Vec<&'static str> {
+pub fn differing_fields(
+    row: &TrialResult,
+    result: &TrialResult,
+    comparison: ResultComparison,
+) -> Vec<&'static str> {
     if has_failed(row) || has_failed(result) {
         return Vec::new();
     }
 
+    let outcome = ("outcome", row.outcome == result.outcome);
+    let digest = ("digest", row.digest == result.digest);
+    if comparison == ResultComparison::Digest {
+        return name_differing(&[outcome, digest]);
+    }
+
     let same = [
-        ("outcome", row.outcome == result.outcome),
+        outcome,
         ("steps", row.steps == result.steps),
-        ("digest", row.digest == result.digest),
+        digest,
         (
             "metrics",
             encode_f64s(&row.metrics) == encode_f64s(&result.metrics),
@@ -239,10 +250,12 @@ pub fn differing_fields(row: &TrialResult, result: &TrialResult) -> Vec<&'static
         ),
     ];
 
-    same.into_iter()
-        .filter(|(_, same)| !same)
-        .map(|(what, _)| what)
-        .collect()
+    name_differing(&same)
+}
+
+fn name_differing(fields: &[(&'static str, bool)]) -> Vec<&'static str> {
+    let differing = fields.iter().filter(|(_, is_same)| !is_same);
+    differing.map(|(name, _)| *name).collect()
 }
 
 /// Encodes the finding of an audit as a number; 0 while it is due.

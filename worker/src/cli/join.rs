@@ -18,6 +18,7 @@ use crate::link::checkpoints::CheckpointTransfer;
 use crate::link::datasets::DatasetDirs;
 use crate::link::session::WorkerIdentity;
 use crate::link::{LinkPool, delivery, reconnect};
+use crate::program::host::ProgramHost;
 use crate::runner::SlotConfig;
 use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
@@ -31,7 +32,10 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
             "--coordinator: no URL given; use --coordinator URL or ERGODIC_COORDINATOR, as in --coordinator http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?;
+    let programs = set_up_programs(&args, &url)?;
+    let is_local_only = programs.as_ref().is_some_and(|host| host.is_local_only);
+    let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?
+        .with_local_leaders(is_local_only);
 
     let worker_id = WorkerId::from(random_hex::<16>());
     let spool = args
@@ -40,7 +44,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         .map(|dir| Spool::open(dir, &worker_id, args.spool_size))
         .transpose()?;
     let queue = Arc::new(SharedQueue::new(slots).with_spool(spool));
-    let numerics = start_slots(&args, isa, slots, &queue, (&links, &worker_id))?;
+    let numerics = start_slots(&args, isa, slots, &queue, (&links, &worker_id), &programs)?;
     let identity = WorkerIdentity {
         coordinator_url: url,
         numerics,
@@ -48,6 +52,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         name: args.name.unwrap_or_else(default_worker_name),
         slots,
         idle_exit: args.idle_exit,
+        has_programs: programs.is_some(),
         memory: args.memory.or_else(system::available_memory_bytes),
     };
 
@@ -73,9 +78,35 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         leave,
     ));
 
-    reconnect::run_until_drained(&identity, &queue, links, &dirs, leaving).await?;
+    reconnect::run_until_drained(&identity, &queue, links, &dirs, programs, leaving).await?;
     tracing::info!("left");
     Ok(())
+}
+
+/// How programs are run, if they are to be. They must not see what the worker may read: its credentials, spool and caches.
+fn set_up_programs(args: &JoinArgs, url: &str) -> Result<Option<ProgramHost>, UserError> {
+    let Some(trust) = args.programs else {
+        return Ok(None);
+    };
+    let access = &args.access;
+    let cache = args.cache_dir.clone().unwrap_or_else(default_cache_dir);
+    for folder in [&args.spool, &args.checkpoint_dir, &Some(cache.clone())] {
+        // What does not exist cannot be hidden. A folder that cannot be made is refused where it is used.
+        let _ = folder.as_ref().map(std::fs::create_dir_all);
+    }
+    let hidden: Vec<PathBuf> = [
+        &access.token_file,
+        &access.cert,
+        &access.key,
+        &args.spool,
+        &args.checkpoint_dir,
+        &Some(cache),
+    ]
+    .into_iter()
+    .flatten()
+    .cloned()
+    .collect();
+    ProgramHost::set_up(trust, url, &hidden).map(Some)
 }
 
 /// Number of trials at a time: by default as many as the cores allow, or 1 on a device.
@@ -109,12 +140,14 @@ fn start_slots(
     slots: u32,
     queue: &Arc<SharedQueue>,
     (links, worker_id): (&LinkPool, &WorkerId),
+    programs: &Option<ProgramHost>,
 ) -> Result<String, UserError> {
     let config = SlotConfig {
         threads: args.threads,
         isa,
         device: args.device,
         checkpoint_dir: args.checkpoint_dir.clone(),
+        programs: programs.clone(),
     };
     let policy = args.checkpoint_every.0.map(|interval| CheckpointPolicy {
         interval,

@@ -24,6 +24,8 @@ use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
 use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
+use crate::program::host::ProgramTrust;
+use crate::program::isolation::{SuperviseArgs, run_supervise_command};
 use crate::runner::SlotConfig;
 use crate::train::{self, BenchReport, Isa};
 use crate::{failpoint, memory, replay, system};
@@ -57,6 +59,9 @@ enum WorkerSubcommand {
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
     #[command(hide = true)]
     Trial(TrialArgs),
+    /// Runs a program between the worker and its end, for trials that are programs
+    #[command(hide = true)]
+    SuperviseProgram(SuperviseArgs),
     /// Measures what trials of a sweep's cells cost, for `ergodic plan`
     #[command(hide = true)]
     TrialCosts(TrialCostsArgs),
@@ -165,6 +170,10 @@ struct JoinArgs {
     /// Directory for fetched datasets [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Run trials that are programs of the sweeps' owners, in namespaces of their own; where the system has none, those of a
+    /// coordinator on this machine alone, or with =trusted all of them, which can then read what this worker can
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "isolated", value_name = "trusted")]
+    programs: Option<ProgramTrust>,
     /// Memory that trials may use, as in 8GiB; trials of a sweep that needs more are returned to the coordinator [default: all memory]
     #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse_size, value_name = "SIZE")]
     memory: Option<u64>,
@@ -262,6 +271,9 @@ pub fn main() -> ExitCode {
         Some(WorkerSubcommand::TrialCosts(args)) => {
             parse_isa("auto").and_then(|isa| print_stdout(&measure_costs_of_cells(&args, isa)?))
         }
+        Some(WorkerSubcommand::SuperviseProgram(args)) => {
+            run_supervise_command(&args).map_err(start_error)
+        }
         None => run_join_command(cli.join),
     };
     match result {
@@ -322,6 +334,7 @@ fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
         isa: parse_isa(&args.isa)?,
         device: args.device,
         checkpoint_dir: None,
+        programs: None,
     };
 
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -9,10 +9,12 @@ pub(crate) mod sweeps;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE_BYTES;
 use ergodic_proto::channel::connect;
 use ergodic_proto::channel::connect::ClientChannel;
 use ergodic_proto::channel::credentials::ClientAuth;
+use ergodic_proto::channel::transport::is_loopback;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -23,6 +25,8 @@ use tonic::codec::CompressionEncoding;
 pub struct LinkPool {
     all: Arc<[Link]>,
     auth: ClientAuth,
+    /// Whether leaders on other machines are not followed.
+    is_local_only: bool,
     cursor: Arc<Mutex<LinkCursor>>,
 }
 
@@ -48,6 +52,7 @@ impl LinkPool {
         Ok(Self {
             all,
             auth: access.clone(),
+            is_local_only: false,
             cursor: Arc::default(),
         })
     }
@@ -57,7 +62,17 @@ impl LinkPool {
         Self {
             all: [link].into(),
             auth: ClientAuth::default(),
+            is_local_only: false,
             cursor: Arc::default(),
+        }
+    }
+
+    /// Returns the pool, which follows no leader to another machine if `is_local_only`.
+    #[must_use]
+    pub(crate) fn with_local_leaders(self, is_local_only: bool) -> Self {
+        Self {
+            is_local_only,
+            ..self
         }
     }
 
@@ -79,6 +94,12 @@ impl LinkPool {
 
     /// Switches to the leader at `url`, which a standby has named.
     pub(crate) fn follow_leader(&self, url: &str) -> Result<(), UserError> {
+        if self.is_local_only && !is_loopback(url) {
+            let message = format!(
+                "the leader {url} is on another machine, whose programs this worker does not run: start it with --programs=trusted"
+            );
+            return Err(UserError::new(ErrorCode::Refused, message));
+        }
         self.lock_cursor().leader = Some(Link::from_url(url, &self.auth)?);
         Ok(())
     }
@@ -113,10 +134,7 @@ impl Link {
                 format!("--coordinator {url}: {}", error.message),
             )
         })?;
-        Ok(Self::from_channel(
-            connection,
-            !ergodic_proto::channel::transport::is_loopback(url),
-        ))
+        Ok(Self::from_channel(connection, !is_loopback(url)))
     }
 
     /// Creates a link over a connection. With `small`, messages are compressed.

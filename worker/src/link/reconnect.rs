@@ -15,6 +15,7 @@ use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
 use crate::link::session::{SessionEnd, WorkerIdentity, WorkerSession};
 use crate::link::sweeps::SweepCache;
+use crate::program::host::ProgramHost;
 use crate::shared_queue::SharedQueue;
 
 /// Time after which the worker gives up if it has never reached a coordinator.
@@ -32,10 +33,11 @@ pub async fn run_until_drained(
     queue: &Arc<SharedQueue>,
     links: LinkPool,
     dirs: &DatasetDirs,
+    programs: Option<ProgramHost>,
     mut leave: watch::Receiver<bool>,
 ) -> Result<(), UserError> {
     let mut contact = Contact::new(identity);
-    let mut sweeps = SweepCache::new(dirs.clone(), links.clone());
+    let mut sweeps = SweepCache::new(dirs.clone(), links.clone(), programs);
 
     loop {
         let mut refused_with = None;

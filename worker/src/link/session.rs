@@ -36,6 +36,8 @@ pub struct WorkerIdentity {
     pub slots: u32,
     /// Idle time after which the worker leaves.
     pub idle_exit: Option<Duration>,
+    /// Whether the worker runs programs.
+    pub has_programs: bool,
     /// Memory that trials may use, in bytes, if there is a limit.
     pub memory: Option<u64>,
 }
@@ -345,8 +347,12 @@ impl<'a> WorkerSession<'a> {
         .await
     }
 
-    /// Requests work and reports running trials, if either is due.
+    /// Gives leases back, requests work and reports running trials, if any of these is due.
     async fn check_queue(&mut self) -> Result<(), Disconnected> {
+        for lease in self.queue.with_queue(|queue| queue.take_given_back()) {
+            self.release_lease(lease.fence, &lease.sweep, lease.why)
+                .await?;
+        }
         self.request_work().await?;
         self.report_running().await
     }
@@ -420,6 +426,7 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
             .into_iter()
             .map(Into::into)
             .collect(),
+        programs: identity.has_programs,
     }
 }
 

@@ -19,6 +19,7 @@ use ergodic_proto::{PROTOCOL_VERSION, v1};
 
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::{Link, LinkPool, datasets};
+use crate::program::host::{LoadedProgram, PROGRAMS_ARE_OFF, ProgramHost, find_program};
 use crate::train::{StartPart, TrialData};
 
 /// A sweep that is ready to run.
@@ -28,6 +29,7 @@ pub struct LoadedSweep {
     pub id: SweepId,
     /// The sweep file, read and checked.
     pub spec: Spec,
+    program: Option<LoadedProgram>,
     data: Option<(Arc<Dataset>, DatasetHash)>,
     /// Files of initial weights, and of the lists of them, by their hash.
     initial_weights: HashMap<FileHash, Arc<[u8]>>,
@@ -120,6 +122,7 @@ impl LoadedSweep {
         id: &SweepId,
         link: &mut Link,
         dirs: &DatasetDirs,
+        programs: Option<&ProgramHost>,
         against: impl Fn(&Spec) -> Option<String>,
     ) -> Result<Self, SweepError> {
         let answer = request_sweep(id, link).await?;
@@ -136,6 +139,8 @@ impl LoadedSweep {
             return Err(SweepError::Invalid(why));
         }
 
+        let spec = Arc::new(spec);
+        let program = load_program(&spec, link, dirs, programs).await?;
         let data = match DatasetHash::try_from(answer.data_hash) {
             Ok(hash) => {
                 let name = training_dataset(&spec);
@@ -148,8 +153,10 @@ impl LoadedSweep {
 
         let mut starts = HashMap::new();
         for pin in pins.iter().filter(|pin| {
-            data.as_ref()
-                .is_none_or(|(_, hash)| FileHash::from(*hash) != pin.hash)
+            !pin.is_program_bundle()
+                && data
+                    .as_ref()
+                    .is_none_or(|(_, hash)| FileHash::from(*hash) != pin.hash)
         }) {
             starts.insert(
                 pin.hash,
@@ -161,12 +168,18 @@ impl LoadedSweep {
 
         Ok(Self {
             id: id.clone(),
-            spec,
+            spec: Arc::unwrap_or_clone(spec),
+            program,
             data,
             initial_weights: starts,
             cells: Mutex::default(),
             subsets: Mutex::default(),
         })
+    }
+
+    /// The files of the program, if the sweep has one.
+    pub(crate) fn program(&self) -> Option<&LoadedProgram> {
+        self.program.as_ref()
     }
 
     /// Resolves a cell, once.
@@ -284,12 +297,39 @@ impl LoadedSweep {
         Self {
             id: "t".into(),
             spec,
+            program: None,
             data: None,
             initial_weights,
             cells: Mutex::default(),
             subsets: Mutex::default(),
         }
     }
+}
+
+/// Fetches the files of the sweep's program, and tries what it requires of this machine. `None` if the sweep has no program.
+async fn load_program(
+    spec: &Arc<Spec>,
+    link: &mut Link,
+    dirs: &DatasetDirs,
+    host: Option<&ProgramHost>,
+) -> Result<Option<LoadedProgram>, SweepError> {
+    let Some(cell) = find_program(spec) else {
+        return Ok(None);
+    };
+    let host = host.ok_or_else(|| SweepError::Invalid(PROGRAMS_ARE_OFF.into()))?;
+    let bundle = match cell.program.bundle {
+        Some(hash) => Some(datasets::obtain_file(dirs, link, hash, "files of a program").await?),
+        None => None,
+    };
+
+    let (spec, host) = (spec.clone(), host.clone());
+    let preparing = tokio::task::spawn_blocking(move || {
+        LoadedProgram::prepare(&host, &spec, bundle.as_deref())
+    });
+    let prepared = preparing
+        .await
+        .map_err(|e| SweepError::Invalid(e.to_string()))?;
+    prepared.map(Some).map_err(SweepError::Invalid)
 }
 
 /// Reads a stored sweep on a thread that may block. Fails if its cells differ from those that the
@@ -379,14 +419,20 @@ pub(crate) struct SweepCache {
     sweeps: HashMap<SweepId, Arc<LoadedSweep>>,
     dataset_dirs: DatasetDirs,
     links: LinkPool,
+    programs: Option<ProgramHost>,
 }
 
 impl SweepCache {
-    pub(crate) fn new(dataset_dirs: DatasetDirs, links: LinkPool) -> Self {
+    pub(crate) fn new(
+        dataset_dirs: DatasetDirs,
+        links: LinkPool,
+        programs: Option<ProgramHost>,
+    ) -> Self {
         Self {
             sweeps: HashMap::new(),
             dataset_dirs,
             links,
+            programs,
         }
     }
 
@@ -403,6 +449,7 @@ impl SweepCache {
             id,
             &mut self.links.current_link(),
             &self.dataset_dirs,
+            self.programs.as_ref(),
             against,
         )
         .await

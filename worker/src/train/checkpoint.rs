@@ -75,6 +75,11 @@ impl CheckpointEncoder {
         self.bytes.extend(all);
     }
 
+    /// Returns the bytes.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Appends a hash and returns the bytes.
     pub(crate) fn finish_with_hash(mut self) -> Vec<u8> {
         let hash = *blake3::hash(&self.bytes).as_bytes();

@@ -10,7 +10,7 @@
 mod backend;
 mod bench;
 pub(crate) mod candle;
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod data;
 mod engine;
 pub(crate) mod measure;
@@ -154,6 +154,9 @@ pub fn run_trial(job: &Job<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
             "the worker has no dataset for this trial".into(),
         )),
         (None, _, ModelKind::Toy(toy)) => train_model(job, TrialModel::Toy(toy), stop),
+        (None, _, ModelKind::Program(_)) => {
+            Some(failed_trial(job, "a program is run, not trained".into()))
+        }
         (None, ..) => Some(empty_model_trial(job)),
     }?;
     finished.result.seconds = start.elapsed().as_secs_f64();

@@ -234,7 +234,7 @@ impl<'a> ClaimJobs<'a> {
         let nodes = EvaluatedNodes {
             values: &nodes,
             steps: curve.steps,
-            end: cell.end(),
+            cell,
         };
         for (at, job) in jobs {
             values[*at] = job.value_of_trial(self.program, nodes, &rounded);

@@ -136,6 +136,10 @@ impl DistanceQuery {
     /// # Errors
     /// The sweep keeps no predictions, there is no such cell or moment, or the work is too much.
     pub fn new(spec: &Spec, question: &DistanceParams<'_>) -> Result<Self, AnalysisError> {
+        if spec.program().is_some() {
+            let message = "predictions of programs are not compared yet: let the program report a metric for it";
+            return Err(AnalysisError::Unknown(message.into()));
+        }
         let Some(probe) = &spec.measure.probe else {
             let message = "the sweep keeps no predictions, which distances are computed from: set probe = { points = 1000 } \
                            under [measure] in the next sweep";

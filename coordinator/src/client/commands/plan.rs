@@ -3,6 +3,7 @@
 mod classes;
 mod costs;
 mod named_files;
+mod program;
 mod variants;
 
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_proto::status::UserError;
 use named_files::{DatasetPlace, inspect_named_files};
 pub use named_files::{NamedFiles, check_local_files};
+pub use program::describe_program;
+use program::render_program_plan;
 use serde_json::json;
 use variants::check_variants;
 
@@ -65,6 +68,10 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     let notes = check_variants(&args, &file.source, &spec)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
+    if let Some(plan) = render_program_plan(&spec, &file, args.format) {
+        notes.iter().for_each(|note| print_stderr_line(note));
+        return print_output(plan);
+    }
     let place = DatasetPlace {
         data_dir: args.data_dir.as_deref(),
         coordinator: args.coordinator.as_deref(),
@@ -117,7 +124,7 @@ pub struct PlannedCost {
     pub cells: u64,
     /// Number of trials, or the maximum.
     pub trials: u64,
-    /// Seconds of one core.
+    /// Seconds of one core; NaN for a program, of which nothing is known.
     pub core_seconds: f64,
     /// Whether the speed of this machine was measured for it.
     pub is_measured: bool,
@@ -127,6 +134,14 @@ pub struct PlannedCost {
 pub async fn estimate_cost(source: &SpecSource, spec: &Spec) -> PlannedCost {
     let mut spec = spec.clone();
     let _ = settle_new_sweep(&mut spec);
+    if spec.program().is_some() {
+        return PlannedCost {
+            cells: spec.grid.cell_count(),
+            trials: planned_trials(&spec),
+            core_seconds: f64::NAN,
+            is_measured: false,
+        };
+    }
     let classes = plan_classes(&spec);
     let costs = find_class_costs(source, &spec).await;
     PlannedCost {

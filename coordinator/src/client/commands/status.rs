@@ -262,7 +262,12 @@ fn describe_trouble(s: &v1::SweepStatus) -> Vec<String> {
         ));
     }
 
-    if s.mismatches > 0 {
+    if s.mismatches > 0 && s.may_differ {
+        lines.push(format!(
+            "{} of trials that ran twice differed from the stored row, as results of a program may",
+            format_count(s.mismatches, "result")
+        ));
+    } else if s.mismatches > 0 {
         lines.push(format!(
             "ALARM: {} differed from the stored row",
             format_count(s.mismatches, "result")

@@ -36,6 +36,9 @@ pub struct NewTokenArgs {
     /// tokens
     #[arg(long, value_name = "worker|user|admin", value_parser = parse_role)]
     pub role: TokenRole,
+    /// Also let its holder have programs run (`[program]` of a sweep file): any command, on the workers that run programs
+    #[arg(long)]
+    pub programs: bool,
     /// Time until it expires, as in 30d [default: never]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub expires: Option<Duration>,
@@ -93,6 +96,7 @@ async fn create_token(args: NewTokenArgs) -> Result<CommandOutcome, UserError> {
         role: args.role.name().to_owned(),
         expires_in_seconds: args.expires.map_or(0, |time| time.as_secs().max(1)),
         note: args.note,
+        programs: args.programs,
     };
     let made = client
         .call(async |client| client.admin.new_token(request).await)
@@ -146,7 +150,10 @@ fn build_token_row(token: &v1::TokenRecord, now: u64, format: TextFormat) -> Vec
 
     vec![
         json!(token.id),
-        json!(token.role),
+        json!(match token.programs {
+            true => format!("{}, programs", token.role),
+            false => token.role.clone(),
+        }),
         made,
         expires,
         json!(token.note),

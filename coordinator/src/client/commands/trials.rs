@@ -3,7 +3,6 @@
 use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::expr::WordExpr;
-use ergodic_common::metric::Metric;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -121,8 +120,7 @@ async fn announce_ranking(
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
-    let larger = Metric::from_name(metric).and_then(|metric| metric.larger_is_better());
-    if let Some(larger) = larger {
+    if let Some(larger) = trials.larger_is_better() {
         let which = if larger { "largest" } else { "smallest" };
         print_stderr_line(&format!(
             "the best completed trials are those with the {which} {metric}"

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_common::escape::escape_lines;
 use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -129,6 +130,9 @@ pub async fn follow_titled_sweep(
         match follow_stream(client, sweep, &mut progress, &mut notes).await {
             Ok(Some(status)) => {
                 progress.finish(&status);
+                describe_failing(&status)
+                    .iter()
+                    .for_each(|line| print_stderr_line(line));
                 return Ok(status);
             }
             // The stream ended early: the coordinator is stopping or the connection is lost, so the
@@ -189,12 +193,23 @@ async fn follow_stream(
     }
 }
 
+/// What is said of a sweep that paused itself.
+fn describe_failing(status: &v1::SweepStatus) -> Option<String> {
+    (!status.failing.is_empty()).then(|| {
+        format!(
+            "the sweep paused itself, because its first trials failed and none succeeded; one failed so:\n{}",
+            escape_lines(&status.failing)
+        )
+    })
+}
+
 fn has_ended(status: &v1::SweepStatus) -> bool {
     let open = matches!(
         status.state(),
         v1::SweepState::Running | v1::SweepState::Paused
     );
-    !open || !status.withheld.is_empty()
+    // A sweep that paused itself goes on only if somebody resumes it.
+    !open || !status.withheld.is_empty() || !status.failing.is_empty()
 }
 
 /// What is said beside the numbers: why trials failed, and why none is running.

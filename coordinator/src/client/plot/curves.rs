@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::number_format::format_count;
+use ergodic_common::program::is_program_class;
 use ergodic_common::quantity::StepQuantity;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -160,6 +161,9 @@ fn explain_no_curves(table: &v1::TableResponse) -> String {
             format!(
                 "there is no curve: of the trials that have ended, {diverged} diverged and {failed} failed"
             )
+        }
+        _ if is_program_class(&table.numerics) => {
+            "there is no curve: the program reports values at no step".to_owned()
         }
         _ => "there is no curve: the sweep samples none; set `every` under [measure]".to_owned(),
     }

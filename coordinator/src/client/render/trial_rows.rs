@@ -31,6 +31,8 @@ pub struct TrialRows {
     pub metrics: Vec<String>,
     /// The numerics class.
     pub numerics: String,
+    /// For each metric, whether larger values are better (1), smaller (-1), or neither (0); empty if that is not known.
+    better: Vec<i32>,
     /// The trials.
     pub rows: Vec<v1::TrialRow>,
     /// Digests in hexadecimal, one for each row.
@@ -46,6 +48,7 @@ impl TrialRows {
                 out.axes = page.axes;
                 out.metrics = page.metrics;
                 out.numerics = page.numerics;
+                out.better = page.better;
             }
             out.rows.extend(page.rows);
         }
@@ -61,6 +64,15 @@ impl TrialRows {
             .map(|row| digest(row).unwrap_or_default())
             .collect();
         out
+    }
+
+    /// Whether larger values of the first metric are better; `None` if neither larger nor smaller ones are.
+    pub fn larger_is_better(&self) -> Option<bool> {
+        match self.better.first() {
+            Some(0) => None,
+            Some(better) => Some(*better > 0),
+            None => Metric::from_name(self.metrics.first()?)?.larger_is_better(),
+        }
     }
 
     /// Keeps the rows at these positions, in this order.
@@ -92,8 +104,7 @@ impl TrialRows {
 
     fn keep_best_first(&self, positions: &mut Vec<usize>) -> Result<(), UserError> {
         let metric = self.metrics.first().map_or("", String::as_str);
-        let larger = Metric::from_name(metric).and_then(|metric| metric.larger_is_better());
-        let Some(larger) = larger else {
+        let Some(larger) = self.larger_is_better() else {
             let message = format!(
                 "--top: for {metric}, neither larger nor smaller values are better: use --sort -NAME or --sort NAME"
             );

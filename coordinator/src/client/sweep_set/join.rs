@@ -137,6 +137,7 @@ pub(super) fn join_trials(
         sweep: join_distinct(firsts().map(|page| &page.sweep), ", "),
         numerics: join_distinct(firsts().map(|page| &page.numerics), ", "),
         axes: axes.names.clone(),
+        better: join_directions(&metrics, firsts()),
         metrics: metrics.clone(),
         rows: Vec::new(),
     };
@@ -155,6 +156,21 @@ pub(super) fn join_trials(
     }
 
     Ok(all)
+}
+
+/// The direction of each metric in the first sweep that has it; none if a coordinator does not tell them.
+fn join_directions<'a>(
+    metrics: &[String],
+    mut firsts: impl Iterator<Item = &'a v1::TrialsResponse> + Clone,
+) -> Vec<i32> {
+    let directions = metrics.iter().map(|metric| {
+        firsts.clone().find_map(|page| {
+            let at = page.metrics.iter().position(|name| name == metric)?;
+            (!page.better.is_empty()).then(|| page.better.get(at).copied().unwrap_or(0))
+        })
+    });
+    let joined = directions.collect::<Option<Vec<i32>>>();
+    firsts.next().and(joined).unwrap_or_default()
 }
 
 /// The axes of several sweeps: those of the first, then those that only others have, and `sweep` among them. An axis has the name that

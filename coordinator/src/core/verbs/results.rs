@@ -104,6 +104,7 @@ impl Core {
             .iter()
             .partition(|key| self.is_unfinished(sweep, **key));
 
+        let failed_before = sweep.counts.failed;
         let done = self.record_batch(worker, sweep_number, committed, &known, now);
         self.update_worker_pace(worker, sweep_number, &committed.stored, now);
         self.update_worker_pace(worker, sweep_number, &audited, now);
@@ -125,6 +126,7 @@ impl Core {
         let ended = committed.stored.iter().map(|row| row.key).chain(known);
         effects.extend(self.discard_checkpoints(sweep_number, ended));
         effects.extend(self.complete_if_done(sweep_number, now));
+        effects.extend(self.pause_if_failing(sweep_number, failed_before));
         effects.extend(self.assign_leases(now));
         effects
     }

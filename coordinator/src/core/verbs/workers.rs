@@ -22,6 +22,8 @@ pub struct JoiningWorker {
     pub slots: u32,
     /// Numerics classes that the worker offers.
     pub numerics: Vec<String>,
+    /// Whether the worker runs programs.
+    pub programs: bool,
     /// Leases that the worker still holds.
     pub held: Vec<Fence>,
 }
@@ -56,6 +58,7 @@ impl Core {
             build: joining.build,
             slots: joining.slots,
             numerics: joining.numerics,
+            programs: joining.programs,
             connected: true,
             session_broke_off: false,
             last_seen_at: now,

@@ -23,6 +23,8 @@ use crate::server::listen::PeerInfo;
 pub(crate) struct Principal {
     /// Id of the token.
     pub(crate) token_id: String,
+    /// Whether the holder may have programs run.
+    pub(crate) may_run_programs: bool,
 }
 
 /// Checks the token of every request, if tokens are used, and refers peers to the leader if this
@@ -77,9 +79,10 @@ impl AuthLayer {
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
 
-        request
-            .extensions_mut()
-            .insert(Principal { token_id: token.id });
+        request.extensions_mut().insert(Principal {
+            may_run_programs: tokens.may_run_programs(&token.id),
+            token_id: token.id,
+        });
         Ok(())
     }
 }

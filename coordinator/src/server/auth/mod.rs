@@ -25,8 +25,8 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 use ergodic_proto::status::UserError;
 pub(crate) use layer::{AuthLayer, Principal};
-pub(crate) use tokens::StoredToken;
 pub use tokens::TokenStore;
+pub(crate) use tokens::{StoredToken, TokenRights};
 use tokio_rustls::TlsAcceptor;
 
 use crate::store::create_directory;

@@ -33,6 +33,28 @@ pub(crate) struct StoredToken {
     pub(crate) created_at: u64,
     /// Unix time of expiry, in seconds; 0 for never.
     pub(crate) expires_at: u64,
+    /// Whether its holder may have programs run. A token of an earlier version may not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) programs: bool,
+}
+
+/// What the holder of a new token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenRights {
+    /// The role.
+    pub(crate) role: TokenRole,
+    /// Whether the holder may have programs run.
+    pub(crate) programs: bool,
+}
+
+impl From<TokenRole> for TokenRights {
+    /// The rights of a role, which are never those to programs.
+    fn from(role: TokenRole) -> Self {
+        Self {
+            role,
+            programs: false,
+        }
+    }
 }
 
 impl StoredToken {
@@ -97,7 +119,7 @@ impl TokenStore {
     pub(super) fn create_first_token(&self, note: &str) -> io::Result<Option<Token>> {
         self.update_file(|records| {
             if records.is_empty() {
-                self.add_token(records, TokenRole::Admin, None, note)
+                self.add_token(records, TokenRole::Admin.into(), None, note)
                     .map(Some)
             } else {
                 Ok(None)
@@ -113,17 +135,17 @@ impl TokenStore {
     /// Creates a token, which is durable before it is returned.
     pub(crate) fn create_token(
         &self,
-        role: TokenRole,
+        rights: TokenRights,
         lifetime: Option<Duration>,
         note: &str,
     ) -> io::Result<Token> {
-        self.update_file(|records| self.add_token(records, role, lifetime, note))
+        self.update_file(|records| self.add_token(records, rights, lifetime, note))
     }
 
     fn add_token(
         &self,
         records: &mut Vec<StoredToken>,
-        role: TokenRole,
+        TokenRights { role, programs }: TokenRights,
         lifetime: Option<Duration>,
         note: &str,
     ) -> io::Result<Token> {
@@ -147,6 +169,7 @@ impl TokenStore {
             created_at,
             expires_at: lifetime
                 .map_or(0, |lifetime| created_at.saturating_add(lifetime.as_secs())),
+            programs,
         });
 
         Ok(token)
@@ -211,6 +234,13 @@ impl TokenStore {
         }
 
         self.file.read().expect(LOCK_NOT_POISONED)
+    }
+
+    /// Whether the holder of a token may have programs run.
+    pub(crate) fn may_run_programs(&self, id: &str) -> bool {
+        let file = self.current_file();
+        let mut records = file.records.iter();
+        records.any(|record| record.id == id && record.programs)
     }
 
     /// The role of a valid token.
@@ -316,10 +346,10 @@ mod tests {
         let tokens = TokenStore::open(dir.path(), Some(CertificateFingerprint([3; 32])))
             .expect("an empty directory will do");
         let made = tokens
-            .create_token(TokenRole::Worker, None, "lab")
+            .create_token(TokenRole::Worker.into(), None, "lab")
             .expect("it can be made");
         let short = tokens
-            .create_token(TokenRole::User, Some(Duration::ZERO), "")
+            .create_token(TokenRole::User.into(), Some(Duration::ZERO), "")
             .expect("it can be made");
 
         let text = std::fs::read_to_string(dir.path().join("tokens.json")).expect("they are kept");
@@ -371,7 +401,7 @@ mod tests {
                 (0..20)
                     .map(|_| {
                         tokens
-                            .create_token(TokenRole::Worker, None, "")
+                            .create_token(TokenRole::Worker.into(), None, "")
                             .expect("it can be made")
                     })
                     .collect()

@@ -50,7 +50,11 @@ impl Engine {
                 }
             };
 
-            if outcome.differing_count() > 0 {
+            let is_alarm = engine
+                .core
+                .sweep(sweep)
+                .is_none_or(|sweep| sweep.spec.must_repeat_exactly());
+            if outcome.differing_count() > 0 && is_alarm {
                 tracing::error!(
                     worker = worker.as_str(),
                     mismatches = outcome.differing_count(),

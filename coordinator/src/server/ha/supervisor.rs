@@ -219,6 +219,7 @@ impl Supervisor {
             blobs: self.blobs.clone(),
             data_dir: self.options.data_dir.clone(),
             tokens: self.auth.as_ref().map(|auth| auth.tokens.clone()),
+            programs: self.options.programs,
             lease_ttl: self.options.lease_ttl,
             rate_limit: self.options.rate_limit,
             stopping: ended,
@@ -317,6 +318,7 @@ impl Supervisor {
         ServerContext {
             metrics: Metrics::new(Arc::new(WriterMetrics::new()), false),
             tokens: self.auth.as_ref().map(|auth| auth.tokens.clone()),
+            programs: self.options.programs,
             engine,
             store: self.store.clone(),
             leadership: Leadership::Standby(leader),

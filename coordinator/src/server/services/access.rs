@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepNumber;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{BUILD, ErrorCode};
+use ergodic_common::{BUILD, ErrorCode, Spec};
 use ergodic_proto::status::{UserError, not_leader};
 use ergodic_proto::{USER_METADATA, v1};
 use tonic::{Request, Status};
@@ -15,7 +15,7 @@ use crate::core::queries::{SweepMatch, UnmatchedSweep};
 use crate::core::{Core, Sweep, UnreadableSweep};
 use crate::server::auth::Principal;
 use crate::server::status::sweep_status;
-use crate::server::{ServerContext, store_error};
+use crate::server::{ProgramPolicy, ServerContext, store_error};
 use crate::store::StoreReader;
 
 pub(crate) struct SweepApi(pub(crate) Arc<ServerContext>);
@@ -36,6 +36,60 @@ pub(crate) fn requester_name<T>(request: &Request<T>) -> String {
         .unwrap_or_default();
     let name = &name[..name.len().min(MAX_NAME_BYTES)];
     escape_line(&String::from_utf8_lossy(name)).into_owned()
+}
+
+/// Who sent a request, and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Requester {
+    /// The token's id or, without tokens, the user that the client names.
+    pub(crate) name: String,
+    /// Whether they may have programs run, where any are.
+    may_run_programs: bool,
+    /// Whether it is the process of the coordinator itself.
+    is_own_process: bool,
+}
+
+impl Requester {
+    /// The sender of a request that came in through the port. Without tokens, everybody may do everything.
+    pub(crate) fn of_request<T>(request: &Request<T>) -> Self {
+        let principal = request.extensions().get::<Principal>();
+        Self {
+            name: requester_name(request),
+            may_run_programs: principal.is_none_or(|principal| principal.may_run_programs),
+            is_own_process: false,
+        }
+    }
+
+    /// The process of the coordinator, in the name of a user.
+    pub(crate) fn own_process(name: String) -> Self {
+        Self {
+            name,
+            may_run_programs: true,
+            is_own_process: true,
+        }
+    }
+
+    /// Checks that a requester may have programs run.
+    ///
+    /// # Errors
+    /// They may not; the message says what to do.
+    pub(crate) fn check_programs(&self, policy: ProgramPolicy) -> Result<(), UserError> {
+        let message = match policy {
+            ProgramPolicy::Nobody => {
+                "[program]: this coordinator runs no programs: start it with `ergodic serve --programs`"
+            }
+            ProgramPolicy::WithRight if !self.may_run_programs => {
+                "[program]: your token has no right to programs: an administrator makes one that has by `ergodic token new \
+                 --role user --programs`"
+            }
+            ProgramPolicy::OwnProcess if !self.is_own_process => {
+                "[program]: the coordinator of `ergodic run` and `ergodic verify` runs no programs but those of its own command: \
+                 name this sweep there, or start `ergodic serve --programs`"
+            }
+            ProgramPolicy::WithRight | ProgramPolicy::OwnProcess => return Ok(()),
+        };
+        Err(UserError::new(ErrorCode::Refused, message))
+    }
 }
 
 /// Checks that a program that knows grammars up to `grammar` reads a sweep file as intended.
@@ -118,6 +172,23 @@ impl SweepApi {
         });
         let result = task.await.map_err(|e| Status::internal(e.to_string()))?;
         result.map_err(Into::into)
+    }
+
+    /// Checks that a requester may have the trials of a sweep run.
+    ///
+    /// # Errors
+    /// They are a program, and the requester may not.
+    pub(crate) fn check_right_to_run(
+        &self,
+        requester: &Requester,
+        spec: &Spec,
+    ) -> Result<(), Status> {
+        match spec.program() {
+            Some(_) => requester
+                .check_programs(self.0.programs)
+                .map_err(Into::into),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn query_status(

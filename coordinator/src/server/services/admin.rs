@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::server::auth::{Principal, StoredToken, TokenStore};
+use crate::server::auth::{Principal, StoredToken, TokenRights, TokenStore};
 use crate::server::{ServerContext, backup};
 
 /// Maximum length of a note, in bytes.
@@ -59,6 +59,10 @@ impl AdminService for AdminApi {
             ))
         })?;
 
+        if request.programs && role == TokenRole::Worker {
+            let message = "programs: workers have no right to give; a worker runs programs if it is started with --programs";
+            return Err(UserError::new(ErrorCode::BadInput, message).into());
+        }
         if request.note.len() > MAX_NOTE_BYTES || request.note.chars().any(char::is_control) {
             return Err(Status::invalid_argument(format!(
                 "note: expected one line of at most {MAX_NOTE_BYTES} bytes"
@@ -67,9 +71,14 @@ impl AdminService for AdminApi {
 
         let lifetime = (request.expires_in_seconds > 0)
             .then(|| Duration::from_secs(request.expires_in_seconds));
-        let made =
-            tokio::task::spawn_blocking(move || tokens.create_token(role, lifetime, &request.note))
-                .await;
+        let made = tokio::task::spawn_blocking(move || {
+            let rights = TokenRights {
+                role,
+                programs: request.programs,
+            };
+            tokens.create_token(rights, lifetime, &request.note)
+        })
+        .await;
         let token = made
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(tokens_not_saved)?;
@@ -143,5 +152,6 @@ fn to_token_record(record: StoredToken) -> v1::TokenRecord {
         note: record.note,
         created_at: record.created_at,
         expires_at: record.expires_at,
+        programs: record.programs,
     }
 }

@@ -20,7 +20,7 @@ use crate::core::{Core, Steering};
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::server::datasets::DatasetCatalog;
 use crate::server::limits::Permit;
-use crate::server::services::access::SweepApi;
+use crate::server::services::access::{Requester, SweepApi};
 
 /// A sweep that is ready to be stored.
 pub(crate) struct PreparedSweep {
@@ -35,14 +35,14 @@ impl SweepApi {
     pub(crate) async fn launch_sweep(
         &self,
         mut request: v1::LaunchRequest,
-        launched_by: String,
+        requester: Requester,
     ) -> Result<v1::LaunchResponse, Status> {
         // Work goes on for a while after a client hangs up, so the permit is shared with it until
         // it ends.
         let permit = Arc::new(self.0.limits.launches.try_acquire()?);
         let source = take_source(&mut request)?;
         let spec = read_new_spec(&source, permit.clone()).await?;
-        self.launch_source(&request, (source, spec), launched_by, permit)
+        self.launch_source(&request, (source, spec), requester, permit)
             .await
     }
 
@@ -51,11 +51,11 @@ impl SweepApi {
         &self,
         mut request: v1::LaunchRequest,
         spec: Spec,
-        launched_by: String,
+        requester: Requester,
     ) -> Result<v1::LaunchResponse, Status> {
         let permit = Arc::new(self.0.limits.launches.try_acquire()?);
         let source = take_source(&mut request)?;
-        self.launch_source(&request, (source, Ok(spec)), launched_by, permit)
+        self.launch_source(&request, (source, Ok(spec)), requester, permit)
             .await
     }
 
@@ -64,12 +64,13 @@ impl SweepApi {
         &self,
         request: &v1::LaunchRequest,
         (mut source, spec): (SpecSource, Result<Spec, UserError>),
-        launched_by: String,
+        requester: Requester,
         permit: Arc<Permit>,
     ) -> Result<v1::LaunchResponse, Status> {
         // What is wrong with the file, or with what it starts from, is reported unless its sweep is there already.
         let spec = match spec {
             Ok(spec) => {
+                self.check_right_to_run(&requester, &spec)?;
                 let spec = self.settle_launch(spec, &mut source).await?;
                 self.pin_results(spec, &mut source).await
             }
@@ -78,6 +79,7 @@ impl SweepApi {
         if request.resume
             && let Some(number) = self.find_unfinished(&source, spec.is_ok()).await?
         {
+            self.check_right_to_steer(&requester, number).await?;
             let status = self.steer_sweep(number, Steering::Resume).await?;
             return Ok(v1::LaunchResponse {
                 status,
@@ -90,7 +92,7 @@ impl SweepApi {
             .prepare_sweep(
                 spec?,
                 source,
-                launched_by,
+                requester.name,
                 permit.clone(),
                 refuse_misleading_sweep,
             )

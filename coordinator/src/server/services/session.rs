@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::core::{JoiningWorker, SessionEnd};
-use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
 use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
+use crate::server::{ProgramPolicy, ServerContext};
 
 /// How long a connection may be silent before the server pings it.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -37,7 +37,9 @@ pub(crate) async fn open_session(
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
     let permit = context.limits.sessions.try_acquire()?;
-    let joining = parse_hello(read_hello(&mut inbound).await?)?;
+    let mut joining = parse_hello(read_hello(&mut inbound).await?)?;
+    // Where no programs are accepted, none that were stored before are run.
+    joining.programs &= context.programs != ProgramPolicy::Nobody;
     let worker = joining.worker.clone();
 
     let (sender, messages) = mpsc::channel(MAX_UNREAD_MESSAGES);
@@ -131,6 +133,7 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
         build: hello.build,
         slots: hello.slots,
         numerics: hello.numerics,
+        programs: hello.programs,
         held: hello.held.iter().map(fence_from_wire).collect(),
     })
 }

@@ -11,7 +11,7 @@ use crate::core::queries::SweepMatch;
 use crate::core::{Core, Steering, Sweep};
 use crate::server::engine::UserEvent;
 use crate::server::removal::RemovedData;
-use crate::server::services::access::SweepApi;
+use crate::server::services::access::{Requester, SweepApi};
 use crate::server::{lost_blobs, removal, sweep_changes};
 
 impl SweepApi {
@@ -19,15 +19,34 @@ impl SweepApi {
     pub(crate) async fn answer_steer(
         &self,
         request: &v1::SteerRequest,
+        requester: &Requester,
     ) -> Result<Option<v1::SweepStatus>, Status> {
         let steering = parse_steering(request)?;
         let number = self
             .with_sweep(&request.sweep, |_, sweep| sweep.number)
             .await?;
+        if matches!(steering, Steering::Resume | Steering::Retry) {
+            self.check_right_to_steer(requester, number).await?;
+        }
         match steering {
             Steering::Retry => self.retry_sweep(number).await,
             _ => self.steer_sweep(number, steering).await,
         }
+    }
+
+    /// Checks that a requester may have the trials of a stored sweep run.
+    ///
+    /// # Errors
+    /// They are a program, and the requester may not.
+    pub(crate) async fn check_right_to_steer(
+        &self,
+        requester: &Requester,
+        number: SweepNumber,
+    ) -> Result<(), Status> {
+        let spec = self
+            .query_core(move |core| core.sweep(number).map(|sweep| sweep.spec.clone()))
+            .await?;
+        spec.map_or(Ok(()), |spec| self.check_right_to_run(requester, &spec))
     }
 
     /// Steers a sweep; returns its status once the change is durable.

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use crate::process_stats;
 use crate::server::auth::Principal;
 use crate::server::limits::ResponseStream;
-use crate::server::services::access::{SweepApi, requester_name};
+use crate::server::services::access::{Requester, SweepApi, requester_name};
 
 #[tonic::async_trait]
 impl SweepService for SweepApi {
@@ -24,8 +24,8 @@ impl SweepService for SweepApi {
         &self,
         request: Request<v1::LaunchRequest>,
     ) -> Result<Response<v1::LaunchResponse>, Status> {
-        let launched_by = requester_name(&request);
-        let launched = self.launch_sweep(request.into_inner(), launched_by).await?;
+        let requester = Requester::of_request(&request);
+        let launched = self.launch_sweep(request.into_inner(), requester).await?;
         Ok(Response::new(launched))
     }
 
@@ -175,7 +175,8 @@ impl SweepService for SweepApi {
         &self,
         request: Request<v1::SteerRequest>,
     ) -> Result<Response<v1::SteerResponse>, Status> {
-        let status = self.answer_steer(&request.into_inner()).await?;
+        let requester = Requester::of_request(&request);
+        let status = self.answer_steer(&request.into_inner(), &requester).await?;
         Ok(Response::new(v1::SteerResponse { status }))
     }
 
@@ -183,8 +184,8 @@ impl SweepService for SweepApi {
         &self,
         request: Request<v1::ExtendRequest>,
     ) -> Result<Response<v1::ExtendResponse>, Status> {
-        let extended_by = requester_name(&request);
-        let extended = self.extend_sweep(request.into_inner(), extended_by).await?;
+        let requester = Requester::of_request(&request);
+        let extended = self.extend_sweep(request.into_inner(), requester).await?;
         Ok(Response::new(extended))
     }
 

@@ -97,6 +97,13 @@ impl SweepApi {
         word: &str,
     ) -> Result<ResponseStream<v1::PredictionsResponse>, Status> {
         let snapshot = self.find_snapshot(word).await?;
+        if snapshot.spec.program().is_some() {
+            let message = format!(
+                "the sweep {} is a program, whose predictions are not shown yet: let it report metrics",
+                snapshot.id
+            );
+            return Err(UserError::new(ErrorCode::NotFound, message).into());
+        }
         let Some(probe) = snapshot.spec.measure.probe.clone() else {
             let message = format!(
                 "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] in the next sweep",
@@ -112,12 +119,20 @@ impl SweepApi {
 /// A page with the columns of a sweep's rows and no rows.
 fn empty_trials_page(snapshot: &SweepSnapshot) -> v1::TrialsResponse {
     let metrics = snapshot.spec.measure.metrics.iter();
+    let better = metrics
+        .clone()
+        .map(|metric| match metric.larger_is_better() {
+            Some(true) => 1,
+            Some(false) => -1,
+            None => 0,
+        });
     v1::TrialsResponse {
         sweep: snapshot.id.to_string(),
         axes: snapshot.axis_names(),
         metrics: metrics.map(|metric| metric.name().into_owned()).collect(),
         numerics: snapshot.spec.numerics.clone(),
         rows: Vec::new(),
+        better: better.collect(),
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::session;
 use crate::core::{CommitOutcome, MetricPositions, Sweep};
-use crate::result_batch::ResultBatch;
+use crate::result_batch::{ResultBatch, ResultComparison};
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
@@ -221,6 +221,7 @@ pub fn read_result_batch(
         process: request.worker.into(),
         results,
         positions: MetricPositions::from_spec(spec),
+        comparison: ResultComparison::of_spec(spec),
     })
 }
 

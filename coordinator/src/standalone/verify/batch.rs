@@ -265,5 +265,5 @@ fn has_ended(status: &v1::SweepStatus) -> bool {
         status.state(),
         v1::SweepState::Running | v1::SweepState::Paused
     );
-    !is_open || !status.withheld.is_empty()
+    !is_open || !status.withheld.is_empty() || !status.failing.is_empty()
 }

@@ -54,7 +54,7 @@ fn render_human_costs(costs: &[(&str, PlannedCost)]) -> String {
             json!(label),
             json!(cost.cells),
             json!(cost.trials),
-            json!(format_duration(cost.core_seconds)),
+            json!(describe_seconds(cost.core_seconds)),
         ]
     });
     let rows: Vec<Vec<Value>> = rows.collect();
@@ -66,13 +66,23 @@ fn render_human_costs(costs: &[(&str, PlannedCost)]) -> String {
         true => "like this machine's",
         false => "of an assumed speed",
     };
+    let time = match seconds.is_nan() {
+        true => "how long programs take is not known".to_owned(),
+        false => format!("about {} of one core {speed}", format_duration(seconds)),
+    };
     format!(
-        "{}{} in {}: about {} of one core {speed}; results that are there are not computed again\n",
+        "{}{} in {}: {time}; results that are there are not computed again\n",
         render_human_rows(&header, &rows),
         format_count(trials, "trial"),
         format_count(costs.len() as u64, "experiment"),
-        format_duration(seconds)
     )
+}
+
+fn describe_seconds(seconds: f64) -> String {
+    match seconds.is_nan() {
+        true => "not known".to_owned(),
+        false => format_duration(seconds),
+    }
 }
 
 #[cfg(test)]

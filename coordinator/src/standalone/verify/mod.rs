@@ -19,6 +19,7 @@ use findings::ExperimentFindings;
 use summary::{outcome_of_findings, render_findings, write_verdict_table};
 
 use super::local_workers::{LocalRunArgs, remove_refused_store};
+use super::program_consent::agree_to_programs;
 use super::sweeps::pause_unfinished_sweeps;
 use crate::app::{CommandOutcome, LogFormat, print_unpaged, start_logging, wait_for_interrupt};
 use crate::client::Client;
@@ -64,6 +65,10 @@ pub async fn run_verify(args: VerifyArgs) -> Result<CommandOutcome, UserError> {
         return print_costs(&experiments, args.format).await;
     }
 
+    let sweeps = experiments
+        .iter()
+        .map(|experiment| (&experiment.spec, Some(&experiment.file)));
+    let runs_programs = agree_to_programs(sweeps, args.local.programs)?;
     let program = args.local.find_program().await?;
     let dir = match &args.output {
         Some(dir) => dir.clone(),
@@ -78,7 +83,7 @@ pub async fn run_verify(args: VerifyArgs) -> Result<CommandOutcome, UserError> {
         args: &args,
         experiments: &experiments,
         place: &place,
-        program: &program,
+        program: (&program, runs_programs),
         has_begun: false,
     };
     let result = verification.carry_out(&server).await;
@@ -117,7 +122,8 @@ struct Verification<'a> {
     args: &'a VerifyArgs,
     experiments: &'a [Experiment],
     place: &'a OutputPlace,
-    program: &'a Path,
+    /// The worker program, and whether it runs programs of users.
+    program: (&'a Path, bool),
     /// Whether a sweep was launched or found.
     has_begun: bool,
 }

@@ -17,7 +17,7 @@ use super::{
     select_whole_trials_sql,
 };
 use crate::records::Finding;
-use crate::result_batch::ResultBatch;
+use crate::result_batch::{ResultBatch, ResultComparison};
 use crate::store::error::StoreError;
 use crate::store::types::{Audit, ReuseSource, ReusedCell, ReusingSweep, StoredTrial};
 use crate::store::writes::StoreWrite;
@@ -299,7 +299,7 @@ pub(super) fn count_contradictions(
     let mut different = 0;
     for result in stored.iter().map(|at| &batch.results[*at]) {
         if !matches!(result.outcome, Outcome::Failed { .. }) {
-            different += u64::from(is_contradicted(sql, batch.sweep, result)?);
+            different += u64::from(is_contradicted(sql, batch, result)?);
         }
     }
 
@@ -308,9 +308,11 @@ pub(super) fn count_contradictions(
 
 fn is_contradicted(
     sql: &impl SqlConnection,
-    sweep: SweepNumber,
+    batch: &ResultBatch,
     result: &TrialResult,
 ) -> Result<bool, StoreError> {
+    let sweep = batch.sweep;
+    let is_of_program = batch.comparison == ResultComparison::Digest;
     let text = "SELECT other_sweep, other_cell FROM twins WHERE sweep = $1 AND cell = $2 ORDER BY other_sweep";
     let twins = select_all(sql, text, &[sweep.into(), result.key.cell.into()], |row| {
         Ok((SweepNumber(row.get_int(0)?), row.get_int(1)?))
@@ -332,9 +334,13 @@ fn is_contradicted(
 
         let is_different = row.as_ref().is_some_and(|row| {
             row.result.outcome != result.outcome
-                || row.result.steps != result.steps
+                || (!is_of_program && row.result.steps != result.steps)
                 || row.result.digest != result.digest
         });
+        // Whether that is an alarm for a program, its sweep says.
+        if is_different && is_of_program {
+            return Ok(true);
+        }
         if is_different {
             let trial = result.key;
             let other_cell = cell;

@@ -10,7 +10,7 @@ use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 use crate::interval_set::IntervalSet;
 use crate::records::{DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies};
-use crate::result_batch::{CommitOutcome, ResultBatch};
+use crate::result_batch::{CommitOutcome, ResultBatch, ResultComparison};
 use crate::store::sqlite::*;
 use crate::store::{
     Audit, CheckWritable, ClearRows, ClearedRows, EndLeases, EndedTrial, FindUnreferenced,
@@ -123,6 +123,7 @@ fn batch_of(
         process: process.into(),
         results,
         positions: MetricPositions::default(),
+        comparison: ResultComparison::default(),
     };
     StoreResults {
         worker: process.to_uppercase(),

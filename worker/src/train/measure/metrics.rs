@@ -215,6 +215,8 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         }
 
         match metric {
+            // Programs report their own.
+            Metric::Declared(_) => f64::NAN,
             Metric::TrainLoss => self.since_last_sample.mean_unsmoothed_loss(),
             Metric::TrainAcc => self.since_last_sample.accuracy(),
             Metric::TrainSmoothedLoss => self.since_last_sample.mean_loss(),

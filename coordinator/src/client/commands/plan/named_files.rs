@@ -73,6 +73,9 @@ fn inspect_files(
     let mut checks = vec![format!("the file and its {}", format_count(cells, "cell"))];
 
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
+        if pin.is_program_bundle() {
+            continue;
+        }
         let networks = check_initial_weights(pin, content, &configs)?;
         if networks > 0 {
             checks.push(format!(

@@ -164,7 +164,9 @@ fn compare_with_rows(
         let Some(row) = rows.get(&result.key) else {
             continue;
         };
-        let different = row.as_ref().map(|row| differing_fields(row, result));
+        let different = row
+            .as_ref()
+            .map(|row| differing_fields(row, result, batch.comparison));
         outcome.already_stored.push(result.key);
         outcome.mismatches += u64::from(
             different

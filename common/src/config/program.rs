@@ -1,0 +1,61 @@
+//! The config of a program's trial, in which nothing but the program has a meaning.
+
+use std::sync::Arc;
+
+use crate::config::data::{Augment, DataConfig, VisitOrder};
+use crate::config::model::{InitScheme, ModelConfig, ModelKind, Norm};
+use crate::config::train::{Loss, TrainConfig, WeightDecayScope};
+use crate::config::{Length, TrialConfig};
+use crate::dataset::name::DatasetName;
+use crate::program::ProgramCell;
+
+impl TrialConfig {
+    /// The config of a cell of a program. Its data and training are placeholders, which mean nothing.
+    pub fn of_program(cell: Arc<ProgramCell>) -> Self {
+        Self {
+            data: DataConfig {
+                dataset: DatasetName::Glyphs,
+                train: 1,
+                test: 1,
+                validation: 0,
+                order: VisitOrder::Shuffle,
+                augment: Augment::None,
+                label_noise: 0.0,
+                standardize: false,
+            },
+            model: ModelConfig {
+                kind: ModelKind::Program(cell),
+                norm: Norm::None,
+                norm_eps: 0.0,
+                affine: false,
+                fixed_head: false,
+                init: InitScheme::KaimingNormal,
+                init_file: None,
+                init_scale: 1.0,
+                layer_scales: Vec::new(),
+                zero_residual: false,
+            },
+            train: placeholder_training(),
+            results_start: None,
+        }
+    }
+}
+
+/// A training of no steps.
+fn placeholder_training() -> TrainConfig {
+    TrainConfig {
+        length: Length::Steps(0),
+        batch_size: 1,
+        lr: 0.0,
+        wd: 0.0,
+        wd_on: WeightDecayScope::All,
+        momentum: 0.0,
+        nesterov: false,
+        adamw: None,
+        loss: Loss::CrossEntropy { smoothing: 0.0 },
+        schedule: Vec::new(),
+        curve: None,
+        average: None,
+        added_noise: None,
+    }
+}

@@ -1,0 +1,409 @@
+//! Sweeps of programs: what they mean, and what is said of those that mean nothing.
+
+use crate::Spec;
+use crate::ids::{CellHash, CellIndex, DatasetHash, FileHash, Repeat};
+use crate::metric::Metric;
+use crate::pinned_file::{FilePin, PROGRAM_BUNDLE};
+use crate::program::{Direction, TrialFacts};
+use crate::random_streams::{SeedPlan, Streams};
+use crate::spec::SpecSource;
+
+const PROGRAM: &str = "name = \"t\"\nrepeats = 2\n[program]\ncommand = [\"python3\", \"train.py\", \"--lr={lr}\", \"{seed.init}\"]\n\
+                       files = [\"train.py\"]\nmetrics = { loss = \"min\", acc = \"max\", time = \"volatile\" }\n";
+const GRID: &str = "[grid]\nlr = [0.1, 0.25]\n";
+
+fn source(text: &str, settings: &[&str]) -> SpecSource {
+    let pin = FilePin {
+        path: PROGRAM_BUNDLE.into(),
+        hash: FileHash([7; 32]),
+        images: None,
+    };
+    SpecSource {
+        file: "sweep.toml".into(),
+        text: text.to_owned(),
+        settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+        files: vec![pin],
+        ..SpecSource::default()
+    }
+}
+
+fn read(text: &str) -> Spec {
+    Spec::read_new(&source(text, &[])).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn refusal(text: &str) -> String {
+    match Spec::read_new(&source(text, &[])) {
+        Ok(_) => panic!("this should be refused:\n{text}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The command of a cell in its first repeat.
+fn command_of(spec: &Spec, cell: u64) -> Vec<String> {
+    let config = spec.grid.resolve_config(CellIndex(cell)).expect("a cell");
+    let program = config.model.kind.program().expect("a program");
+    let streams = Streams {
+        sweep_seed: spec.seed,
+        repeat: Repeat(0),
+        cell: CellHash([0; 32]),
+        plan: SeedPlan::default(),
+    };
+    program.fill_command(&TrialFacts {
+        streams: &streams,
+        dir: "/tmp/trial",
+    })
+}
+
+#[test]
+fn axes_and_derived_fields_are_values_of_the_command() {
+    let text = format!(
+        "{}[grid]\nlr = [0.1, 0.25]\nkind = [\"a\", \"b\"]\nflag = [true]\n[derive]\nhalf = \"lr / 2\"\n[where]\nkeep = \"half < 0.1\"\n",
+        PROGRAM.replace(
+            "\"--lr={lr}\"",
+            "\"--lr={lr}\", \"{kind}\", \"{flag}\", \"{half}\""
+        )
+    );
+    let spec = read(&text);
+    assert_eq!(spec.grid.cell_count(), 2);
+    let command = command_of(&spec, 0);
+    assert_eq!(
+        command[..6],
+        ["python3", "train.py", "--lr=0.1", "a", "true", "0.05"]
+    );
+    assert!(command[6].parse::<u64>().expect("a seed") < 1 << 53);
+    assert_eq!(spec.grid.derived_values_in(CellIndex(0)), [("half", 0.05)]);
+    assert_eq!(spec.min_grammar(), 4);
+
+    let metrics: Vec<_> = spec.measure.metrics.iter().map(Metric::name).collect();
+    assert_eq!(metrics, ["loss", "acc", "time"]);
+    let better = spec.measure.metrics.iter().map(Metric::larger_is_better);
+    assert_eq!(better.collect::<Vec<_>>(), [Some(false), Some(true), None]);
+}
+
+#[test]
+fn cases_set_values_of_the_command() {
+    let text = format!(
+        "{PROGRAM}[case]\nA = {{ lr = 0.1, opt = \"sgd\" }}\nB = {{ lr = 0.2, opt = \"adam\" }}\n"
+    );
+    let spec = read(&text);
+    assert_eq!(command_of(&spec, 1)[2], "--lr=0.2");
+    let cells = crate::quantity::find_cells_meeting(&spec.grid, Some("opt == \"adam\""));
+    assert_eq!(cells, Ok(vec![CellIndex(1)]));
+
+    let lacking = format!("{PROGRAM}[case]\nA = {{ lr = 0.1, opt = 1 }}\nB = {{ lr = 0.2 }}\n");
+    assert!(refusal(&lacking).contains("the value opt has no value here: the case A sets it"));
+}
+
+#[test]
+fn conditions_and_quantities_find_values_by_name() {
+    let text = format!(
+        "{PROGRAM}{GRID}[derive]\nhalf = \"lr / 2\"\n[quantity]\nratio = \"at(loss, end) / half\"\nearly = \"mean(loss, last 50 %)\"\n"
+    );
+    let spec = read(&text);
+    let cells = crate::quantity::find_cells_meeting(&spec.grid, Some("half > 0.1"));
+    assert_eq!(cells, Ok(vec![CellIndex(1)]));
+
+    let claims = spec.claims.as_ref().expect("they can be read");
+    let quantity = |text: &str| {
+        claims
+            .compile_trial_quantity(&spec.grid, &spec.measure.metrics, text)
+            .expect("a quantity")
+    };
+    let value = |text: &str, cell: u64| {
+        let quantity = quantity(text);
+        let inputs = quantity
+            .cell_inputs(&spec.grid, CellIndex(cell))
+            .expect("a cell");
+        let losses = [4.0, 2.0, 1.0, f64::NAN];
+        let steps = [10.0, 20.0, 30.0, 40.0];
+        let value = |row: usize, _: usize| losses[row];
+        quantity.evaluate(&inputs, &steps, &value).as_number()
+    };
+    assert_eq!(value("ratio", 0), 1.0 / 0.05);
+    assert_eq!(value("early", 0), 1.5);
+    assert_eq!(value("at(loss, 25)", 0), 2.0);
+    assert!(value("at(loss, 5)", 0).is_nan());
+}
+
+#[test]
+fn the_identity_of_a_cell_is_what_the_program_gets() {
+    let spec = read(&format!("{PROGRAM}{GRID}"));
+    let hash = |spec: &Spec, cell: u64| {
+        let config = spec.grid.resolve_config(CellIndex(cell)).expect("a cell");
+        spec.compute_cell_hash(&config, DatasetHash::NONE)
+    };
+    assert_ne!(hash(&spec, 0), hash(&spec, 1));
+    assert!(spec.numerics.starts_with("program/"));
+    assert_eq!(spec.numerics.len(), "program/".len() + 16);
+
+    let same = format!("{PROGRAM}checkpoint_limit = \"1 MiB\"\nrequire = [[\"true\"]]\n{GRID}");
+    let same = same.replace("repeats = 2", "repeats = 5\ntime_limit = \"1h\"");
+    assert_eq!(hash(&read(&same), 0), hash(&spec, 0));
+
+    for (from, to) in [
+        ("train.py\", \"--lr", "other.py\", \"--lr"),
+        ("loss = \"min\"", "loss = \"max\""),
+        ("metrics = {", "env = { A = \"1\" }\nmetrics = {"),
+        ("metrics = {", "pass_env = [\"A\"]\nmetrics = {"),
+        ("metrics = {", "deterministic = true\nmetrics = {"),
+        ("repeats = 2", "seed = 1"),
+    ] {
+        let other = format!("{PROGRAM}{GRID}").replace(from, to);
+        assert_ne!(hash(&read(&other), 0), hash(&spec, 0), "{to}");
+    }
+
+    let mut changed = source(&format!("{PROGRAM}{GRID}"), &[]);
+    changed.files[0].hash = FileHash([8; 32]);
+    let changed = Spec::read_new(&changed).expect("a valid sweep");
+    assert_ne!(changed.numerics, spec.numerics);
+
+    let pinned = format!("numerics=\"{}\"", spec.numerics);
+    let stored = source(&format!("{PROGRAM}{GRID}"), &[&pinned]);
+    let stored = Spec::read_new(&stored).expect("a valid sweep");
+    assert_eq!(stored.numerics, spec.numerics);
+}
+
+#[test]
+fn a_setting_of_an_axis_gives_it_other_values() {
+    let source = source(&format!("{PROGRAM}{GRID}"), &["lr=[1, 2, 3]"]).with_settings_of_axes();
+    let spec = Spec::read_new(&source).expect("a valid sweep");
+    assert_eq!(spec.grid.cell_count(), 3);
+}
+
+#[test]
+fn metrics_with_a_direction_decide_how_many_repeats_there_are() {
+    let rule = |metric: &str| {
+        PROGRAM.replace("repeats = 2\n", "")
+            + GRID
+            + &format!(
+                "[repeats]\nmin = 2\nmax = 8\nhalving = {{ metric = \"{metric}\", factor = 2 }}\n"
+            )
+    };
+    let spec = read(&rule("loss"));
+    let metric = spec.stopping_rule.expect("a rule").metric;
+    assert_eq!(metric.larger_is_better(), Some(false));
+    let Metric::Declared(declared) = metric else {
+        panic!("it is declared");
+    };
+    assert_eq!(declared.direction, Direction::Min);
+    assert!(refusal(&rule("time")).contains("repeats.halving.metric: time is volatile"));
+    assert!(refusal(&rule("los")).contains("program.metrics has no 'los', did you mean 'loss'?"));
+}
+
+/// Checks the refusal of a program with one change.
+fn check_change(from: &str, to: &str, expected: &str) {
+    let text = format!("{PROGRAM}{GRID}");
+    assert!(text.contains(from), "{from}");
+    let found = refusal(&text.replacen(from, to, 1));
+    assert!(found.contains(expected), "{to}: {found}");
+}
+
+#[test]
+fn wrong_sections_beside_a_program_are_refused() {
+    for (section, words) in [
+        (
+            "[data]\ntrain = 1\n",
+            "data: a program brings its own data: remove [data]",
+        ),
+        (
+            "[model]\nkind = \"mlp\"\n",
+            "model: a program is its own model: remove [model]",
+        ),
+        (
+            "[train]\nlr = 1\n",
+            "train: a program trains by itself: remove [train]",
+        ),
+        (
+            "[measure]\nevery = \"1 step\"\n",
+            "measure: a program measures what it declares",
+        ),
+        (
+            "[stage.a]\nrepeats = 1\n",
+            "stage: a program takes no weights of others",
+        ),
+    ] {
+        let found = refusal(&format!("{PROGRAM}{GRID}{section}"));
+        assert!(found.starts_with("sweep.toml:9"), "{found}");
+        assert!(found.contains(words), "{found}");
+    }
+    check_change(
+        "repeats = 2",
+        "numerics = \"cpu-f32\"",
+        "numerics: the numerics class of this program is program/",
+    );
+    check_change(
+        "repeats = 2",
+        "audit = 0.5",
+        "audit: an audit compares results",
+    );
+}
+
+#[test]
+fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
+    for (from, to, expected) in [
+        (
+            "command",
+            "comand",
+            "sweep.toml:4: program.comand: unknown key",
+        ),
+        (
+            "command = [\"python3\"",
+            "command = [\"{lx}\"",
+            "program.command: no axis or derived field is called {lx}, did you mean 'lr'?",
+        ),
+        (
+            "\"--lr={lr}\"",
+            "\"--lr={lr\"",
+            "a { stands alone in \"--lr={lr\": write {{",
+        ),
+        (
+            "{seed.init}",
+            "{seed.innit}",
+            "there are no seeds for 'innit', did you mean 'init'?",
+        ),
+        ("{seed.init}", "{cell}", "{cell} is no placeholder"),
+        (
+            "\"train.py\"]\nm",
+            "\"../train.py\"]\nm",
+            "program.files: \"../train.py\" is no path below the folder",
+        ),
+        (
+            "\"train.py\"]\nm",
+            "\"/train.py\"]\nm",
+            "program.files: \"/train.py\" is no path below the folder",
+        ),
+        (
+            "\"train.py\"]\nm",
+            "\"ergodic:pyton\"]\nm",
+            "did you mean 'ergodic:python'?",
+        ),
+        (
+            "\"train.py\"]\nm",
+            "\"a\", \"a\"]\nm",
+            "\"a\" is listed twice",
+        ),
+        (
+            "\"train.py\"]\nm",
+            "\"ergodic_trial.py\"]\nm",
+            "is that of the helper: write \"ergodic:python\"",
+        ),
+        (
+            "loss = \"min\"",
+            "loss = \"mim\"",
+            "program.metrics.loss: which values are better? Found 'mim', did you mean 'min'?",
+        ),
+        (
+            "loss = \"min\"",
+            "step = \"min\"",
+            "program.metrics.step: 'step' has a meaning of its own",
+        ),
+        (
+            "loss = \"min\"",
+            "\"a b\" = \"min\"",
+            "expected a name of at most 64 letters",
+        ),
+        (
+            "metrics = {",
+            "env = { ERGODIC_X = \"1\" }\nmetrics = {",
+            "program.env: ERGODIC_X begins with ERGODIC_",
+        ),
+        (
+            "metrics = {",
+            "env = { A = 1 }\nmetrics = {",
+            "program.env.A: expected a string, found 1",
+        ),
+        (
+            "metrics = {",
+            "env = { A = \"1\" }\npass_env = [\"A\"]\nmetrics = {",
+            "program.pass_env: env sets A already",
+        ),
+        (
+            "metrics = {",
+            "require = [\"true\"]\nmetrics = {",
+            "program.require: expected a list of commands, found 'true'",
+        ),
+        (
+            "metrics = {",
+            "checkpoint_limit = \"5 GB\"\nmetrics = {",
+            "program.checkpoint_limit: expected a size",
+        ),
+        (
+            "metrics = {",
+            "slots = 2\nmetrics = {",
+            "program.slots: this is not built yet, so remove it: a trial takes one slot",
+        ),
+        (
+            "metrics = {",
+            "memory = \"4 GiB\"\nmetrics = {",
+            "program.memory: this is not built yet",
+        ),
+        (
+            "metrics = {",
+            "gpus = 1\nmetrics = {",
+            "program.gpus: this is not built yet",
+        ),
+        (
+            "metrics = {",
+            "save = [\"*.pt\"]\nmetrics = {",
+            "program.save: this is not built yet",
+        ),
+        (
+            "lr = [0.1",
+            "loss = [1]\nlr = [0.1",
+            "grid.loss: program.metrics has this name",
+        ),
+        (
+            "lr = [0.1",
+            "seed = [1]\nlr = [0.1",
+            "grid.seed: {seed} is a placeholder already",
+        ),
+        (
+            "lr = [0.1",
+            "\"a b\" = [1]\nlr = [0.1",
+            "grid.a b: 'a b' is no name for a value of a program",
+        ),
+        (
+            "lr = [0.1",
+            "x = [[1]]\nlr = [0.1",
+            "expected a number, a string, true or false for a program, found a list",
+        ),
+        (
+            "lr = [0.1",
+            "steps = [1]\nlr = [0.1",
+            "grid.steps: 'steps' is a column of tables",
+        ),
+    ] {
+        check_change(from, to, expected);
+    }
+}
+
+#[test]
+fn wrong_quantities_of_a_program_are_refused() {
+    for (quantity, expected) in [
+        ("mean(epoch)", "a program has no epochs"),
+        ("mean(samples)", "a program has no images"),
+        ("at(loss, decay)", "a program has no schedule"),
+        (
+            "mean(loss, last 2 epochs)",
+            "a program has no epochs, found '2 epochs'",
+        ),
+        (
+            "test_acc",
+            "there is no quantity, metric, axis or field 'test_acc'",
+        ),
+    ] {
+        let found = refusal(&format!("{PROGRAM}{GRID}[quantity]\nq = \"{quantity}\"\n"));
+        assert!(found.contains(expected), "{quantity}: {found}");
+    }
+    let hidden = refusal(&format!("{PROGRAM}{GRID}[quantity]\nloss = \"lr\"\n"));
+    assert!(hidden.contains("a metric has this name"), "{hidden}");
+}
+
+#[test]
+fn a_program_needs_the_grammar_that_has_it() {
+    let mut old = source(&format!("{PROGRAM}{GRID}"), &[]);
+    old.grammar = 3;
+    let error = Spec::read_stored(&old).expect_err("it is too old");
+    assert_eq!(error.path, "program");
+    assert!(error.message.contains("since version 4 of the grammar"));
+}

@@ -1,0 +1,180 @@
+//! The plan of a program: what runs, with which files, and how often.
+
+use ergodic_common::Spec;
+use ergodic_common::escape::escape_line;
+use ergodic_common::ids::{CellHash, CellIndex, Repeat};
+use ergodic_common::number_format::format_count;
+use ergodic_common::program::bundle::{self, BundledFile};
+use ergodic_common::program::{ProgramCell, TrialFacts};
+use ergodic_common::random_streams::Streams;
+use serde_json::json;
+
+use super::{describe_axes, describe_scales, describe_size, format_bytes, planned_trials};
+use crate::client::render::DocumentFormat;
+use crate::client::sweep_file::SweepFile;
+
+/// Stands for the folder of a trial, which the worker makes.
+const TRIAL_FOLDER: &str = "DIR";
+
+/// Most files that are listed one by one.
+const MAX_LISTED_FILES: usize = 50;
+
+/// Renders the plan of a program; `None` for other sweeps.
+pub(super) fn render_program_plan(
+    spec: &Spec,
+    file: &SweepFile,
+    format: DocumentFormat,
+) -> Option<String> {
+    let program = spec.program()?;
+    let cell = spec.grid.iter().next()?;
+    let files = list_files(file);
+    let example = ExampleTrial::of_cell(spec, cell)?;
+    let metrics = program.metrics.iter();
+    let metrics: Vec<String> = metrics
+        .map(|metric| format!("{} ({})", metric.name, metric.direction.as_str()))
+        .collect();
+    if format == DocumentFormat::Json {
+        return Some(render_json(spec, &files, &example));
+    }
+
+    let mut out = describe_size(spec);
+    out += &describe_scales(spec);
+    out += &describe_axes(spec);
+    out += &format!("  metrics: {}\n", metrics.join(", "));
+    out += &describe_program(spec, Some(file));
+    out += &format!(
+        "  command of {}, repeat 0:\n    {}\n",
+        example.cell,
+        quote_command(&example.command)
+    );
+    out += "time: not known for a program\n";
+    Some(out + "checked: the file and its cells, and that the files can be read\n")
+}
+
+/// Describes what of a program a user must know before it runs: its command, files, and environment.
+pub fn describe_program(spec: &Spec, file: Option<&SweepFile>) -> String {
+    let Some(program) = spec.program() else {
+        return String::new();
+    };
+    let command = program.command.iter().map(ToString::to_string);
+    let mut out = format!(
+        "  program: {}\n",
+        quote_command(&command.collect::<Vec<_>>())
+    );
+    for command in &program.require {
+        out += &format!("  requires: {}\n", quote_command(command));
+    }
+    for (name, value) in &program.env {
+        out += &format!("  sets {name}={}\n", escape_line(&value.to_string()));
+    }
+    if !program.pass_env.is_empty() {
+        out += &format!("  passes on {}\n", program.pass_env.join(", "));
+    }
+
+    let files = file.map(list_files).unwrap_or_default();
+    if file.is_none() && !program.files.is_empty() {
+        out += &format!("  files {}\n", escape_line(&program.files.join(", ")));
+    }
+    for (name, size) in files.iter().take(MAX_LISTED_FILES) {
+        let size = format_bytes(*size);
+        out += &format!("  file {}, {size}\n", escape_line(name));
+    }
+    if let Some(more) = files.len().checked_sub(MAX_LISTED_FILES + 1) {
+        out += &format!("  … and {}\n", format_count(more as u64 + 1, "more file"));
+    }
+    out
+}
+
+/// A trial, as an example of all.
+struct ExampleTrial {
+    cell: String,
+    command: Vec<String>,
+}
+
+impl ExampleTrial {
+    fn of_cell(spec: &Spec, cell: CellIndex) -> Option<Self> {
+        let config = spec.grid.resolve_config(cell).ok()?;
+        let program = config.model.kind.program()?;
+        Some(Self {
+            cell: escape_line(&spec.grid.describe_cell(cell)).into_owned(),
+            command: fill_example(spec, program, &spec.compute_cell_hash(&config, NO_DATA)),
+        })
+    }
+}
+
+const NO_DATA: ergodic_common::ids::DatasetHash = ergodic_common::ids::DatasetHash::NONE;
+
+fn fill_example(spec: &Spec, program: &ProgramCell, cell: &CellHash) -> Vec<String> {
+    let streams = Streams {
+        sweep_seed: spec.seed,
+        repeat: Repeat(0),
+        cell: *cell,
+        plan: spec.seeds.clone(),
+    };
+    program.fill_command(&TrialFacts {
+        streams: &streams,
+        dir: TRIAL_FOLDER,
+    })
+}
+
+/// Names and sizes of the files in the bundle.
+fn list_files(file: &SweepFile) -> Vec<(String, u64)> {
+    let mut pins = file.source.files.iter().zip(&file.contents);
+    let found = pins.find(|(pin, _)| pin.is_program_bundle());
+    let files: Vec<BundledFile> = found
+        .and_then(|(_, content)| bundle::decode(content).ok())
+        .unwrap_or_default();
+    files
+        .into_iter()
+        .map(|file| (file.name, file.content.len() as u64))
+        .collect()
+}
+
+/// A command as a shell would take it, for people alone: no shell reads it.
+fn quote_command(arguments: &[String]) -> String {
+    let quoted = arguments.iter().map(|argument| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,{}+@%".contains(c);
+        match !argument.is_empty() && argument.chars().all(is_plain) {
+            true => argument.clone(),
+            false => format!("'{}'", escape_line(&argument.replace('\'', "'\\''"))),
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+fn render_json(spec: &Spec, files: &[(String, u64)], example: &ExampleTrial) -> String {
+    let Some(program) = spec.program() else {
+        return String::new();
+    };
+    let axes = spec.grid.axes().iter();
+    let axes: Vec<_> = axes
+        .map(|axis| json!({ "name": axis.name, "values": axis.len() }))
+        .collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, bytes)| json!({ "name": name, "bytes": bytes }))
+        .collect();
+    let metrics: Vec<_> = program
+        .metrics
+        .iter()
+        .map(|metric| json!({ "name": metric.name, "better": metric.direction.as_str() }))
+        .collect();
+    let object = json!({
+        "name": spec.name,
+        "cells": spec.grid.cell_count(),
+        "repeats": spec.repeats,
+        "trials": planned_trials(spec),
+        "numerics": spec.numerics,
+        "axes": axes,
+        "scale": spec.scales.chosen,
+        "scales": spec.scales.names,
+        "program": {
+            "command": program.command.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "example": example.command,
+            "files": files,
+            "metrics": metrics,
+            "deterministic": program.deterministic,
+        },
+    });
+    format!("{object}\n")
+}

@@ -1,0 +1,229 @@
+//! Namespaces of a trial's own: it sees neither other processes nor what the worker hides.
+//!
+//! A process starts the supervisor as the first process of new PID and mount namespaces, with a `/proc` of their own, and mounts
+//! empty folders over the hidden ones. The supervisor has no capabilities there, so that nothing can be unmounted. Its end is
+//! the end of all processes in the namespace.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+
+use clap::Args;
+use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal, setsid};
+
+use super::supervisor::launch::SUPERVISE_COMMAND;
+
+/// How trials are kept apart from the worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Isolation {
+    /// Files and folders of the worker that trials do not see.
+    hidden: Vec<PathBuf>,
+    /// Whether the namespaces belong to a user namespace, as they must unless the worker runs as root.
+    has_user_namespace: bool,
+}
+
+/// The arguments of the hidden command.
+#[derive(Debug, Args)]
+pub(crate) struct SuperviseArgs {
+    /// Start the supervisor in namespaces of its own
+    #[arg(long)]
+    isolate: bool,
+    /// With a user namespace
+    #[arg(long)]
+    user_namespace: bool,
+    /// What the program does not see
+    #[arg(long)]
+    hide: Vec<PathBuf>,
+    /// End at once
+    #[arg(long)]
+    probe: bool,
+}
+
+impl Isolation {
+    /// Finds out which namespaces the kernel allows; `None` if it does not allow what isolation takes.
+    pub(crate) fn probe(hidden: &[PathBuf]) -> Option<Self> {
+        let hidden: Vec<PathBuf> = hidden
+            .iter()
+            .filter_map(|path| path.canonicalize().ok())
+            .collect();
+        [true, false].into_iter().find_map(|has_user_namespace| {
+            let isolation = Self {
+                hidden: hidden.clone(),
+                has_user_namespace,
+            };
+            let mut command = Command::new("/proc/self/exe");
+            command
+                .arg(SUPERVISE_COMMAND)
+                .args(isolation.to_args())
+                .arg("--probe")
+                .env_clear()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let status = command.status();
+            status
+                .is_ok_and(|status| status.success())
+                .then_some(isolation)
+        })
+    }
+
+    /// The arguments that have a supervisor start so.
+    pub(crate) fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["--isolate".into()];
+        if self.has_user_namespace {
+            args.push("--user-namespace".into());
+        }
+        for path in &self.hidden {
+            args.extend(["--hide".into(), path.clone().into_os_string()]);
+        }
+        args
+    }
+}
+
+/// Runs the hidden command.
+///
+/// # Errors
+/// The kernel refuses namespaces, or the supervisor fails.
+pub(crate) fn run_supervise_command(args: &SuperviseArgs) -> io::Result<()> {
+    match (args.isolate, args.probe) {
+        (true, _) => start_isolated(args).and_then(|status| match status.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("the supervisor ended: {status}"))),
+        }),
+        (false, true) => Ok(()),
+        (false, false) => super::supervisor::supervise_program(),
+    }
+}
+
+/// Starts the supervisor as the first process of its namespaces, and waits for it.
+#[expect(unsafe_code, reason = "there is no other way to mount in a child")]
+fn start_isolated(args: &SuperviseArgs) -> io::Result<ExitStatus> {
+    let _ = setsid();
+    ignore_signals();
+    enter_namespaces(args.user_namespace)?;
+    let plan = MountPlan::new(&args.hide)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(SUPERVISE_COMMAND).env_clear();
+    if args.probe {
+        command.arg("--probe");
+    }
+
+    // SAFETY: the closure makes system calls alone, with texts that were made before.
+    let mut child = unsafe {
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            plan.mount_all()?;
+            drop_capabilities()
+        });
+        command.spawn()?
+    };
+    child.wait()
+}
+
+/// Has this process and the supervisor go on when a terminal or service manager signals all processes: the worker decides.
+#[expect(unsafe_code, reason = "the standard library cannot ignore signals")]
+fn ignore_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Has children of this process begin new namespaces. This user keeps its id in them.
+#[expect(unsafe_code, reason = "the standard library has no namespaces")]
+fn enter_namespaces(has_user_namespace: bool) -> io::Result<()> {
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+    if has_user_namespace {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    // SAFETY: the call takes no pointers, and this process has one thread.
+    check_call(unsafe { libc::unshare(flags) })?;
+    if has_user_namespace {
+        std::fs::write("/proc/self/setgroups", "deny")?;
+        std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    }
+    Ok(())
+}
+
+/// What is mounted over what, as texts for the system.
+struct MountPlan {
+    /// Hidden paths, each with whether it is a folder.
+    hidden: Vec<(CString, bool)>,
+}
+
+impl MountPlan {
+    fn new(hidden: &[PathBuf]) -> io::Result<Self> {
+        let hidden = hidden.iter().filter(|path| path.exists());
+        let hidden = hidden.map(|path| {
+            let text = CString::new(path.as_os_str().as_bytes())?;
+            Ok((text, path.is_dir()))
+        });
+        Ok(Self {
+            hidden: hidden.collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Mounts everything in the namespace of this process. Allocates nothing.
+    fn mount_all(&self) -> io::Result<()> {
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let safe = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        mount_path(c"none", c"/", c"none", private, c"")?;
+        mount_path(c"proc", c"/proc", c"proc", safe, c"")?;
+        for (path, is_dir) in &self.hidden {
+            match is_dir {
+                true => mount_path(
+                    c"none",
+                    path,
+                    c"tmpfs",
+                    safe | libc::MS_RDONLY,
+                    c"size=4k,mode=0",
+                )?,
+                false => mount_path(c"/dev/null", path, c"none", libc::MS_BIND, c"")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(unsafe_code, reason = "the standard library cannot mount")]
+fn mount_path(
+    source: &std::ffi::CStr,
+    target: &std::ffi::CStr,
+    kind: &std::ffi::CStr,
+    flags: libc::c_ulong,
+    options: &std::ffi::CStr,
+) -> io::Result<()> {
+    // SAFETY: all pointers are texts that end with 0 and outlive the call.
+    check_call(unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        )
+    })
+}
+
+/// Has the next program start without capabilities, even if its user is root, and gain none.
+#[expect(unsafe_code, reason = "the standard library knows no capabilities")]
+fn drop_capabilities() -> io::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: the call takes no pointers. It refuses capabilities that this kernel does not have.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+    // SAFETY: the call takes no pointers.
+    check_call(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+}
+
+fn check_call(result: libc::c_int) -> io::Result<()> {
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,19 @@
+//! Programs as trials: starts a process of the user's, reads what it reports, and leaves nothing of it behind.
+//!
+//! `host` knows how this worker runs programs, and `trial` runs one attempt of a trial. `lines`, `statement` and `record` make
+//! metrics, curve, predictions and digest of what the program writes; they are pure. `watch` waits for the program, its output
+//! and its lines. `supervisor` is a process between worker and program, `isolation` gives it namespaces of its own, `folder` and
+//! `environment` are what the program finds, and `checkpoint` is what it leaves for whoever continues.
+
+mod checkpoint;
+mod environment;
+mod folder;
+pub(crate) mod host;
+pub(crate) mod isolation;
+mod lines;
+mod record;
+mod statement;
+mod supervisor;
+mod tail;
+pub(crate) mod trial;
+mod watch;

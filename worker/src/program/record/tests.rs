@@ -1,0 +1,218 @@
+use proptest::prelude::*;
+
+use crate::program::record::*;
+
+fn metrics() -> Vec<DeclaredMetric> {
+    let all = [
+        ("loss", Direction::Min),
+        ("seconds", Direction::Volatile),
+        ("acc", Direction::Max),
+    ];
+    let all = all.map(|(name, direction)| DeclaredMetric {
+        name: name.into(),
+        direction,
+    });
+    all.to_vec()
+}
+
+fn add(record: &mut TrialRecord<'_>, line: &str) -> Result<LineEffect, String> {
+    let line = NumberedLine {
+        number: 7,
+        bytes: line.into(),
+    };
+    record.add_line(&line)
+}
+
+fn record_of<'a>(metrics: &'a [DeclaredMetric], lines: &[&str]) -> TrialRecord<'a> {
+    let mut record = TrialRecord::new(metrics);
+    for line in lines {
+        add(&mut record, line).expect("a line that is right");
+    }
+    record
+}
+
+fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn lines_of_a_step_are_one_row_and_the_last_number_of_each_metric_is_final() {
+    let metrics = metrics();
+    let record = record_of(
+        &metrics,
+        &[
+            r#"{"step": 1, "loss": 0.5}"#,
+            r#"{"step": 1, "acc": 0.1, "seconds": NaN}"#,
+            "",
+            r#"{"step": 2, "loss": 0.25}"#,
+            r#"{"step": 3}"#,
+        ],
+    );
+    let nan = f64::NAN;
+    assert_eq!(record.curve.steps, [1, 2]);
+    assert_eq!(
+        bits(&record.curve.values),
+        bits(&[0.5, nan, 0.1, 0.25, nan, nan])
+    );
+    assert_eq!(bits(&record.final_metrics()), bits(&[0.25, nan, 0.1]));
+    assert_eq!((record.last_step(), record.missing_metrics()), (3, vec![]));
+
+    let none = TrialRecord::new(&metrics);
+    assert_eq!(none.missing_metrics(), ["loss", "seconds", "acc"]);
+    assert!(none.final_metrics().iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn a_directed_metric_that_is_not_finite_is_divergence_and_never_a_number() {
+    let metrics = metrics();
+    for said in [
+        r#"{"step": 4, "acc": 0.2, "loss": -Infinity}"#,
+        r#"{"step": 4, "loss": null}"#,
+        r#"{"diverged": 4}"#,
+    ] {
+        let mut record = record_of(&metrics, &[r#"{"step": 1, "loss": 0.5}"#]);
+        assert_eq!(add(&mut record, said), Ok(LineEffect::Diverged));
+        assert_eq!(
+            add(&mut record, "what follows does not count"),
+            Ok(LineEffect::Diverged)
+        );
+        assert_eq!((record.diverged_at(), record.last_step()), (Some(4), 4));
+        assert!(record.final_metrics().iter().all(|x| x.is_nan()));
+        assert_eq!(record.curve.steps, [1]);
+    }
+}
+
+#[test]
+fn wrong_lines_fail_with_the_line() {
+    let metrics = metrics();
+    for (line, why) in [
+        (
+            r#"{"step": 6, "los": 1}"#,
+            "'los' is no declared metric: add it to program.metrics, or report one of loss, seconds, acc",
+        ),
+        (r#"{"step": 4, "loss": 1}"#, "step 4 comes after step 5"),
+        (r#"{"diverged": 4}"#, "step 4 comes after step 5"),
+        (r#"{"checkpoint": 4}"#, "step 4 comes after step 5"),
+        (
+            r#"{"step": 5, "predictions": [1]}"#,
+            "there are predictions for step 5 already",
+        ),
+        (
+            r#"{"step": 6, "predictions": [1, 2, 3]}"#,
+            "there are 3 predictions, but 2 earlier",
+        ),
+        ("nonsense", "it is no JSON"),
+    ] {
+        let mut record = record_of(&metrics, &[r#"{"step": 5, "predictions": [1, 2]}"#]);
+        let said = add(&mut record, line).expect_err("a wrong line");
+        assert!(
+            said.starts_with("line 7 of the metrics is wrong: "),
+            "{said}"
+        );
+        assert!(said.contains(why) && said.ends_with(line), "{said}");
+    }
+
+    let mut record = TrialRecord::new(&metrics);
+    let long = format!("{}\n", "x".repeat(10_000));
+    let said = add(&mut record, &long).expect_err("a wrong line");
+    assert!(said.chars().count() < 400 && !said.contains('\n'), "{said}");
+}
+
+#[test]
+fn curves_and_predictions_are_bounded() {
+    let metrics = metrics();
+    let mut record = TrialRecord::new(&metrics);
+    for step in 0..MAX_CURVE_NUMBERS as u64 / 4 {
+        let line = format!("{{\"step\": {step}, \"loss\": 1}}");
+        assert_eq!(add(&mut record, &line), Ok(LineEffect::None));
+    }
+    let line = format!("{{\"step\": {MAX_CURVE_NUMBERS}, \"loss\": 1}}");
+    let said = add(&mut record, &line).expect_err("one too many");
+    assert!(
+        said.contains("50001 steps with 3 metrics are too many"),
+        "{said}"
+    );
+
+    let mut record = TrialRecord::new(&metrics);
+    let classes = vec!["1"; 10_000].join(",");
+    for step in 0..MAX_PREDICTIONS / 10_000 {
+        let line = format!("{{\"step\": {step}, \"predictions\": [{classes}]}}");
+        assert_eq!(add(&mut record, &line), Ok(LineEffect::None));
+    }
+    let line = format!("{{\"step\": 1000, \"predictions\": [{classes}]}}");
+    let said = add(&mut record, &line).expect_err("one too many");
+    assert!(said.contains("more than 1000000 predictions"), "{said}");
+}
+
+#[test]
+fn the_digest_knows_all_but_what_is_volatile() {
+    let metrics = metrics();
+    let lines = [
+        r#"{"step": 1, "loss": 0.5, "acc": 0.1, "seconds": 3}"#,
+        r#"{"step": 2, "seconds": 4}"#,
+        r#"{"step": 3, "predictions": [1, 2]}"#,
+    ];
+    let digest = |lines: &[&str]| record_of(&metrics, lines).compute_digest();
+    let known = digest(&lines);
+
+    let volatile = [lines[0].replace("\"seconds\": 3", "\"seconds\": NaN")];
+    assert_eq!(known, digest(&[&volatile[0], lines[2]]));
+    let mut other_order = metrics.clone();
+    other_order.reverse();
+    assert_eq!(known, record_of(&other_order, &lines).compute_digest());
+
+    for other in [
+        [
+            r#"{"step": 1, "loss": 0.5000000000000001, "acc": 0.1}"#,
+            lines[2],
+        ],
+        [r#"{"step": 2, "loss": 0.5, "acc": 0.1}"#, lines[2]],
+        [r#"{"step": 1, "loss": 0.5}"#, lines[2]],
+        [lines[0], r#"{"step": 3, "predictions": [1, 3]}"#],
+        [lines[0], r#"{"step": 4, "predictions": [1, 2]}"#],
+    ] {
+        assert_ne!(known, digest(&other), "{other:?}");
+    }
+}
+
+#[test]
+fn a_record_goes_on_where_it_was_at_a_step() {
+    let metrics = metrics();
+    let lines = [
+        r#"{"step": 1, "loss": 0.5, "predictions": [1, 2]}"#,
+        r#"{"step": 2, "loss": 0.25, "seconds": 4}"#,
+        r#"{"step": 3, "acc": 1, "predictions": [3, 4]}"#,
+    ];
+    let whole = record_of(&metrics, &lines);
+    let mut encoder = CheckpointEncoder::default();
+    whole.encode_until(2, &mut encoder);
+    let bytes = encoder.finish_with_hash();
+    let mut decoder = CheckpointDecoder::new(&bytes).expect("nothing was changed");
+    let mut record = TrialRecord::decode(&metrics, &mut decoder).expect("the same metrics");
+
+    assert_eq!(
+        (record.last_step(), &record.curve.steps[..]),
+        (2, &[1, 2][..])
+    );
+    assert_eq!(record.predictions.classes, [1, 2]);
+    assert_eq!(add(&mut record, lines[2]), Ok(LineEffect::None));
+    assert_eq!(record.compute_digest(), whole.compute_digest());
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_program_writes_steps_ascend_and_rows_are_whole(
+        lines in prop::collection::vec((0_u64..20, prop::option::of(any::<f64>()), 0_usize..3), 0..50),
+    ) {
+        let metrics = metrics();
+        let mut record = TrialRecord::new(&metrics);
+        for (step, x, column) in lines {
+            let x = x.map_or("null".into(), |x| format!("{x:?}").replace("inf", "Infinity"));
+            let _ = add(&mut record, &format!("{{\"step\": {step}, \"{}\": {x}}}", metrics[column].name));
+        }
+        prop_assert!(record.curve.steps.is_sorted_by(|a, b| a < b));
+        prop_assert_eq!(record.curve.values.len(), record.curve.steps.len() * metrics.len());
+        let directed = record.curve.values.iter().all(|x| !x.is_infinite());
+        prop_assert!(directed);
+    }
+}

@@ -1,0 +1,192 @@
+//! The supervisor of one program: a process between worker and program, which ends all that the program started.
+//!
+//! The worker starts itself again as a hidden command for each attempt. That process adopts all orphans below it, so that no
+//! process of the program's escapes it, in whatever session. Its stdin is a pipe that the worker holds: a byte, or the end of the
+//! pipe when the worker dies, has it end everything. Then, and when the program ends, every process below gets SIGTERM, a short
+//! time, and SIGKILL until none is left. Its stdout takes the [`ProgramEnd`]; what the program prints goes to its stderr.
+
+mod descendants;
+pub(crate) mod launch;
+pub(crate) mod order;
+
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, set_child_subreaper, set_parent_process_death_signal, setsid,
+    wait,
+};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use descendants::signal_descendants;
+use order::{LaunchOrder, ProgramEnd};
+
+/// Time from SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// Interval of further SIGKILLs, for processes that were being started during the last one, and of attempts to start.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Time after which processes are left alone that not even SIGKILL reaches, such as those of other users.
+const KILL_LIMIT: Duration = Duration::from_secs(60);
+/// Attempts to start a program whose file is open for writing.
+const MAX_BUSY_STARTS: u32 = 100;
+/// Signals that a terminal or service manager sends to all processes, and that the worker alone acts on.
+const IGNORED_SIGNALS: [SignalKind; 4] = [
+    SignalKind::terminate(),
+    SignalKind::interrupt(),
+    SignalKind::hangup(),
+    SignalKind::quit(),
+];
+
+/// Reads an order from stdin, runs the program, and ends with all that it started.
+///
+/// # Errors
+/// The worker is gone, or the system refuses what a supervisor needs.
+pub(crate) fn supervise_program() -> io::Result<()> {
+    // In a session of its own, it is told nothing by the terminal. It leads one already if it is the first of its namespace.
+    let _ = setsid();
+    set_child_subreaper(Some(getpid()))?;
+    let order = LaunchOrder::read_from(&mut io::stdin().lock())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run_order(&order))
+}
+
+async fn run_order(order: &LaunchOrder) -> io::Result<()> {
+    let ignored = IGNORED_SIGNALS.map(signal);
+    let mut child_ended = signal(SignalKind::child())?;
+    let mut control = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    let program = match start_unless_busy(order).await {
+        Ok(program) => program,
+        Err(error) => return report_end(&ProgramEnd::NotStarted(error.to_string())),
+    };
+
+    let mut reaper = Reaper { program, end: None };
+    let mut is_left = reaper.reap_children();
+    let mut is_worker_gone = false;
+    while is_left && reaper.end.is_none() {
+        tokio::select! {
+            _ = child_ended.recv() => is_left = reaper.reap_children(),
+            told = control.read_u8() => {
+                is_worker_gone = told.is_err();
+                break;
+            }
+        }
+    }
+
+    end_descendants(&mut reaper, &mut child_ended).await;
+    let end = reaper.end.unwrap_or(ProgramEnd::Signaled(9));
+    let is_reported = report_end(&end).is_ok();
+    if is_worker_gone || !is_reported {
+        let _ = std::fs::remove_dir_all(&order.attempt_dir);
+    }
+    drop(ignored);
+    Ok(())
+}
+
+/// Starts the program, and again if its file is still open for writing: the worker may have started another process while it
+/// wrote the file, which has it open for a moment.
+async fn start_unless_busy(order: &LaunchOrder) -> io::Result<Pid> {
+    for _ in 0..MAX_BUSY_STARTS {
+        match start_program(order) {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                sleep(RETRY_INTERVAL).await;
+            }
+            started => return started,
+        }
+    }
+    start_program(order)
+}
+
+/// Starts the program in a process group of its own. The system kills it if this process is killed.
+#[expect(unsafe_code, reason = "there is no other way to call prctl in a child")]
+fn start_program(order: &LaunchOrder) -> io::Result<Pid> {
+    let (name, args) = order
+        .command
+        .split_first()
+        .ok_or_else(|| io::Error::other("the command is empty"))?;
+    let output = io::stderr().as_fd().try_clone_to_owned()?;
+    let mut command = Command::new(name);
+    command
+        .args(args)
+        .env_clear()
+        .envs(order.env.iter().cloned())
+        .current_dir(&order.work_dir)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .process_group(0);
+
+    // SAFETY: the closure makes one system call and neither allocates nor locks.
+    let child = unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        command.spawn()?
+    };
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::Error::other("the program has no process id"))
+}
+
+/// Collects processes that have ended.
+struct Reaper {
+    program: Pid,
+    /// How the program itself ended.
+    end: Option<ProgramEnd>,
+}
+
+impl Reaper {
+    /// Collects all that have ended. Returns whether any process is left.
+    fn reap_children(&mut self) -> bool {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.program => {
+                    let exited = status.exit_status().map(ProgramEnd::Exited);
+                    let signaled = status.terminating_signal().map(ProgramEnd::Signaled);
+                    self.end = exited.or(signaled);
+                }
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// Ends all processes below this one.
+async fn end_descendants(reaper: &mut Reaper, child_ended: &mut SignalStream) {
+    if !reaper.reap_children() {
+        return;
+    }
+    signal_descendants(Signal::TERM);
+    let killed_from = Instant::now() + GRACE;
+    while Instant::now() < killed_from {
+        tokio::select! {
+            _ = child_ended.recv() => {}
+            () = sleep_until(killed_from) => {}
+        }
+        if !reaper.reap_children() {
+            return;
+        }
+    }
+
+    while reaper.reap_children() && killed_from.elapsed() < KILL_LIMIT {
+        signal_descendants(Signal::KILL);
+        tokio::select! {
+            _ = child_ended.recv() => {}
+            () = sleep(RETRY_INTERVAL) => {}
+        }
+    }
+}
+
+/// Tells the worker how the program ended.
+fn report_end(end: &ProgramEnd) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&serde_json::to_vec(end)?)?;
+    stdout.flush()
+}

@@ -1,0 +1,346 @@
+//! One attempt of a program's trial, and the result that it gives.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use ergodic_common::duration::format_duration;
+use ergodic_common::ids::TrialIdentity;
+use ergodic_common::program::{ProgramCell, TrialFacts};
+use ergodic_common::random_streams::Streams;
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+
+use super::checkpoint::{CheckpointKeeper, LoadedCheckpoint, compute_identity, load_checkpoint};
+use super::environment::{build_environment, describe_trial};
+use super::folder::AttemptFolder;
+use super::host::{LoadedProgram, ProgramHost, describe_end, read_variable};
+use super::record::TrialRecord;
+use super::supervisor::order::{LaunchOrder, ProgramEnd};
+use super::watch::{EarlyEnd, MetricsInput, WatchedEnd, run_watched};
+use crate::train::{CheckpointStore, FinishedTrial};
+use crate::work_queue::Assignment;
+
+/// Lines and characters of output that the cause of a failure shows.
+const SHOWN_OUTPUT: (usize, usize) = (20, 3000);
+
+/// What a program's trial is run with.
+pub(crate) struct ProgramJob<'a> {
+    /// How this worker runs programs.
+    pub(crate) host: &'a ProgramHost,
+    /// The program with the values of the cell.
+    pub(crate) cell: &'a ProgramCell,
+    /// Its files.
+    pub(crate) program: &'a LoadedProgram,
+    /// The random streams of the trial.
+    pub(crate) streams: &'a Streams,
+    /// Trial, sweep, stop and time limit.
+    pub(crate) assignment: &'a Assignment,
+    /// The store of checkpoints, if there is one.
+    pub(crate) checkpoint_store: Option<&'a dyn CheckpointStore>,
+}
+
+/// Why an attempt has no result.
+#[derive(Debug)]
+pub enum NoResult {
+    /// It was stopped.
+    Stopped,
+    /// The worker could not run it, for a reason that is no fault of the trial.
+    Unable(String),
+}
+
+impl From<std::io::Error> for NoResult {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unable(format!("cannot run a program: {error}"))
+    }
+}
+
+/// Runs a trial from its last checkpoint, or from the start.
+///
+/// # Errors
+/// The trial was stopped, or this worker cannot run it.
+pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, NoResult> {
+    let begun = Instant::now();
+    let folder = AttemptFolder::create(&job.program.files)?;
+    let identity = compute_identity(job.cell, job.assignment.key, job.streams);
+    let loaded = job.load_checkpoint(&folder, identity)?;
+    let step = loaded.as_ref().map(|checkpoint| checkpoint.step);
+    let mut record = match loaded {
+        Some(checkpoint) => checkpoint.record,
+        None => TrialRecord::new(&job.cell.program.metrics),
+    };
+
+    let order = build_order(job, &folder, step)?;
+    let ended = job.watch_program(&order, &folder, identity, &mut record, begun)?;
+    if let Some(ProgramEnd::NotStarted(why)) = &ended.end {
+        let name = order.command.first().map_or("", String::as_str);
+        return Err(NoResult::Unable(format!("cannot start '{name}': {why}")));
+    }
+
+    if let Some(store) = job.checkpoint_store {
+        store.discard_checkpoints(identity);
+    }
+    let mut result = build_result(job, record, &ended);
+    result.seconds = begun.elapsed().as_secs_f64();
+    Ok(FinishedTrial {
+        result,
+        weights: None,
+    })
+}
+
+impl<'a> ProgramJob<'a> {
+    /// Writes the files of the last checkpoint into the folder, if there is one.
+    fn load_checkpoint(
+        &self,
+        folder: &AttemptFolder,
+        identity: TrialIdentity,
+    ) -> std::io::Result<Option<LoadedCheckpoint<'a>>> {
+        let Some(store) = self.checkpoint_store else {
+            return Ok(None);
+        };
+        let metrics = &self.cell.program.metrics;
+        load_checkpoint(store, identity, &folder.checkpoint_dir, metrics)
+    }
+
+    /// Runs the program to its end, and keeps its checkpoints.
+    fn watch_program(
+        &self,
+        order: &LaunchOrder,
+        folder: &AttemptFolder,
+        identity: TrialIdentity,
+        record: &mut TrialRecord<'a>,
+        begun: Instant,
+    ) -> Result<WatchedEnd, NoResult> {
+        let dir = File::open(&folder.checkpoint_dir)?;
+        let limit = self.cell.program.checkpoint_limit;
+        let keeper = self
+            .checkpoint_store
+            .map(|store| CheckpointKeeper::new(store, identity, dir.as_fd(), limit));
+        let keep = |record: &TrialRecord<'_>, step: u64| match &keeper {
+            Some(keeper) => keeper.keep_checkpoint(record, step),
+            None => Ok(()),
+        };
+        let input = MetricsInput {
+            pipe: &folder.metrics_pipe,
+            record,
+            keep_checkpoint: &keep,
+        };
+
+        let should_end = || self.find_early_end(begun);
+        let isolation = self.host.isolation.as_ref();
+        let ended = run_watched(order, isolation, Some(input), &should_end)?;
+        if !self.assignment.is_stopped() && ended.early != Some(EarlyEnd::Stopped) {
+            return Ok(ended);
+        }
+        if let Some(Err(why)) = keeper.map(|keeper| keeper.save_waiting()) {
+            let trial = self.assignment.key;
+            tracing::warn!(%trial, why, "the last checkpoint is not kept");
+        }
+        Err(NoResult::Stopped)
+    }
+
+    fn find_early_end(&self, begun: Instant) -> Option<EarlyEnd> {
+        let limit = self.assignment.time_limit;
+        let is_late = limit.is_some_and(|limit| begun.elapsed() >= limit);
+        match self.assignment.is_stopped() {
+            true => Some(EarlyEnd::Stopped),
+            false => is_late.then_some(EarlyEnd::TimedOut),
+        }
+    }
+}
+
+/// What the supervisor starts, once the description of the trial is written.
+fn build_order(
+    job: &ProgramJob<'_>,
+    folder: &AttemptFolder,
+    checkpoint: Option<u64>,
+) -> std::io::Result<LaunchOrder> {
+    let facts = TrialFacts {
+        streams: job.streams,
+        dir: &folder.work_dir.to_string_lossy(),
+    };
+    let described = describe_trial(
+        job.assignment.sweep.id.as_str(),
+        job.cell,
+        &facts,
+        checkpoint,
+    );
+    std::fs::write(&folder.trial_file, format!("{described:#}\n"))?;
+
+    let trial_file = folder.trial_file.to_string_lossy();
+    let metrics_pipe = folder.metrics_pipe.to_string_lossy();
+    let checkpoint_dir = folder.checkpoint_dir.to_string_lossy();
+    let own = [
+        ("ERGODIC_TRIAL", &*trial_file),
+        ("ERGODIC_METRICS", &*metrics_pipe),
+        ("ERGODIC_CHECKPOINT", &*checkpoint_dir),
+    ];
+    let set = job.cell.fill_env(&facts);
+    Ok(LaunchOrder {
+        command: job.cell.fill_command(&facts),
+        env: build_environment(&job.cell.program, read_variable, set, &own),
+        work_dir: folder.work_dir.clone(),
+        attempt_dir: folder.root.clone(),
+    })
+}
+
+fn build_result(job: &ProgramJob<'_>, record: TrialRecord<'_>, ended: &WatchedEnd) -> TrialResult {
+    let key = job.assignment.key;
+    let steps = record.last_step();
+    match judge_end(&record, ended, job.assignment.time_limit) {
+        Ok(outcome) => {
+            let metrics = record.final_metrics();
+            let digest = record.compute_digest();
+            let (curve, predictions) = record.into_parts();
+            TrialResult {
+                outcome,
+                steps,
+                metrics,
+                digest,
+                curve,
+                predictions,
+                ..TrialResult::completed(key)
+            }
+        }
+        Err(cause) => failed_result(job, key, steps, cause),
+    }
+}
+
+fn failed_result(job: &ProgramJob<'_>, key: TrialKey, steps: u64, cause: String) -> TrialResult {
+    tracing::error!(trial = %key, cause, "trial failed");
+    TrialResult {
+        steps,
+        ..TrialResult::failed(key, cause, job.cell.program.metrics.len())
+    }
+}
+
+/// The outcome of an attempt that was not stopped, or why it failed.
+fn judge_end(
+    record: &TrialRecord<'_>,
+    ended: &WatchedEnd,
+    limit: Option<Duration>,
+) -> Result<Outcome, String> {
+    if let Some(step) = record.diverged_at() {
+        return Ok(Outcome::Diverged { step });
+    }
+    match &ended.early {
+        Some(EarlyEnd::WrongLine(why)) => return Err(why.clone()),
+        Some(EarlyEnd::TimedOut) => {
+            return Err(format!(
+                "it exceeded its time limit of {} after step {}",
+                format_duration(limit.unwrap_or_default()),
+                record.last_step()
+            ));
+        }
+        _ => {}
+    }
+    if ended.end != Some(ProgramEnd::Exited(0)) {
+        return Err(describe_end(ended, SHOWN_OUTPUT));
+    }
+    if let Some(why) = &ended.cut_line {
+        return Err(why.clone());
+    }
+
+    let missing = record.missing_metrics();
+    match missing.is_empty() {
+        true => Ok(Outcome::Completed),
+        false => Err(format!(
+            "the program ended without reporting {}: write it as a line of JSON to ERGODIC_METRICS",
+            missing.join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::program::{DeclaredMetric, Direction};
+
+    use crate::program::lines::NumberedLine;
+    use crate::program::tail::OutputTail;
+    use crate::program::trial::*;
+
+    fn metrics() -> Vec<DeclaredMetric> {
+        let metric = |name: &str| DeclaredMetric {
+            name: name.into(),
+            direction: Direction::Min,
+        };
+        vec![metric("loss"), metric("error")]
+    }
+
+    fn judge(line: &str, ended: &WatchedEnd) -> Result<Outcome, String> {
+        let metrics = metrics();
+        let mut record = TrialRecord::new(&metrics);
+        let line = NumberedLine {
+            number: 1,
+            bytes: line.into(),
+        };
+        record.add_line(&line).expect("a line that is right");
+        judge_end(&record, ended, Some(Duration::from_secs(60)))
+    }
+
+    fn ended(end: ProgramEnd) -> WatchedEnd {
+        let mut output = OutputTail::default();
+        output.push_bytes(b"epoch 1\nno memory\n");
+        WatchedEnd {
+            end: Some(end),
+            early: None,
+            cut_line: Some("line 2 is cut".into()),
+            output,
+        }
+    }
+
+    const ALL: &str = r#"{"step": 3, "loss": 1, "error": 2}"#;
+
+    #[test]
+    fn a_signal_or_exit_status_says_more_than_a_cut_line() {
+        for (end, why) in [
+            (ProgramEnd::Signaled(11), "signal 11 (SIGSEGV) ended it"),
+            (ProgramEnd::Exited(3), "it ended with exit status 3"),
+        ] {
+            let cause = judge(ALL, &ended(end)).expect_err("a failure");
+            assert_eq!(
+                cause,
+                format!("{why}; its last lines are:\nepoch 1\nno memory")
+            );
+        }
+        let cut = judge(ALL, &ended(ProgramEnd::Exited(0)));
+        assert_eq!(cut, Err("line 2 is cut".into()));
+
+        let killed = WatchedEnd {
+            end: None,
+            ..ended(ProgramEnd::Exited(0))
+        };
+        let cause = judge(ALL, &killed).expect_err("a failure");
+        assert!(cause.starts_with("its supervisor was killed"), "{cause}");
+    }
+
+    #[test]
+    fn a_program_completes_only_with_all_its_metrics() {
+        let whole = WatchedEnd {
+            cut_line: None,
+            ..ended(ProgramEnd::Exited(0))
+        };
+        assert_eq!(judge(ALL, &whole), Ok(Outcome::Completed));
+        let cause = judge(r#"{"step": 3, "loss": 1}"#, &whole).expect_err("a failure");
+        assert!(cause.contains("without reporting error:"), "{cause}");
+    }
+
+    #[test]
+    fn the_reason_for_an_early_end_counts_before_the_signal() {
+        let early = |early| WatchedEnd {
+            early: Some(early),
+            ..ended(ProgramEnd::Signaled(15))
+        };
+        assert_eq!(
+            judge(ALL, &early(EarlyEnd::TimedOut)),
+            Err("it exceeded its time limit of 1m after step 3".into())
+        );
+        assert_eq!(
+            judge(ALL, &early(EarlyEnd::WrongLine("line 4".into()))),
+            Err("line 4".into())
+        );
+        assert_eq!(
+            judge(r#"{"diverged": 5}"#, &early(EarlyEnd::Diverged)),
+            Ok(Outcome::Diverged { step: 5 })
+        );
+    }
+}
