@@ -1,8 +1,9 @@
 //! `[case]`: an axis whose values are named bundles of fields.
 
 use crate::grid::axis::Axis;
+use crate::grid::case_labels::find_label_problem;
 use crate::grid::fields::{
-    NameKind, do_fields_overlap, flatten_fields, is_part_of_field, resolve_field_name,
+    NameKind, do_fields_overlap, field_of_name, flatten_fields, has_origin, is_part_of_field,
     suggest_field,
 };
 use crate::grid::hashing::hash_leaves;
@@ -17,8 +18,6 @@ use crate::spec_file::reader::quote_value;
 pub(crate) const CASE: &str = "case";
 /// The place of the axis `case` among the axes.
 pub(super) const CASE_AXIS: usize = 0;
-/// Maximum length of a label, in characters.
-const MAX_LABEL_CHARS: usize = 64;
 
 /// The cases of a sweep.
 #[derive(Debug, Clone)]
@@ -497,37 +496,4 @@ fn check_free_number(bundle: &CaseBundle, setting: &CaseSetting) -> Result<(), S
     Err(bundle
         .error_at(setting, message)
         .with_meant(&setting.name, meant.field))
-}
-
-fn is_label_char(c: char) -> bool {
-    !c.is_control() && !matches!(c, '"' | '\\')
-}
-
-/// What a label may not be, in words; `None` if it can be one.
-fn find_label_problem(label: &str) -> Option<&'static str> {
-    if label.is_empty() || label.chars().count() > MAX_LABEL_CHARS {
-        return Some("1 to 64 characters");
-    }
-    if label.trim() != label || !label.chars().all(is_label_char) {
-        return Some(
-            "printable characters without quotes and backslashes, and without spaces at its ends",
-        );
-    }
-    None
-}
-
-/// The field that a name in a case means; `None` for a free name.
-fn field_of_name(name: &str) -> Option<String> {
-    let is_section = matches!(name, "data" | "model" | "train");
-    resolve_field_name(name).or_else(|| is_section.then(|| name.to_owned()))
-}
-
-/// Whether a value, or one within it, was written at this place.
-fn has_origin(node: &SpecNode, origin: &Origin) -> bool {
-    node.origin == *origin
-        || match &node.value {
-            SpecValue::List(items) => items.iter().any(|item| has_origin(item, origin)),
-            SpecValue::Table(table) => table.0.iter().any(|(_, node)| has_origin(node, origin)),
-            _ => false,
-        }
 }

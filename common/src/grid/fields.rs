@@ -3,6 +3,7 @@
 use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
 use crate::grid::Grid;
 use crate::program;
+use crate::spec_file::error::Origin;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::{find_nearest, suggest_nearest};
 
@@ -140,4 +141,20 @@ pub(super) fn is_part_of_field(path: &str, field: &str) -> bool {
 /// Whether one of two fields is part of the other, or both are the same.
 pub(super) fn do_fields_overlap(a: &str, b: &str) -> bool {
     is_part_of_field(a, b) || is_part_of_field(b, a)
+}
+
+/// The field that a name in a case means; `None` for a free name.
+pub(super) fn field_of_name(name: &str) -> Option<String> {
+    let is_section = matches!(name, "data" | "model" | "train");
+    resolve_field_name(name).or_else(|| is_section.then(|| name.to_owned()))
+}
+
+/// Whether a value, or one within it, was written at this place.
+pub(super) fn has_origin(node: &SpecNode, origin: &Origin) -> bool {
+    node.origin == *origin
+        || match &node.value {
+            SpecValue::List(items) => items.iter().any(|item| has_origin(item, origin)),
+            SpecValue::Table(table) => table.0.iter().any(|(_, node)| has_origin(node, origin)),
+            _ => false,
+        }
 }

@@ -9,8 +9,7 @@ use crate::grid::fields::{is_part_of_field, shown_field};
 use crate::grid::formula::{DerivedField, Formula, FormulaInput, FormulaOwner};
 use crate::grid::inline::{FoundExpression, NumberSlot, find_expressions};
 use crate::grid::read::flatten_fields;
-use crate::grid::reserved_names::explain_reserved_axis;
-use crate::program;
+use crate::grid::reserved_names::explain_wrong_derived;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{EXPRESSIONS_GRAMMAR, GRAMMAR};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -480,11 +479,6 @@ impl FormulaReader<'_> {
         let cases = self.grid.cases.as_mut();
         Ok(cases.map(|cases| cases.add_quantity(path, numbers)))
     }
-}
-
-/// Explains why no derived value of a program can have a name; `None` if one can.
-fn explain_wrong_derived(name: &str) -> Option<String> {
-    program::explain_wrong_value_name(name).or_else(|| explain_reserved_axis(name))
 }
 
 fn expression_text(path: String, node: &SpecNode) -> Result<ExpressionText, SpecError> {

@@ -6,6 +6,7 @@
 //! position says whether the cell is kept, and a rank index turns counts into positions. Trials are never stored.
 
 pub mod axis;
+mod case_labels;
 pub(crate) mod cases;
 mod cell_pass;
 mod check;
@@ -320,14 +321,6 @@ impl Grid {
             .filter(|(derived, _)| derived.is_field_of_all_cells())
             .map(|(derived, value)| (shown_field(&derived.field), value))
             .collect()
-    }
-
-    /// Whether `[derive]` computes this field.
-    pub fn has_derived_field(&self, field: &str) -> bool {
-        let mut fields = self.derived.iter();
-        fields.any(|derived| {
-            shown_field(&derived.field) == field && derived.owner == FormulaOwner::Derive
-        })
     }
 
     /// Resolves the settings of a cell.

@@ -1,8 +1,9 @@
 //! The names of axes, and those that an expression can use.
 
+use super::axis::AxisValues;
 use super::cases::{CaseNumber, Cases};
-use super::fields::{MeantField, suggest_field};
-use super::formula::FormulaInput;
+use super::fields::{MeantField, shown_field, suggest_field};
+use super::formula::{FormulaInput, FormulaOwner};
 use super::{DigitNumbers, Grid};
 use crate::config::{NUMERIC_FIELDS, SHORT_NAMES};
 use crate::ids::CellIndex;
@@ -27,6 +28,31 @@ impl Grid {
             true => "the only cell".to_owned(),
             false => parts.join(", "),
         }
+    }
+
+    /// The strings among the values of axes and cases, with their names: a program may run what they say.
+    pub fn text_values(&self) -> Vec<(String, String)> {
+        let axes = self.axes.iter().filter(|axis| axis.field.is_some());
+        let of_axes = axes.flat_map(|axis| {
+            let items = match &axis.values {
+                AxisValues::Listed(items) => items.as_slice(),
+                _ => &[],
+            };
+            items.iter().map(|item| (axis.name.as_str(), &item.value))
+        });
+        let cases = self.cases.iter().flat_map(Cases::numbered_settings);
+        let of_cases = cases.map(|(_, _, setting)| (setting.name.as_str(), &setting.node.value));
+        let all = of_axes.chain(of_cases);
+        all.filter_map(|(name, value)| Some((name.to_owned(), value.as_str()?.to_owned())))
+            .collect()
+    }
+
+    /// Whether `[derive]` computes this field.
+    pub fn has_derived_field(&self, field: &str) -> bool {
+        let mut fields = self.derived.iter();
+        fields.any(|derived| {
+            shown_field(&derived.field) == field && derived.owner == FormulaOwner::Derive
+        })
     }
 
     /// Refuses names that set no field and that no expression uses.

@@ -1,6 +1,7 @@
 //! Names that no axis of a new sweep can have, because its values would be lost or mistaken for something else.
 
 use crate::metric::Metric;
+use crate::program;
 
 /// Names that every quantity can use, and that no quantity can have.
 pub(crate) const BUILT_IN_NAMES: [&str; 6] = ["step", "epoch", "samples", "decay", "end", "final"];
@@ -94,6 +95,11 @@ pub fn explain_reserved_axis(name: &str) -> Option<String> {
 /// Whether tables have a column of this name beside those of axes and metrics.
 pub(crate) fn is_column(name: &str) -> bool {
     COLUMNS.contains(&name) || is_statistic_family(name)
+}
+
+/// Explains why no derived value of a program can have a name; `None` if one can.
+pub(super) fn explain_wrong_derived(name: &str) -> Option<String> {
+    program::explain_wrong_value_name(name).or_else(|| explain_reserved_axis(name))
 }
 
 /// Explains why no number of a cell can have a name, which quantities would read as something else; `None` if it can.

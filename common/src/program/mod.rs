@@ -146,8 +146,9 @@ impl Program {
         format!("{NUMERICS_PREFIX}{}", &hash[..16])
     }
 
-    /// A hash of all that a user agrees to by letting the program run: all that decides its results, and what else is run.
-    pub fn consent_hash(&self) -> String {
+    /// A hash of all that a user agrees to by letting the program run: all that decides its results, what else is run, and the texts
+    /// among the values of its cells.
+    pub fn consent_hash(&self, texts: &[(String, String)]) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 program consent v1");
         hasher.update(self.identity_hash().as_bytes());
         for command in &self.require {
@@ -155,6 +156,10 @@ impl Program {
             command
                 .iter()
                 .for_each(|argument| hash_part(&mut hasher, argument.as_bytes()));
+        }
+        for (name, text) in texts {
+            hash_part(&mut hasher, name.as_bytes());
+            hash_part(&mut hasher, text.as_bytes());
         }
         hasher.finalize().to_hex().to_string()
     }

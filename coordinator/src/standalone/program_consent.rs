@@ -35,7 +35,7 @@ pub(super) fn agree_to_programs<'a>(
         };
         has_program = true;
         let memory = AcceptedPrograms::of_user();
-        let hash = program.consent_hash();
+        let hash = program.consent_hash(&spec.grid.text_values());
         if is_allowed || memory.has(&hash) {
             continue;
         }

@@ -16,6 +16,9 @@ use crate::client::sweep_file::SweepFile;
 /// Stands for the folder of a trial, which the worker makes.
 const TRIAL_FOLDER: &str = "DIR";
 
+/// Most texts among the values of cells that are listed.
+const MAX_LISTED_TEXTS: usize = 50;
+
 /// Most files that are listed one by one.
 const MAX_LISTED_FILES: usize = 50;
 
@@ -61,6 +64,9 @@ pub fn describe_program(spec: &Spec, file: Option<&SweepFile>) -> String {
         "  program: {}\n",
         quote_command(&command.collect::<Vec<_>>())
     );
+    for (name, text) in spec.grid.text_values().iter().take(MAX_LISTED_TEXTS) {
+        out += &format!("    {{{name}}} may be {}\n", escape_line(text));
+    }
     for command in &program.require {
         out += &format!("  requires: {}\n", quote_command(command));
     }
