@@ -69,14 +69,6 @@ impl ModelKind {
     pub fn needs_images(&self) -> bool {
         !matches!(self, Self::Toy(_) | Self::Empty | Self::Program(_))
     }
-
-    /// The program that is the trial, with its values, if it is one.
-    pub fn program(&self) -> Option<&Arc<ProgramCell>> {
-        match self {
-            Self::Program(cell) => Some(cell),
-            _ => None,
-        }
-    }
 }
 
 /// `model.depth` of a VGG network.

@@ -41,6 +41,16 @@ impl TrialConfig {
     }
 }
 
+impl ModelKind {
+    /// The program that is the trial, with its values, if it is one.
+    pub fn program(&self) -> Option<&Arc<ProgramCell>> {
+        match self {
+            Self::Program(cell) => Some(cell),
+            _ => None,
+        }
+    }
+}
+
 /// A training of no steps.
 fn placeholder_training() -> TrainConfig {
     TrainConfig {

@@ -215,14 +215,7 @@ impl Spec {
         let declared = program.as_ref().ok().and_then(Option::as_ref);
         let repeats = read_repeats(&r, declared);
         let seeds = read_seeds(&r);
-        // Expressions in `[measure]` have values once there are cells.
-        let varies = r
-            .read_node("measure")
-            .is_some_and(|node| !find_expressions("measure", node).is_empty());
-        let measure = match declared {
-            Some(program) => Ok(Some(measure_of_program(program))),
-            None => (!varies).then(|| Measure::read_section(&r)).transpose(),
-        };
+        let measure = read_measure(&r, declared);
         let numerics = match declared {
             Some(program) => numerics_of_program(&r, program),
             None => read_numerics(&r),
@@ -422,4 +415,19 @@ impl Spec {
             plan: self.seeds.clone(),
         }
     }
+}
+
+/// Reads what is measured: of a program, what it declares. `None` for a section with expressions, which have values once there are
+/// cells.
+fn read_measure(
+    r: &TableReader<'_>,
+    program: Option<&Program>,
+) -> Result<Option<Measure>, SpecError> {
+    if let Some(program) = program {
+        return Ok(Some(measure_of_program(program)));
+    }
+    let varies = r
+        .read_node("measure")
+        .is_some_and(|node| !find_expressions("measure", node).is_empty());
+    (!varies).then(|| Measure::read_section(r)).transpose()
 }

@@ -306,3 +306,36 @@ pub fn replace_nul(text: &str) -> Cow<'_, str> {
         text.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::TrialKey;
+    use ergodic_common::ids::WeightsDigest;
+
+    use super::*;
+
+    #[test]
+    fn results_of_programs_differ_by_outcome_and_digest_alone() {
+        let row = TrialResult {
+            metrics: vec![0.5, 17.0],
+            ..TrialResult::completed(TrialKey::new(0, 0))
+        };
+        let slower = TrialResult {
+            metrics: vec![0.5, 18.0],
+            steps: 3,
+            ..row.clone()
+        };
+        let other = TrialResult {
+            digest: WeightsDigest([1; 32]),
+            ..slower.clone()
+        };
+        let programs = ResultComparison::Digest;
+        assert_eq!(differing_fields(&row, &slower, programs), [""; 0]);
+        assert_eq!(differing_fields(&row, &other, programs), ["digest"]);
+        let trainings = ResultComparison::Everything;
+        assert_eq!(
+            differing_fields(&row, &slower, trainings),
+            ["steps", "metrics"]
+        );
+    }
+}

@@ -14,7 +14,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use clap::Args;
 use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal, setsid};
 
-use super::supervisor::launch::SUPERVISE_COMMAND;
+/// The hidden command by which the worker becomes a supervisor.
+pub(super) const SUPERVISE_COMMAND: &str = "supervise-program";
+/// The path of the worker's own program, even if another one was installed meanwhile.
+pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// How trials are kept apart from the worker.
 #[derive(Debug, Clone)]
@@ -54,7 +57,7 @@ impl Isolation {
                 hidden: hidden.clone(),
                 has_user_namespace,
             };
-            let mut command = Command::new("/proc/self/exe");
+            let mut command = Command::new(OWN_PROGRAM);
             command
                 .arg(SUPERVISE_COMMAND)
                 .args(isolation.to_args())
@@ -105,7 +108,7 @@ fn start_isolated(args: &SuperviseArgs) -> io::Result<ExitStatus> {
     ignore_signals();
     enter_namespaces(args.user_namespace)?;
     let plan = MountPlan::new(&args.hide)?;
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(OWN_PROGRAM);
     command.arg(SUPERVISE_COMMAND).env_clear();
     if args.probe {
         command.arg("--probe");

@@ -29,7 +29,7 @@ pub(crate) struct ProgramJob<'a> {
     pub(crate) host: &'a ProgramHost,
     /// The program with the values of the cell.
     pub(crate) cell: &'a ProgramCell,
-    /// Its files.
+    /// The files of the program.
     pub(crate) program: &'a LoadedProgram,
     /// The random streams of the trial.
     pub(crate) streams: &'a Streams,
@@ -42,7 +42,7 @@ pub(crate) struct ProgramJob<'a> {
 /// Why an attempt has no result.
 #[derive(Debug)]
 pub enum NoResult {
-    /// It was stopped.
+    /// The trial was stopped.
     Stopped,
     /// The worker could not run it, for a reason that is no fault of the trial.
     Unable(String),

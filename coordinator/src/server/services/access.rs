@@ -226,3 +226,53 @@ fn unreadable_error(sweep: &UnreadableSweep) -> UserError {
     );
     UserError::new(ErrorCode::Version, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The start of what a requester is told; empty if they may have programs run.
+    fn told(policy: ProgramPolicy, may_run_programs: bool, is_own_process: bool) -> String {
+        let requester = Requester {
+            name: "anna".into(),
+            may_run_programs,
+            is_own_process,
+        };
+        let checked = requester.check_programs(policy);
+        checked
+            .err()
+            .map_or_else(String::new, |error| error.message)
+    }
+
+    #[test]
+    fn wrong_requesters_of_programs_are_told_what_gives_the_right() {
+        assert_eq!(told(ProgramPolicy::WithRight, true, false), "");
+        assert_eq!(told(ProgramPolicy::OwnProcess, true, true), "");
+        for (policy, may, own, words) in [
+            (
+                ProgramPolicy::Nobody,
+                true,
+                true,
+                "`ergodic serve --programs`",
+            ),
+            (
+                ProgramPolicy::WithRight,
+                false,
+                false,
+                "`ergodic token new --role user --programs`",
+            ),
+            (
+                ProgramPolicy::OwnProcess,
+                true,
+                false,
+                "runs no programs but those of its own command",
+            ),
+        ] {
+            let message = told(policy, may, own);
+            assert!(
+                message.starts_with("[program]: ") && message.contains(words),
+                "{message}"
+            );
+        }
+    }
+}

@@ -7,12 +7,7 @@ use std::process::{Child, Command};
 use tokio::net::unix::pipe::Receiver;
 
 use super::order::LaunchOrder;
-use crate::program::isolation::Isolation;
-
-/// The hidden command by which the worker becomes a supervisor.
-pub(crate) const SUPERVISE_COMMAND: &str = "supervise-program";
-/// The path of the worker's own program, even if another one was installed meanwhile.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+use crate::program::isolation::{Isolation, OWN_PROGRAM, SUPERVISE_COMMAND};
 
 /// A supervisor that was started, and the worker's ends of its pipes. Dropping it ends everything that it started.
 pub(crate) struct StartedSupervisor {
