@@ -270,7 +270,7 @@ fn a_cancelled_sweep_leaves_no_process() {
 #[test]
 fn a_draining_worker_ends_its_programs() {
     let mut cluster = cluster();
-    let worker = cluster.worker(1, &["--programs", "--drain", "0s"]);
+    let worker = cluster.worker(1, &["--programs", "--drain", "10ms"]);
     let sleepers = Sleepers::new(&cluster);
     launch_script(&cluster, &sleepers.script(), &sleepers.program(), "");
     sleepers.wait_for_sleep(1);
@@ -396,7 +396,7 @@ fn whoever_continues_gets_the_last_checkpoint() {
             sleep 1000
         fi
         printf '{\"step\": 4, \"loss\": %s}\\n' \"$(cat \"$ERGODIC_CHECKPOINT/2/deep/state\")\" > \"$ERGODIC_METRICS\"";
-    let victim = cluster.worker(1, &["--programs", "--checkpoint-every", "1ms"]);
+    let victim = cluster.worker(1, &["--programs", "--checkpoint-every", "10ms"]);
     let id = launch_script(&cluster, script, PLAIN_COMMAND, "");
     victim.wait_for_log("checkpoint stored by the coordinator");
     victim.kill();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ergodic_common::duration::format_duration;
 use ergodic_common::number_format::{format_count, format_shortest};
+use ergodic_common::program::is_program_class;
 use ergodic_proto::v1;
 use v1::explain_finding::Finding;
 
@@ -125,6 +126,10 @@ fn render_stopped(stopped: &v1::ExplainStopped, sweep: &str) -> Option<String> {
 }
 
 fn render_missing_class(missing: &v1::ExplainMissingClass) -> String {
+    if is_program_class(&missing.numerics) {
+        return "No joined worker runs programs: start one with `ergodic-worker --programs`."
+            .to_owned();
+    }
     let offered: Vec<String> = missing
         .offered
         .iter()
