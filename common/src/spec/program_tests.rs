@@ -164,6 +164,65 @@ fn the_identity_of_a_cell_is_what_the_program_gets() {
 }
 
 #[test]
+fn what_stands_in_another_list_of_a_program_is_another_identity() {
+    let class = |command: &str, more: &str| {
+        let text = format!(
+            "name = \"t\"\nrepeats = 2\n[program]\ncommand = [{command}]\nmetrics = {{ loss = \"min\" }}\n{more}"
+        );
+        let source = SpecSource {
+            text,
+            ..SpecSource::default()
+        };
+        let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
+        let program = spec.program().expect("a program").clone();
+        (spec.numerics, program)
+    };
+    let (long, program) = class("\"x\", \"files\", \"env\", \"A\", \"1\"", "");
+    let (short, _) = class("\"x\"", "env = { A = \"1\", files = \"env\" }\n");
+    assert_ne!(long, short);
+
+    let (_, one) = class("\"x\"", "require = [[\"a\", \"require\", \"b\"]]\n");
+    let (_, two) = class("\"x\"", "require = [[\"a\"], [\"b\"]]\n");
+    assert_ne!(one.consent_hash(&[]), two.consent_hash(&[]));
+    let texts = [("a".to_owned(), "b".to_owned())];
+    let (_, required) = class("\"x\"", "require = [[\"a\", \"b\"]]\n");
+    assert_ne!(program.consent_hash(&texts), program.consent_hash(&[]));
+    assert_ne!(required.consent_hash(&[]), one.consent_hash(&texts));
+}
+
+#[test]
+fn cells_with_the_same_values_are_the_same_wherever_these_stand() {
+    let hash = |more: &str| {
+        let spec = read(&format!("{PROGRAM}{more}"));
+        let config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
+        spec.compute_cell_hash(&config, DatasetHash::NONE)
+    };
+    let one = hash("[grid]\nlr = [0.5]\nwidth = [2]\nkind = [\"a\"]\n");
+    assert_eq!(
+        one,
+        hash("[grid]\nkind = [\"a\"]\nwidth = [2]\nlr = [0.5]\n")
+    );
+    assert_eq!(
+        one,
+        hash("[case]\nA = { width = 2, lr = 0.5 }\n[grid]\nkind = [\"a\"]\n")
+    );
+    let derived = "[grid]\nkind = [\"a\"]\nlr = [0.5]\n[derive]\nwidth = \"4 * lr\"\n";
+    assert_eq!(one, hash(derived));
+    assert_ne!(
+        one,
+        hash("[grid]\nlr = [2]\nwidth = [0.5]\nkind = [\"a\"]\n")
+    );
+}
+
+#[test]
+fn a_stored_program_keeps_names_that_later_versions_take() {
+    let text = PROGRAM.replace("loss =", "seconds =") + GRID + "[derive]\nhash = \"lr\"\n";
+    let stored = Spec::read_stored(&source(&text, &[])).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(stored.measure.metrics[0].name(), "seconds");
+    assert_eq!(stored.grid.derived_values_in(CellIndex(0)), [("hash", 0.1)]);
+}
+
+#[test]
 fn a_setting_of_an_axis_gives_it_other_values() {
     let source = source(&format!("{PROGRAM}{GRID}"), &["lr=[1, 2, 3]"]).with_settings_of_axes();
     let spec = Spec::read_new(&source).expect("a valid sweep");
@@ -371,6 +430,31 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
             "lr = [0.1",
             "steps = [1]\nlr = [0.1",
             "grid.steps: 'steps' is a column of tables",
+        ),
+        (
+            "lr = [0.1",
+            "id = [9007199254740993]\nlr = [0.1",
+            "9007199254740993 lies beyond 2^53, where numbers lose digits: write it as a string, \"9007199254740993\"",
+        ),
+        (
+            "loss = \"min\"",
+            "seconds = \"min\"",
+            "program.metrics.seconds: 'seconds' is a column of tables: choose another name",
+        ),
+        (
+            "loss = \"min\"",
+            "weights = \"min\"",
+            "program.metrics.weights: 'weights' is a column of tables: choose another name",
+        ),
+        (
+            "lr = [0.1, 0.25]",
+            "lr = [0.1, 0.25]\n[derive]\nhash = \"lr\"",
+            "derive.hash: 'hash' is a column of tables: choose another name",
+        ),
+        (
+            "lr = [0.1, 0.25]",
+            "lr = [0.1, 0.25]\n[derive]\nsteps = \"lr\"",
+            "derive.steps: 'steps' is a column of tables: choose another name",
         ),
     ] {
         check_change(from, to, expected);
