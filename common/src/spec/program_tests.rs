@@ -7,6 +7,7 @@ use crate::pinned_file::{FilePin, PROGRAM_BUNDLE};
 use crate::program::{Direction, TrialFacts};
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::SpecSource;
+use crate::spec::misleading::refuse_misleading_sweep;
 
 const PROGRAM: &str = "name = \"t\"\nrepeats = 2\n[program]\ncommand = [\"python3\", \"train.py\", \"--lr={lr}\", \"{seed.init}\"]\n\
                        files = [\"train.py\"]\nmetrics = { loss = \"min\", acc = \"max\", time = \"volatile\" }\n";
@@ -247,6 +248,42 @@ fn metrics_with_a_direction_decide_how_many_repeats_there_are() {
     assert_eq!(declared.direction, Direction::Min);
     assert!(refusal(&rule("time")).contains("repeats.halving.metric: time is volatile"));
     assert!(refusal(&rule("los")).contains("program.metrics has no 'los', did you mean 'loss'?"));
+}
+
+#[test]
+fn repeats_of_a_program_that_gets_the_same_seeds_are_refused() {
+    let why = |seeds: &str, change: (&str, &str)| {
+        let text = format!("{PROGRAM}{GRID}").replace("repeats = 2", seeds);
+        let spec = read(&text.replace(change.0, change.1));
+        let refused = refuse_misleading_sweep(&spec).err();
+        refused.map_or_else(String::new, |error| error.to_string())
+    };
+    let fixed = "repeats = 20\nseeds = { fixed = [\"init\"] }";
+    let found = why(fixed, ("", ""));
+    assert!(
+        found.contains("20 repeats of a cell are copies of 1: everything random about its trials (init) is fixed"),
+        "{found}"
+    );
+    assert!(
+        found.contains("or add {seed} or {repeat} to program.command"),
+        "{found}"
+    );
+    let crossed = "repeats = 12\nseeds = { crossed = { init = 2, order = 3 } }";
+    let both = ("{seed.init}", "{seed.init}{seed.order}");
+    assert!(why(crossed, both).contains("12 repeats of a cell are copies of 6"));
+    let once = crossed.replace("12", "6");
+    assert_eq!(why(&once, both), "");
+
+    for change in [
+        ("{seed.init}", "{seed}"),
+        ("{seed.init}", "{seed.init}-{repeat}"),
+        ("{seed.init}", "{seed.init}{seed.order}"),
+        ("{seed.init}", "x"),
+        ("files = [", "env = { R = \"{repeat}\" }\nfiles = ["),
+        ("files = [", "files = [\"ergodic:python\", "),
+    ] {
+        assert_eq!(why(fixed, change), "", "{change:?}");
+    }
 }
 
 /// Checks the refusal of a program with one change.
