@@ -393,7 +393,7 @@ fn read_require(r: &TableReader<'_>) -> Result<Vec<Vec<String>>, SpecError> {
 /// Reads `checkpoint_limit = "512 MiB"`.
 fn read_checkpoint_limit(r: &TableReader<'_>) -> Result<u64, SpecError> {
     const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let range = NumberRange::whole_numbers(1, 64 << 20);
+    let range = NumberRange::whole_numbers(1, DEFAULT_CHECKPOINT_LIMIT >> 10);
     let Some(text) = r.read_str("checkpoint_limit")? else {
         return Ok(DEFAULT_CHECKPOINT_LIMIT);
     };
@@ -406,7 +406,7 @@ fn read_checkpoint_limit(r: &TableReader<'_>) -> Result<u64, SpecError> {
         .filter(|bytes| range.contains((bytes >> 10) as f64))
         .ok_or_else(|| {
             let message = format!(
-                "expected a size from \"1 KiB\" to \"64 GiB\", such as \"512 MiB\", found '{text}'"
+                "expected a size from \"1 KiB\" to \"960 MiB\", such as \"512 MiB\", found '{text}'"
             );
             r.error_at("checkpoint_limit", message)
         })

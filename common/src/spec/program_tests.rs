@@ -329,6 +329,11 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "metrics = {",
+            "checkpoint_limit = \"1 GiB\"\nmetrics = {",
+            "program.checkpoint_limit: expected a size from \"1 KiB\" to \"960 MiB\"",
+        ),
+        (
+            "metrics = {",
             "slots = 2\nmetrics = {",
             "program.slots: this is not built yet, so remove it: a trial takes one slot",
         ),
