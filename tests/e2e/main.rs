@@ -37,6 +37,7 @@ mod partitions;
 mod pictures;
 mod postgres;
 mod printed;
+mod program_faults;
 mod program_trials;
 mod programs;
 mod quantities;
