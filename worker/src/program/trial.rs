@@ -340,11 +340,11 @@ mod tests {
 
     #[test]
     fn what_the_worker_lacks_is_no_fault_of_the_program() {
-        let fault = |ended: &WatchedEnd, is_isolated| find_worker_fault(ended, is_isolated);
         // Without namespaces, the program may have killed its supervisor itself.
-        assert_eq!(fault(&killed(true), false), None);
+        assert_eq!(find_worker_fault(&killed(true), false), None);
         for (is_started, is_isolated) in [(false, false), (false, true), (true, true)] {
-            let why = fault(&killed(is_started), is_isolated).expect("a fault of the worker");
+            let why =
+                find_worker_fault(&killed(is_started), is_isolated).expect("a fault of the worker");
             assert!(
                 why.contains("its supervisor") && why.contains("no memory"),
                 "{why}"
@@ -354,10 +354,10 @@ mod tests {
             early: Some(EarlyEnd::TimedOut),
             ..killed(true)
         };
-        assert_eq!(fault(&late, true), None);
+        assert_eq!(find_worker_fault(&late, true), None);
 
         let refused = ended(ProgramEnd::Refused("no process is left".into()));
-        let why = fault(&refused, true).expect("a fault of the worker");
+        let why = find_worker_fault(&refused, true).expect("a fault of the worker");
         assert!(why.contains("no process is left"), "{why}");
     }
 
