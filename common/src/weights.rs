@@ -538,6 +538,34 @@ mod tests {
         );
     }
 
+    /// What is told of two networks is what their files come to.
+    #[test]
+    fn networks_misfit_exactly_where_a_file_of_one_is_refused_for_the_other() {
+        let models = [
+            "kind = \"mlp\"\nhidden = [5, 3]\nnorm = \"none\"",
+            "kind = \"mlp\"\nhidden = [5, 4]\nnorm = \"none\"",
+            "kind = \"mlp\"\nhidden = [5]\nnorm = \"none\"",
+            "kind = \"mlp\"\nhidden = [5, 3]\nnorm = \"layer\"",
+            "kind = \"mlp\"\nhidden = [5, 3]\nnorm = \"batch\"",
+            "kind = \"mlp\"\nhidden = [5, 3]\nnorm = \"batch\"\naffine = true",
+            "kind = \"mlp\"\nhidden = [5, 3]\nnorm = \"layer\"\naffine = true",
+            "kind = \"cnn4\"\nwidth = 2\nnorm = \"group\"\ngroups = 2",
+            "kind = \"cnn4\"\nwidth = 2\nnorm = \"batch\"",
+        ];
+        for kept in models.map(net) {
+            let file = numbered(&kept).to_safetensors(&kept, None);
+            for starting in models.map(net) {
+                let refusal = Weights::from_safetensors(&file, &starting).err();
+                let misfit = describe_misfit(&kept, &starting);
+                assert_eq!(
+                    misfit.is_some(),
+                    refusal.is_some(),
+                    "{misfit:?} and {refusal:?}: {kept:?} to {starting:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn files_that_do_not_fit_are_refused_by_tensor() {
         let net = net("kind = \"mlp\"\nhidden = [4]");

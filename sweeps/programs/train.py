@@ -47,7 +47,7 @@ def main():
 
         if step % 10 == 0:
             right = sum((predict(weights, x) > 0.5) == (label > 0.5) for x, label in test)
-            trial.report(step, loss=loss, test_acc=right / len(test), elapsed=time.monotonic() - begun)
+            trial.report(step, loss=loss, test_acc=right / len(test), wall=time.monotonic() - begun)
 
 
 main()

@@ -7,12 +7,12 @@ use ergodic_tests::{Cluster, run_in, skip, wait_for};
 use serde_json::Value;
 
 /// A cluster that runs programs.
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     Cluster::start(&["--programs", "--lease-ttl", "2s"])
 }
 
 /// Launches a sweep whose trials are this shell script.
-fn launch_script(cluster: &Cluster, script: &str, program: &str, rest: &str) -> String {
+pub(crate) fn launch_script(cluster: &Cluster, script: &str, program: &str, rest: &str) -> String {
     std::fs::write(cluster.path("trial.sh"), script).expect("a file can be written");
     cluster.launch(&format!(
         "name = \"shell\"\n{rest}\n[program]\nfiles = [\"trial.sh\"]\n{program}\n"
@@ -20,7 +20,8 @@ fn launch_script(cluster: &Cluster, script: &str, program: &str, rest: &str) -> 
 }
 
 const LR_COMMAND: &str = "command = [\"sh\", \"trial.sh\", \"{lr}\"]\nmetrics = { loss = \"min\" }\n[grid]\nlr = [0.1, 0.2]";
-const PLAIN_COMMAND: &str = "command = [\"sh\", \"trial.sh\"]\nmetrics = { loss = \"min\" }";
+pub(crate) const PLAIN_COMMAND: &str =
+    "command = [\"sh\", \"trial.sh\"]\nmetrics = { loss = \"min\" }";
 
 /// The rows of a sweep's trials, by column.
 fn rows(cluster: &Cluster, id: &str) -> Vec<Vec<(String, String)>> {
@@ -38,7 +39,7 @@ fn rows(cluster: &Cluster, id: &str) -> Vec<Vec<(String, String)>> {
     lines.map(row).collect()
 }
 
-fn column(cluster: &Cluster, id: &str, name: &str) -> Vec<String> {
+pub(crate) fn column(cluster: &Cluster, id: &str, name: &str) -> Vec<String> {
     let value = |row: Vec<(String, String)>| {
         let mut row = row.into_iter();
         let found = row.find(|(other, _)| other == name);
@@ -63,7 +64,7 @@ fn count_processes(text: &str) -> usize {
     entries.flatten().filter(has_text).count()
 }
 
-fn has_python() -> bool {
+pub(crate) fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output();
     found.is_ok_and(|output| output.status.success())
 }
@@ -363,24 +364,6 @@ fn a_requirement_that_fails_keeps_the_sweep_from_a_worker() {
         "{explained}"
     );
     assert_eq!(cluster.status(&id)["failed"], 0);
-}
-
-#[test]
-fn a_program_that_cannot_be_started_is_given_back_and_does_not_fail() {
-    let mut cluster = cluster();
-    let worker = cluster.worker(1, &["--programs"]);
-    let program = "command = [\"/nowhere/at-all\"]\nmetrics = { loss = \"min\" }";
-    let id = launch_script(&cluster, "", program, "");
-    worker.wait_for_log("cannot start '/nowhere/at-all'");
-    cluster.wait_until(&id, "the lease is given back", |status| {
-        status["leased"] == 0
-    });
-    assert_eq!(cluster.status(&id)["failed"], 0);
-    let explained = cluster.ask(&["explain", &id]);
-    assert!(
-        explained.contains("cannot start '/nowhere/at-all'"),
-        "{explained}"
-    );
 }
 
 #[test]

@@ -125,15 +125,13 @@ impl CheckpointStore for TrialCheckpointer<'_> {
 
         // Cancels an upload that is still under way: the new checkpoint is further on.
         self.lock_state().pending_upload = None;
-        let mut flight = self
+        let flight = self
             .policy
             .transfer
             .start_upload(self.assignment, steps, checkpoint);
 
         if last {
-            self.policy
-                .transfer
-                .wait_for_upload(&mut flight, LAST_UPLOAD_TIMEOUT);
+            flight.wait_until_finished(LAST_UPLOAD_TIMEOUT);
         }
 
         self.lock_state().pending_upload = Some(flight);

@@ -4,6 +4,7 @@
 //! that run trials, `checkpoint_store` holds their checkpoints, and [`spool`] the results that are not delivered yet. [`link`]
 //! connects to the coordinator: session, delivery, sweeps and datasets. [`cli`] reads the command line.
 
+mod cause;
 mod checkpoint_store;
 pub mod cli;
 pub mod device;

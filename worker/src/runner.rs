@@ -9,6 +9,7 @@ use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Outcome};
 use ergodic_proto::status::UserError;
 
+use crate::cause::shorten_cause;
 use crate::checkpoint_store::CheckpointDir;
 use crate::device::DeviceChoice;
 use crate::link::sweeps::{CellStart, ResolvedCell};
@@ -18,9 +19,6 @@ use crate::program::trial::{ProgramJob, run_program_trial};
 use crate::train::{Deadline, FinishedTrial, InitialWeights, Isa, Job};
 use crate::work_queue::Assignment;
 use crate::{failpoint, train};
-
-/// Maximum length of the cause of a failure, in characters.
-const MAX_CAUSE_CHARS: usize = 4000;
 
 /// The settings of slots: device, instruction set, threads, and folder of checkpoints.
 #[derive(Debug, Clone)]
@@ -167,27 +165,22 @@ fn start_program(
         .sweep
         .spec
         .trial_streams(assignment.key, cell.hash);
-    let finished = run_program_trial(&ProgramJob {
+    let mut finished = run_program_trial(&ProgramJob {
         host,
         cell: values,
         program,
         streams: &streams,
         assignment,
         checkpoint_store: checkpoints,
-    });
-    finished.map(shorten_cause)
-}
-
-/// The result, with a cause of failure of bounded length. The last lines of a program's output are at its end.
-fn shorten_cause(mut finished: FinishedTrial) -> FinishedTrial {
+    })?;
     if let Outcome::Failed { cause } = &mut finished.result.outcome {
-        *cause = cause.chars().take(MAX_CAUSE_CHARS).collect();
+        *cause = shorten_cause(std::mem::take(cause));
     }
-    finished
+    Ok(finished)
 }
 
 fn failed_trial(assignment: &Assignment, cause: String) -> FinishedTrial {
-    let cause: String = cause.chars().take(MAX_CAUSE_CHARS).collect();
+    let cause = shorten_cause(cause);
     tracing::error!(trial = %assignment.key, cause, "trial failed");
     let metrics = assignment.sweep.spec.measure.metrics.len();
     FinishedTrial {

@@ -70,7 +70,8 @@ impl Supervised {
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).expect("output");
         self.child.wait().expect("it ends");
-        (serde_json::from_str(&report).unwrap_or(Value::Null), rest)
+        let end = report.strip_prefix("started\n").unwrap_or(&report);
+        (serde_json::from_str(end).unwrap_or(Value::Null), rest)
     }
 }
 
@@ -101,7 +102,10 @@ fn what_a_program_says_and_how_it_ends_is_told() {
     let mut supervised = Supervised::start(&[], &["/nowhere/at-all"]);
     let (report, _) = supervised.wait_for_end();
     let why = report["NotStarted"].as_str().unwrap_or_default();
-    assert!(why.contains("No such file"), "{report}");
+    assert!(
+        why.starts_with("cannot start '/nowhere/at-all': No such file"),
+        "{report}"
+    );
 }
 
 #[test]

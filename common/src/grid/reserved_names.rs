@@ -1,7 +1,6 @@
 //! Names that no axis of a new sweep can have, because its values would be lost or mistaken for something else.
 
 use crate::metric::Metric;
-use crate::program;
 
 /// Names that every quantity can use, and that no quantity can have.
 pub(crate) const BUILT_IN_NAMES: [&str; 6] = ["step", "epoch", "samples", "decay", "end", "final"];
@@ -81,6 +80,9 @@ const COLUMNS: &[&str] = &[
     "until",
 ];
 
+/// Columns of exports beside those of [`COLUMNS`].
+const EXPORTED_COLUMNS: [&str; 2] = ["hash", "weights"];
+
 /// Statistics whose names have a percentage, as in `q05`.
 const STATISTIC_FAMILIES: [&str; 5] = ["p_diverged", "boot", "trim", "ci", "q"];
 
@@ -92,14 +94,22 @@ pub fn explain_reserved_axis(name: &str) -> Option<String> {
     is_column(name).then(|| format!("'{name}' is a column of tables: give the axis another name"))
 }
 
+/// Whether tables or exports have a column of this name beside those of a program's values and metrics.
+pub(crate) fn is_column_of_program(name: &str) -> bool {
+    is_column(name) || EXPORTED_COLUMNS.contains(&name)
+}
+
 /// Whether tables have a column of this name beside those of axes and metrics.
-pub(crate) fn is_column(name: &str) -> bool {
+fn is_column(name: &str) -> bool {
     COLUMNS.contains(&name) || is_statistic_family(name)
 }
 
-/// Explains why no derived value of a program can have a name; `None` if one can.
-pub(super) fn explain_wrong_derived(name: &str) -> Option<String> {
-    program::explain_wrong_value_name(name).or_else(|| explain_reserved_axis(name))
+/// Explains why no derived value of a new program can have a name that one of a stored program keeps; `None` if one can.
+pub(super) fn explain_reserved_derived(name: &str) -> Option<String> {
+    explain_reserved_number(name).or_else(|| {
+        let is_taken = is_column_of_program(name);
+        is_taken.then(|| format!("'{name}' is a column of tables: choose another name"))
+    })
 }
 
 /// Explains why no number of a cell can have a name, which quantities would read as something else; `None` if it can.

@@ -25,6 +25,12 @@ class Trial:
                 facts = json.load(file)
         else:
             facts = {"values": _read_arguments(), "repeat": 0, "seed": 0, "seeds": {}, "checkpoint": None}
+        hidden = sorted(name for name in facts["values"] if not name.startswith("_") and hasattr(type(self), name))
+        if hidden:
+            raise ValueError(
+                f"trial.{hidden[0]} has a meaning of its own in ergodic_trial, so no axis and no derived field can be called "
+                f"{hidden[0]!r} here: rename it in the sweep file, or take it as an argument and do not list ergodic:python"
+            )
         self._facts = facts
         self._metrics = None
 
@@ -87,7 +93,7 @@ class Trial:
         return folder
 
     def keep_checkpoint(self, step):
-        """Says that the checkpoint of a step is complete. Do not touch its folder afterwards."""
+        """Says that the checkpoint of a step is complete. Do not touch its folder afterwards. Folders of earlier steps go."""
         self._write({"checkpoint": int(step)})
 
     def _write(self, line):

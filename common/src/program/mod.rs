@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use crate::ids::FileHash;
 
-/// Bytes of a trial's last checkpoint, if the sweep file sets no limit: 1 GiB.
-pub const DEFAULT_CHECKPOINT_LIMIT: u64 = 1 << 30;
+/// Most bytes of a trial's last checkpoint, and those if the sweep file sets no limit: 960 MiB. With names of files and what the
+/// program has reported, no more than 1 GiB travels.
+pub const DEFAULT_CHECKPOINT_LIMIT: u64 = 960 << 20;
 
 /// The name in `files` that stands for the Python helper, which Ergodic brings along.
 pub const PYTHON_HELPER: &str = "ergodic:python";
@@ -98,7 +99,7 @@ impl Direction {
 pub struct ProgramCell {
     /// The program.
     pub program: Arc<Program>,
-    /// The values of axes and derived fields, by name.
+    /// The values of axes, of a case and of derived fields, in the order of their names: the same in all files that give them.
     pub values: Vec<(String, ProgramValue)>,
 }
 
@@ -151,12 +152,14 @@ impl Program {
     pub fn consent_hash(&self, texts: &[(String, String)]) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 program consent v1");
         hasher.update(self.identity_hash().as_bytes());
+        hash_count(&mut hasher, self.require.len());
         for command in &self.require {
-            hash_part(&mut hasher, b"require");
+            hash_count(&mut hasher, command.len());
             command
                 .iter()
                 .for_each(|argument| hash_part(&mut hasher, argument.as_bytes()));
         }
+        hash_count(&mut hasher, texts.len());
         for (name, text) in texts {
             hash_part(&mut hasher, name.as_bytes());
             hash_part(&mut hasher, text.as_bytes());
@@ -166,21 +169,22 @@ impl Program {
 
     fn identity_hash(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 program v1");
-        hash_part(&mut hasher, b"command");
+        hash_count(&mut hasher, self.command.len());
         for argument in &self.command {
             hash_part(&mut hasher, argument.to_string().as_bytes());
         }
-        hash_part(&mut hasher, b"files");
+        hash_part(&mut hasher, &[u8::from(self.bundle.is_some())]);
         match &self.bundle {
             Some(hash) => hash_part(&mut hasher, &hash.0),
-            None => self
-                .files
-                .iter()
-                .for_each(|name| hash_part(&mut hasher, name.as_bytes())),
+            None => {
+                hash_count(&mut hasher, self.files.len());
+                let files = self.files.iter();
+                files.for_each(|name| hash_part(&mut hasher, name.as_bytes()));
+            }
         }
 
         self.hash_environment(&mut hasher);
-        hash_part(&mut hasher, b"metrics");
+        hash_count(&mut hasher, self.metrics.len());
         // Their order in the file means nothing.
         let mut metrics: Vec<&DeclaredMetric> = self.metrics.iter().collect();
         metrics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -193,12 +197,12 @@ impl Program {
     }
 
     fn hash_environment(&self, hasher: &mut blake3::Hasher) {
-        hash_part(hasher, b"env");
+        hash_count(hasher, self.env.len());
         for (name, value) in &self.env {
             hash_part(hasher, name.as_bytes());
             hash_part(hasher, value.to_string().as_bytes());
         }
-        hash_part(hasher, b"pass_env");
+        hash_count(hasher, self.pass_env.len());
         for name in &self.pass_env {
             hash_part(hasher, name.as_bytes());
         }
@@ -208,6 +212,11 @@ impl Program {
 /// Whether trials of a numerics class are programs.
 pub fn is_program_class(numerics: &str) -> bool {
     numerics.starts_with(NUMERICS_PREFIX)
+}
+
+/// Hashes the number of items before a list, so that no item passes for one of the next list.
+fn hash_count(hasher: &mut blake3::Hasher, count: usize) {
+    hasher.update(&(count as u64).to_le_bytes());
 }
 
 /// Hashes a length before the content, so that different lists of parts have different hashes.

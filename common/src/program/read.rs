@@ -20,6 +20,9 @@ pub const SECTION: &str = "program";
 /// The table of a cell's document in which its values stand. No sweep file has it.
 pub(crate) const VALUES: &str = "value";
 
+/// Largest whole number up to which an `f64` keeps every one.
+const MAX_WHOLE_NUMBER: u64 = 1 << 53;
+
 /// Maximum number of metrics that a program declares.
 const MAX_DECLARED_METRICS: usize = 64;
 
@@ -136,10 +139,12 @@ impl ProgramCell {
             return Ok(None);
         };
         let entries = root.read_table_entries(VALUES)?;
-        let values = entries
+        let mut values = entries
             .iter()
             .map(|(name, node)| Ok((name.clone(), read_value(name, node)?)))
             .collect::<Result<Vec<_>, SpecError>>()?;
+        // Where they stand in the file means nothing.
+        values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let cell = Self {
             program: Arc::new(program),
             values,
@@ -174,6 +179,13 @@ impl ProgramCell {
 fn read_value(name: &str, node: &SpecNode) -> Result<ProgramValue, SpecError> {
     match &node.value {
         SpecValue::Bool(value) => Ok(ProgramValue::Bool(*value)),
+        SpecValue::Int(number) if number.unsigned_abs() > MAX_WHOLE_NUMBER => {
+            let message = format!(
+                "{number} lies beyond 2^53, where numbers lose digits: write it as a string, \"{number}\""
+            );
+            let path = format!("{VALUES}.{name}");
+            Err(SpecError::new(node.origin.clone(), path, message))
+        }
         SpecValue::Int(_) | SpecValue::Float(_) => Ok(ProgramValue::Number(
             node.value.as_f64().expect("this is a number"),
         )),
@@ -393,7 +405,7 @@ fn read_require(r: &TableReader<'_>) -> Result<Vec<Vec<String>>, SpecError> {
 /// Reads `checkpoint_limit = "512 MiB"`.
 fn read_checkpoint_limit(r: &TableReader<'_>) -> Result<u64, SpecError> {
     const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let range = NumberRange::whole_numbers(1, 64 << 20);
+    let range = NumberRange::whole_numbers(1, DEFAULT_CHECKPOINT_LIMIT >> 10);
     let Some(text) = r.read_str("checkpoint_limit")? else {
         return Ok(DEFAULT_CHECKPOINT_LIMIT);
     };
@@ -406,7 +418,7 @@ fn read_checkpoint_limit(r: &TableReader<'_>) -> Result<u64, SpecError> {
         .filter(|bytes| range.contains((bytes >> 10) as f64))
         .ok_or_else(|| {
             let message = format!(
-                "expected a size from \"1 KiB\" to \"64 GiB\", such as \"512 MiB\", found '{text}'"
+                "expected a size from \"1 KiB\" to \"960 MiB\", such as \"512 MiB\", found '{text}'"
             );
             r.error_at("checkpoint_limit", message)
         })

@@ -4,6 +4,7 @@
 //! be compared pairwise. `seeds` of the sweep file changes that for the purposes that it may name. Seeds are below 2^53, so that
 //! JSON readers and floats keep them exactly.
 
+use super::{PYTHON_HELPER, Placeholder, Program};
 use crate::random_streams::{NAMED_PURPOSES, Purpose, Streams};
 
 /// Bits of a 64-bit number that are dropped, so that 53 are left.
@@ -35,6 +36,26 @@ pub fn find_purpose(name: &str) -> Option<Purpose> {
         .map(|(_, purpose)| *purpose)
 }
 
+impl Program {
+    /// The streams that decide what differs between repeats, as far as the sweep file shows it: those of `{seed.PURPOSE}`, unless the
+    /// program sees the repeat by `{seed}`, `{repeat}` or the helper. A program that names no seed finds its own.
+    pub fn named_streams(&self) -> Vec<Purpose> {
+        let templates: Vec<_> = self.templates().collect();
+        let placeholders = || templates.iter().flat_map(|(_, text)| text.placeholders());
+        let sees_repeat = self.files.iter().any(|name| name == PYTHON_HELPER)
+            || placeholders().any(|one| matches!(one, Placeholder::Seed | Placeholder::Repeat));
+        let is_named = |name: &str| {
+            placeholders().any(|one| matches!(one, Placeholder::SeedOf(of) if of == name))
+        };
+        let named = NAMED_PURPOSES.iter().filter(|(name, _)| is_named(name));
+        let named: Vec<Purpose> = named.map(|(_, purpose)| *purpose).collect();
+        match sees_repeat || named.is_empty() {
+            true => vec![Purpose::Program],
+            false => named,
+        }
+    }
+}
+
 fn draw_seed(streams: &Streams, purpose: Purpose) -> u64 {
     let bytes = streams.open_stream(purpose, b"program seed").next_bytes();
     let (first, _) = bytes.split_first_chunk().expect("there are 32 bytes");
@@ -43,6 +64,8 @@ fn draw_seed(streams: &Streams, purpose: Purpose) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use crate::ids::{CellHash, Repeat};
     use crate::program::seeds::*;
     use crate::random_streams::SeedPlan;
@@ -82,5 +105,38 @@ mod tests {
         assert_eq!(of(0, 0, Purpose::Init), of(1, 1, Purpose::Init));
         assert_ne!(of(0, 0, Purpose::Order), of(0, 1, Purpose::Order));
         assert_ne!(of(0, 0, Purpose::Augment), of(1, 0, Purpose::Augment));
+        assert_ne!(of(0, 0, Purpose::Order), of(1, 0, Purpose::Order));
+    }
+
+    #[test]
+    fn crossed_seeds_meet_each_other_once_and_the_seed_of_a_trial_follows_the_repeat_alone() {
+        let crossed = SeedPlan {
+            crossed: vec![(Purpose::Init, 2), (Purpose::Order, 3)],
+            ..SeedPlan::default()
+        };
+        let of = |repeat, purpose| seed_of_purpose(&streams(repeat, 0, crossed.clone()), purpose);
+        let pairs: BTreeSet<_> = (0..6)
+            .map(|repeat| (of(repeat, Purpose::Init), of(repeat, Purpose::Order)))
+            .collect();
+        let levels = |purpose| -> usize {
+            let seeds: BTreeSet<u64> = (0..6).map(|repeat| of(repeat, purpose)).collect();
+            seeds.len()
+        };
+        assert_eq!(
+            (pairs.len(), levels(Purpose::Init), levels(Purpose::Order)),
+            (6, 2, 3)
+        );
+
+        let everything = SeedPlan {
+            fixed: vec![Purpose::Init, Purpose::Head],
+            per_cell: vec![Purpose::Order, Purpose::Augment],
+            ..SeedPlan::default()
+        };
+        for plan in [crossed, everything] {
+            let of = |repeat, cell| trial_seed(&streams(repeat, cell, plan.clone()));
+            let plain = |repeat| trial_seed(&streams(repeat, 0, SeedPlan::default()));
+            assert_eq!((of(0, 1), of(5, 2)), (plain(0), plain(5)));
+            assert_ne!(of(0, 0), of(5, 0));
+        }
     }
 }

@@ -417,13 +417,21 @@ pub(super) fn reduce_series(
     }
 
     let values = series(reduction.of);
-    let values = &values;
-    let all = Samples { steps, values };
+    // A program may report each metric at steps of its own: samples without the value are none.
+    let reported = cell
+        .is_of_program()
+        .then(|| defined_samples(steps, &values));
+    let (own_steps, own_values) = match &reported {
+        Some((steps, values)) => (&steps[..], &values[..]),
+        None => (steps, &values[..]),
+    };
+    let all = Samples {
+        steps: own_steps,
+        values: own_values,
+    };
     let window = all.within(from, to);
     let parameter = bound(reduction.number, f64::NAN);
     match reduction.reducer {
-        // A program may report each metric at steps of its own.
-        Reducer::At if cell.is_of_program() => all.last_defined_at(parameter),
         Reducer::At => all.value_at(parameter),
         Reducer::Mean => window.mean(),
         Reducer::Min => window.min(),
@@ -435,9 +443,19 @@ pub(super) fn reduce_series(
         Reducer::Count => window.count(),
         Reducer::Settle => rounding.round(all.settle(parameter, cell.end_of_samples(steps))),
         Reducer::Slope => {
-            let x = reduction.over.map(series).unwrap_or_default();
-            let values = &x;
-            window.slope_over(Samples { steps, values }.within(from, to))
+            // Pairs lie at the same steps, and those without a value are left out.
+            let [x, y] = [
+                reduction.over.map(series).unwrap_or_default(),
+                values.clone(),
+            ];
+            let [x, y] = [&x, &y].map(|values| Samples { steps, values }.within(from, to));
+            y.slope_over(x)
         }
     }
+}
+
+/// The steps and values of the samples that have a value.
+fn defined_samples(steps: &[f64], values: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let samples = steps.iter().copied().zip(values.iter().copied());
+    samples.filter(|(_, x)| !x.is_nan()).unzip()
 }

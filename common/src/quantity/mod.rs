@@ -23,6 +23,8 @@ pub mod compile;
 pub mod evaluate;
 pub mod expand;
 pub mod figure;
+#[cfg(test)]
+mod gap_tests;
 mod label_pairs;
 pub mod program;
 pub mod reduce;

@@ -108,8 +108,8 @@ impl CellInputs {
         }
     }
 
-    /// Whether trials end where their program ends.
-    pub(super) fn is_of_program(&self) -> bool {
+    /// Whether trials are those of a program: they end where it ends, and not every sample has every metric.
+    pub fn is_of_program(&self) -> bool {
         self.end.is_nan()
     }
 }
@@ -230,6 +230,11 @@ impl QuantityProgram {
                 QuantityNode::End | QuantityNode::Share(_) | QuantityNode::BeforeEnd(_)
             )
         })
+    }
+
+    /// Whether a value depends on the step of its sample.
+    pub(super) fn uses_step(&self, root: NodeIndex) -> bool {
+        self.any_used(root, |node| matches!(node, QuantityNode::Step))
     }
 
     /// Whether a node depends on what is measured.

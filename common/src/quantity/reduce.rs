@@ -194,13 +194,6 @@ impl<'a> Samples<'a> {
         behind.checked_sub(1).map_or(f64::NAN, |at| self.values[at])
     }
 
-    /// The value at the last defined sample at or before a step; NaN without one.
-    pub fn last_defined_at(self, step: f64) -> f64 {
-        let behind = self.steps.partition_point(|s| *s <= step);
-        let mut values = self.values[..behind].iter().rev();
-        values.find(|x| !x.is_nan()).copied().unwrap_or(f64::NAN)
-    }
-
     /// The mean; NaN without a defined sample.
     pub fn mean(self) -> f64 {
         // Differences from the first sample, so that equal samples have themselves as mean.

@@ -20,6 +20,8 @@ pub struct TrialQuantity {
     definition: String,
     program: QuantityProgram,
     root: NodeIndex,
+    /// Whether trials are programs, whose samples alone say where they end.
+    is_of_program: bool,
 }
 
 impl ClaimSection {
@@ -52,6 +54,7 @@ impl ClaimSection {
             definition: compiler.describe_named_quantities(),
             program: compiler.into_program(),
             root,
+            is_of_program: grid.is_of_program(),
         })
     }
 }
@@ -72,9 +75,15 @@ impl TrialQuantity {
         self.program.is_series(self.root)
     }
 
-    /// Whether a value depends on samples at other steps, because of a reducer.
+    /// Whether the value of a trial takes its samples: because of a reducer or, for a program, of a step.
     pub fn needs_whole_curve(&self) -> bool {
-        self.program.has_reducers(self.root)
+        self.depends_on_other_samples() || self.is_of_program && self.program.uses_step(self.root)
+    }
+
+    /// Whether a value depends on samples at other steps: because of a reducer or, for a program, of the end.
+    pub(super) fn depends_on_other_samples(&self) -> bool {
+        let needs_end = self.is_of_program && self.program.uses_end(self.root);
+        needs_end || self.program.has_reducers(self.root)
     }
 
     /// The metrics that it reads, as indices into those of `[measure]`.

@@ -52,9 +52,16 @@ impl<'a> TrialEvaluator<'a> {
         last_value(quantity.evaluate(inputs, &[inputs.end()], &value))
     }
 
-    /// The value of a completed trial at its last sample.
+    /// The value of a completed trial at its last sample; for a program, at the last one that has a value.
     pub fn evaluate_last(&mut self, cell: CellIndex, samples: TrialSamples<'_>) -> f64 {
-        last_value(self.evaluate_samples(cell, samples))
+        let values = self.evaluate_samples(cell, samples);
+        let is_of_program = self
+            .find_inputs(cell)
+            .is_some_and(CellInputs::is_of_program);
+        match values {
+            NodeValue::Series(values) if is_of_program => last_defined(&values),
+            values => last_value(values),
+        }
     }
 
     /// The values of a trial at its samples. A trial that is cut off, because it diverged, has none if they depend on other
@@ -65,7 +72,7 @@ impl<'a> TrialEvaluator<'a> {
         samples: TrialSamples<'_>,
         is_cut_off: bool,
     ) -> Vec<f64> {
-        let values = match is_cut_off && self.quantity.needs_whole_curve() {
+        let values = match is_cut_off && self.quantity.depends_on_other_samples() {
             true => NodeValue::Number(f64::NAN),
             false => self.evaluate_samples(cell, samples),
         };
@@ -122,6 +129,12 @@ fn convert_steps(result: &TrialResult) -> Vec<f64> {
 fn sampled_value(result: &TrialResult, row: usize, column: usize) -> f64 {
     let at = row * result.metrics.len() + column;
     result.curve.values.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// The last value that is one; NaN without any.
+fn last_defined(values: &[f64]) -> f64 {
+    let mut values = values.iter().rev();
+    values.find(|x| !x.is_nan()).copied().unwrap_or(f64::NAN)
 }
 
 /// The number, or the last one of a series; NaN without any.

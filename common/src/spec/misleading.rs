@@ -253,9 +253,13 @@ fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
         }
 
         let what = names.join(", ");
+        let more = match spec.program() {
+            Some(_) => ", or add {seed} or {repeat} to program.command or program.env",
+            None => "",
+        };
         let message = format!(
             "{} repeats of a cell are copies of {distinct}: everything random about its trials ({what}) is fixed or crossed; set \
-             repeats = {distinct}, or more streams, or leave one of them out of seeds.fixed and seeds.crossed",
+             repeats = {distinct}, or more streams, or leave one of them out of seeds.fixed and seeds.crossed{more}",
             spec.repeats
         );
         return Err(field_error("repeats", message));
@@ -296,7 +300,7 @@ pub fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
     let mut used = Vec::new();
     match &config.model.kind {
         ModelKind::Empty => return vec![Purpose::Empty],
-        ModelKind::Program(_) => return vec![Purpose::Program],
+        ModelKind::Program(cell) => return cell.program.named_streams(),
         ModelKind::Toy(toy) => {
             used.extend(toy.start.is_none().then_some(Purpose::Init));
             used.extend((toy.noise > 0.0).then_some(Purpose::Order));

@@ -175,13 +175,17 @@ impl Spec {
         wanted: StillWanted<'_>,
     ) -> Result<Self, SpecError> {
         let spec = Self::read_sections(source, document, reading, wanted)?;
-        spec.check_sections_together(source)
+        spec.check_sections_together(source, reading)
             .map_err(SpecError::of_combination)?;
         Ok(spec)
     }
 
     /// Checks that the sections go together, each of which is right by itself.
-    fn check_sections_together(&self, source: &SpecSource) -> Result<(), SpecError> {
+    fn check_sections_together(
+        &self,
+        source: &SpecSource,
+        reading: ReadingMode,
+    ) -> Result<(), SpecError> {
         self.check_cells()?;
         self.check_layer_metrics()?;
         self.stopping_rule
@@ -190,7 +194,7 @@ impl Spec {
         self.check_settings(source)?;
         self.check_program_stages(source)?;
         self.check_program_scheduling()?;
-        self.check_program_names(source)?;
+        self.check_program_names(source, reading)?;
         self.check_crossed_streams()?;
         self.check_trial_count()
     }

@@ -1,7 +1,7 @@
 //! What a sweep of a program may have besides `[program]`.
 
 use crate::config::Length;
-use crate::grid::reserved_names::is_column;
+use crate::grid::reserved_names::is_column_of_program;
 use crate::metric::Metric;
 use crate::program::{Program, SECTION};
 use crate::spec::Spec;
@@ -10,6 +10,7 @@ use crate::spec::measure::Measure;
 use crate::spec::numerics::read_numerics;
 use crate::spec::stage::STAGE;
 use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{SpecTable, parse_document};
 use crate::spec_file::reader::TableReader;
 
@@ -106,10 +107,15 @@ impl Spec {
         Ok(())
     }
 
-    /// Checks that no metric of a program is called like a column of tables.
-    fn check_metric_names(&self, program: &Program, source: &SpecSource) -> Result<(), SpecError> {
+    /// Checks that no metric of a new program is called like a column of tables. A later version has more columns: a metric of a
+    /// stored program keeps its name.
+    fn check_metric_names(
+        program: &Program,
+        source: &SpecSource,
+        reading: ReadingMode,
+    ) -> Result<(), SpecError> {
         let mut metrics = program.metrics.iter();
-        let Some(metric) = metrics.find(|metric| is_column(&metric.name)) else {
+        let Some(metric) = metrics.find(|metric| is_column_of_program(&metric.name)) else {
             return Ok(());
         };
         let path = format!("{SECTION}.metrics.{}", metric.name);
@@ -117,19 +123,22 @@ impl Spec {
             "'{}' is a column of tables: choose another name",
             metric.name
         );
-        let error = source.field_error(&path, message);
-        Err(SpecError {
+        reading.refuse_if_new(|| SpecError {
             file: String::new(),
-            ..error
+            ..source.field_error(&path, message)
         })
     }
 
     /// Checks that no axis or derived value of a program has the name of a metric.
-    pub(super) fn check_program_names(&self, source: &SpecSource) -> Result<(), SpecError> {
+    pub(super) fn check_program_names(
+        &self,
+        source: &SpecSource,
+        reading: ReadingMode,
+    ) -> Result<(), SpecError> {
         let Some(program) = self.program() else {
             return Ok(());
         };
-        self.check_metric_names(program, source)?;
+        Self::check_metric_names(program, source, reading)?;
         let axes = self.grid.axes().iter();
         let axes = axes.map(|axis| (axis.name.as_str(), axis.origin.clone(), "grid"));
         let derived = self.grid.derived_value_names();

@@ -7,6 +7,7 @@ use crate::pinned_file::{FilePin, PROGRAM_BUNDLE};
 use crate::program::{Direction, TrialFacts};
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::SpecSource;
+use crate::spec::misleading::refuse_misleading_sweep;
 
 const PROGRAM: &str = "name = \"t\"\nrepeats = 2\n[program]\ncommand = [\"python3\", \"train.py\", \"--lr={lr}\", \"{seed.init}\"]\n\
                        files = [\"train.py\"]\nmetrics = { loss = \"min\", acc = \"max\", time = \"volatile\" }\n";
@@ -164,6 +165,65 @@ fn the_identity_of_a_cell_is_what_the_program_gets() {
 }
 
 #[test]
+fn what_stands_in_another_list_of_a_program_is_another_identity() {
+    let class = |command: &str, more: &str| {
+        let text = format!(
+            "name = \"t\"\nrepeats = 2\n[program]\ncommand = [{command}]\nmetrics = {{ loss = \"min\" }}\n{more}"
+        );
+        let source = SpecSource {
+            text,
+            ..SpecSource::default()
+        };
+        let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
+        let program = spec.program().expect("a program").clone();
+        (spec.numerics, program)
+    };
+    let (long, program) = class("\"x\", \"files\", \"env\", \"A\", \"1\"", "");
+    let (short, _) = class("\"x\"", "env = { A = \"1\", files = \"env\" }\n");
+    assert_ne!(long, short);
+
+    let (_, one) = class("\"x\"", "require = [[\"a\", \"require\", \"b\"]]\n");
+    let (_, two) = class("\"x\"", "require = [[\"a\"], [\"b\"]]\n");
+    assert_ne!(one.consent_hash(&[]), two.consent_hash(&[]));
+    let texts = [("a".to_owned(), "b".to_owned())];
+    let (_, required) = class("\"x\"", "require = [[\"a\", \"b\"]]\n");
+    assert_ne!(program.consent_hash(&texts), program.consent_hash(&[]));
+    assert_ne!(required.consent_hash(&[]), one.consent_hash(&texts));
+}
+
+#[test]
+fn cells_with_the_same_values_are_the_same_wherever_these_stand() {
+    let hash = |more: &str| {
+        let spec = read(&format!("{PROGRAM}{more}"));
+        let config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
+        spec.compute_cell_hash(&config, DatasetHash::NONE)
+    };
+    let one = hash("[grid]\nlr = [0.5]\nwidth = [2]\nkind = [\"a\"]\n");
+    assert_eq!(
+        one,
+        hash("[grid]\nkind = [\"a\"]\nwidth = [2]\nlr = [0.5]\n")
+    );
+    assert_eq!(
+        one,
+        hash("[case]\nA = { width = 2, lr = 0.5 }\n[grid]\nkind = [\"a\"]\n")
+    );
+    let derived = "[grid]\nkind = [\"a\"]\nlr = [0.5]\n[derive]\nwidth = \"4 * lr\"\n";
+    assert_eq!(one, hash(derived));
+    assert_ne!(
+        one,
+        hash("[grid]\nlr = [2]\nwidth = [0.5]\nkind = [\"a\"]\n")
+    );
+}
+
+#[test]
+fn a_stored_program_keeps_names_that_later_versions_take() {
+    let text = PROGRAM.replace("loss =", "seconds =") + GRID + "[derive]\nhash = \"lr\"\n";
+    let stored = Spec::read_stored(&source(&text, &[])).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(stored.measure.metrics[0].name(), "seconds");
+    assert_eq!(stored.grid.derived_values_in(CellIndex(0)), [("hash", 0.1)]);
+}
+
+#[test]
 fn a_setting_of_an_axis_gives_it_other_values() {
     let source = source(&format!("{PROGRAM}{GRID}"), &["lr=[1, 2, 3]"]).with_settings_of_axes();
     let spec = Spec::read_new(&source).expect("a valid sweep");
@@ -188,6 +248,42 @@ fn metrics_with_a_direction_decide_how_many_repeats_there_are() {
     assert_eq!(declared.direction, Direction::Min);
     assert!(refusal(&rule("time")).contains("repeats.halving.metric: time is volatile"));
     assert!(refusal(&rule("los")).contains("program.metrics has no 'los', did you mean 'loss'?"));
+}
+
+#[test]
+fn repeats_of_a_program_that_gets_the_same_seeds_are_refused() {
+    let why = |seeds: &str, change: (&str, &str)| {
+        let text = format!("{PROGRAM}{GRID}").replace("repeats = 2", seeds);
+        let spec = read(&text.replace(change.0, change.1));
+        let refused = refuse_misleading_sweep(&spec).err();
+        refused.map_or_else(String::new, |error| error.to_string())
+    };
+    let fixed = "repeats = 20\nseeds = { fixed = [\"init\"] }";
+    let found = why(fixed, ("", ""));
+    assert!(
+        found.contains("20 repeats of a cell are copies of 1: everything random about its trials (init) is fixed"),
+        "{found}"
+    );
+    assert!(
+        found.contains("or add {seed} or {repeat} to program.command"),
+        "{found}"
+    );
+    let crossed = "repeats = 12\nseeds = { crossed = { init = 2, order = 3 } }";
+    let both = ("{seed.init}", "{seed.init}{seed.order}");
+    assert!(why(crossed, both).contains("12 repeats of a cell are copies of 6"));
+    let once = crossed.replace("12", "6");
+    assert_eq!(why(&once, both), "");
+
+    for change in [
+        ("{seed.init}", "{seed}"),
+        ("{seed.init}", "{seed.init}-{repeat}"),
+        ("{seed.init}", "{seed.init}{seed.order}"),
+        ("{seed.init}", "x"),
+        ("files = [", "env = { R = \"{repeat}\" }\nfiles = ["),
+        ("files = [", "files = [\"ergodic:python\", "),
+    ] {
+        assert_eq!(why(fixed, change), "", "{change:?}");
+    }
 }
 
 /// Checks the refusal of a program with one change.
@@ -329,6 +425,11 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "metrics = {",
+            "checkpoint_limit = \"1 GiB\"\nmetrics = {",
+            "program.checkpoint_limit: expected a size from \"1 KiB\" to \"960 MiB\"",
+        ),
+        (
+            "metrics = {",
             "slots = 2\nmetrics = {",
             "program.slots: this is not built yet, so remove it: a trial takes one slot",
         ),
@@ -371,6 +472,31 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
             "lr = [0.1",
             "steps = [1]\nlr = [0.1",
             "grid.steps: 'steps' is a column of tables",
+        ),
+        (
+            "lr = [0.1",
+            "id = [9007199254740993]\nlr = [0.1",
+            "9007199254740993 lies beyond 2^53, where numbers lose digits: write it as a string, \"9007199254740993\"",
+        ),
+        (
+            "loss = \"min\"",
+            "seconds = \"min\"",
+            "program.metrics.seconds: 'seconds' is a column of tables: choose another name",
+        ),
+        (
+            "loss = \"min\"",
+            "weights = \"min\"",
+            "program.metrics.weights: 'weights' is a column of tables: choose another name",
+        ),
+        (
+            "lr = [0.1, 0.25]",
+            "lr = [0.1, 0.25]\n[derive]\nhash = \"lr\"",
+            "derive.hash: 'hash' is a column of tables: choose another name",
+        ),
+        (
+            "lr = [0.1, 0.25]",
+            "lr = [0.1, 0.25]\n[derive]\nsteps = \"lr\"",
+            "derive.steps: 'steps' is a column of tables: choose another name",
         ),
     ] {
         check_change(from, to, expected);

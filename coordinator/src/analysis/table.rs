@@ -176,9 +176,8 @@ impl TableQuery {
             }
 
             if let Some(ends) = &mut ends {
-                ends.entry(key.cell)
-                    .or_default()
-                    .push((key.repeat.0, TrialEnd::Completed(values.selection_value)));
+                let ends = ends.entry(key.cell).or_default();
+                ends.extend(values.end.map(|end| (key.repeat.0, end)));
             }
         })?;
 

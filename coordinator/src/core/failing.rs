@@ -16,9 +16,10 @@ impl Sweep {
             && self.counts.done() == self.counts.failed
     }
 
-    /// The cause of the last failure, if the sweep is paused and all of its trials so far have failed.
+    /// The cause of the last failure, if the sweep has paused itself and all of its trials so far have failed.
     pub fn describe_failing(&self) -> Option<&str> {
-        let is_stopped = self.state == SweepState::Paused && self.is_failing();
+        let is_stopped =
+            self.state == SweepState::Paused && self.has_paused_itself && self.is_failing();
         self.last_failure.as_deref().filter(|_| is_stopped)
     }
 }
@@ -36,6 +37,7 @@ impl Core {
             return None;
         }
         sweep.state = SweepState::Paused;
+        sweep.has_paused_itself = true;
         Some(Effect::SetSweepState(number, SweepState::Paused))
     }
 }
@@ -122,6 +124,11 @@ mod tests {
         assert!(!commit(&mut core, 12..20, &failed()), "the user knows");
         let sweep = core.sweep(NUMBER).expect("a sweep");
         assert_eq!(sweep.describe_failing(), None);
+
+        let paused = SweepChange::State(SweepState::Paused);
+        core.on_sweep_steered(NUMBER, paused, CoreTime::ZERO);
+        let sweep = core.sweep(NUMBER).expect("a sweep");
+        assert_eq!(sweep.describe_failing(), None, "the user paused it");
     }
 
     #[test]

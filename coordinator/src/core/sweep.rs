@@ -71,6 +71,8 @@ pub struct Sweep {
     pub(super) fair_share: FairShare,
     /// The cause of the last failure of a program.
     pub(super) last_failure: Option<String>,
+    /// Whether the sweep of a program paused itself, and nobody has steered it since.
+    pub(super) has_paused_itself: bool,
 }
 
 #[derive(Debug)]
@@ -151,6 +153,7 @@ impl Sweep {
             completion_rate: CompletionRate::default(),
             fair_share: FairShare::default(),
             last_failure: None,
+            has_paused_itself: false,
         }
     }
 

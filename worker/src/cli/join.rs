@@ -75,7 +75,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         queue.clone(),
         args.drain,
         args.leave_at_eof,
-        leave,
+        (leave, programs.clone()),
     ));
 
     reconnect::run_until_drained(&identity, &queue, links, &dirs, programs, leaving).await?;
@@ -172,7 +172,7 @@ async fn drain_on_signal(
     queue: Arc<SharedQueue>,
     drain: Duration,
     at_eof: bool,
-    leave: watch::Sender<bool>,
+    (leave, programs): (watch::Sender<bool>, Option<ProgramHost>),
 ) {
     let drain = tokio::select! {
         () = wait_for_signal() => drain,
@@ -188,6 +188,9 @@ async fn drain_on_signal(
 
     queue.with_queue(|queue| queue.close());
     let _ = leave.send(true);
+    if let Some(host) = programs {
+        host.note_leaving();
+    }
     tokio::select! {
         () = tokio::time::sleep(drain) => {}
         () = wait_for_signal() => {}

@@ -171,7 +171,7 @@ struct JoinArgs {
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// Run trials that are programs of the sweeps' owners, in namespaces of their own; where the system has none, those of a
-    /// coordinator on this machine alone, or with =trusted all of them, which can then read what this worker can
+    /// coordinator at a loopback address alone (which a tunnel can lead to another machine), or with =trusted all of them, which can then read what this worker can
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "isolated", value_name = "trusted")]
     programs: Option<ProgramTrust>,
     /// Memory that trials may use, as in 8GiB; trials of a sweep that needs more are returned to the coordinator [default: all memory]

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
@@ -13,7 +14,7 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_CHECKPOINT_BYTES};
 use ergodic_proto::v1;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
@@ -61,22 +62,24 @@ struct CheckpointUpload {
     bytes: Arc<Vec<u8>>,
     /// Set when the checkpoint is not needed any more.
     stale: Arc<AtomicBool>,
-    done: oneshot::Sender<()>,
+    done: SyncSender<()>,
 }
 
 /// An upload that was requested. Dropping it cancels the upload if it has not begun.
 pub(crate) struct PendingUpload {
     stale: Arc<AtomicBool>,
-    done: oneshot::Receiver<()>,
+    done: Receiver<()>,
 }
 
 impl PendingUpload {
     /// Whether the checkpoint has arrived or was given up.
     pub(crate) fn is_finished(&mut self) -> bool {
-        !matches!(
-            self.done.try_recv(),
-            Err(oneshot::error::TryRecvError::Empty)
-        )
+        !matches!(self.done.try_recv(), Err(TryRecvError::Empty))
+    }
+
+    /// Waits until the checkpoint has arrived, but at most for `limit`. Works on any thread, also in a runtime of its own.
+    pub(crate) fn wait_until_finished(&self, limit: Duration) {
+        let _ = self.done.recv_timeout(limit);
     }
 }
 
@@ -109,7 +112,7 @@ impl CheckpointTransfer {
     ) -> PendingUpload {
         let hash = blake3::hash(&checkpoint).into();
         let stale = Arc::new(AtomicBool::new(false));
-        let (done, arrived) = oneshot::channel();
+        let (done, arrived) = sync_channel(1);
         let owner = CheckpointOwner::from_assignment(assignment);
         let bytes = Arc::new(checkpoint);
 
@@ -128,14 +131,6 @@ impl CheckpointTransfer {
             stale,
             done: arrived,
         }
-    }
-
-    /// Waits until the checkpoint has arrived, but at most for `limit`.
-    pub(crate) fn wait_for_upload(&self, flight: &mut PendingUpload, limit: Duration) {
-        // Tokio timers must be created inside the runtime.
-        let _ = self
-            .runtime
-            .block_on(async { tokio::time::timeout(limit, &mut flight.done).await });
     }
 
     /// Fetches the coordinator's checkpoint of a trial. `None` if that fails or the trial must

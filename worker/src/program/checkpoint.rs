@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -61,7 +61,9 @@ pub(super) fn compute_identity(
     streams: &Streams,
 ) -> TrialIdentity {
     let class = cell.program.numerics_class();
-    let described = format!("{class} {key:?} {:?} {streams:?}", cell.values);
+    // The class knows no order of the metrics, and a record has one column for each, in their order.
+    let metrics = &cell.program.metrics;
+    let described = format!("{class} {metrics:?} {key:?} {:?} {streams:?}", cell.values);
     let mut hasher = blake3::Hasher::new_derive_key(IDENTITY_CONTEXT);
     hasher.update(described.as_bytes()).finalize().into()
 }
@@ -82,7 +84,8 @@ impl<'a> CheckpointKeeper<'a> {
         }
     }
 
-    /// Keeps the folder of a step now, or remembers it until the end if none is due.
+    /// Keeps the folder of a step now, or remembers it until the end if none is due or the trial is being stopped: then the store
+    /// waits until the checkpoint has arrived, which the program must not be kept waiting for.
     ///
     /// # Errors
     /// The program did not write the folder as it must.
@@ -90,6 +93,7 @@ impl<'a> CheckpointKeeper<'a> {
         &self,
         record: &TrialRecord<'_>,
         step: u64,
+        is_stopping: bool,
     ) -> Result<(), String> {
         open_folder(self.dir, step)?;
         let mut encoder = CheckpointEncoder::default();
@@ -97,9 +101,22 @@ impl<'a> CheckpointKeeper<'a> {
         encoder.write_u64(step);
         record.encode_until(step, &mut encoder);
         *self.waiting.borrow_mut() = Some(AnnouncedCheckpoint { step, encoder });
-        match self.store.should_save(step) {
+        self.remove_older_folders(step);
+        match !is_stopping && self.store.should_save(step) {
             true => self.save_waiting(),
             false => Ok(()),
+        }
+    }
+
+    /// Removes the folders of earlier steps, which nobody reads any more. What cannot be removed goes with the attempt's folder.
+    fn remove_older_folders(&self, step: u64) {
+        let entries = Dir::read_from(self.dir).into_iter().flatten().flatten();
+        let steps = entries.filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
+        let older: Vec<u64> = steps.filter(|other| *other < step).collect();
+        for other in older {
+            // Below the folder that was opened, whatever the program has put in its place since.
+            let path = format!("/proc/self/fd/{}/{other}", self.dir.as_raw_fd());
+            let _ = std::fs::remove_dir_all(path);
         }
     }
 

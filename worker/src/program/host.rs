@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -15,14 +16,14 @@ use ergodic_proto::channel::transport::is_loopback;
 use ergodic_proto::status::UserError;
 
 use super::environment::build_environment;
-use super::folder::AttemptFolder;
+use super::folder::{AttemptFolder, remove_abandoned_folders};
 use super::isolation::Isolation;
 use super::supervisor::order::{LaunchOrder, ProgramEnd};
 use super::watch::{EarlyEnd, WatchedEnd, run_watched};
 
-/// Time limit of a command of `require`.
+/// Time limit of all commands of `require` together.
 const REQUIRE_LIMIT: Duration = Duration::from_secs(300);
-/// Lines and characters of output that a refusal shows.
+/// Lines and bytes of output that a refusal shows.
 const SHOWN_OUTPUT: (usize, usize) = (5, 600);
 
 /// Why a worker refuses a program, if it runs none.
@@ -45,6 +46,8 @@ pub struct ProgramHost {
     pub(super) isolation: Option<Isolation>,
     /// Whether the worker may not follow a coordinator to another machine.
     pub(crate) is_local_only: bool,
+    /// Whether the worker is leaving, so that no sweep is prepared any more.
+    is_leaving: Arc<AtomicBool>,
 }
 
 impl ProgramHost {
@@ -69,11 +72,18 @@ impl ProgramHost {
             return Err(UserError::new(ErrorCode::Refused, message));
         }
 
+        remove_abandoned_folders(&std::env::temp_dir());
         tracing::info!(isolated = isolation.is_some(), "programs are run here");
         Ok(Self {
             isolation,
             is_local_only: !is_trusted && remote.is_none(),
+            is_leaving: Arc::default(),
         })
+    }
+
+    /// Ends the commands by which a sweep is being prepared: the worker leaves.
+    pub(crate) fn note_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
     }
 }
 
@@ -100,17 +110,18 @@ impl LoadedProgram {
         };
         if let Some(cell) = find_program(spec) {
             bundle::check_listed(&program.files, &cell.program.files)?;
+            let until = Instant::now() + REQUIRE_LIMIT;
             for command in &cell.program.require {
-                program.try_requirement(host, spec, &cell, command)?;
+                program.try_requirement((host, until), spec, &cell, command)?;
             }
         }
         Ok(program)
     }
 
-    /// Runs a command of `require` once, as the first trial would be run.
+    /// Runs a command of `require` once, as the first trial would be run. All of them have one time limit.
     fn try_requirement(
         &self,
-        host: &ProgramHost,
+        (host, until): (&ProgramHost, Instant),
         spec: &Spec,
         cell: &ProgramCell,
         command: &[String],
@@ -133,11 +144,13 @@ impl LoadedProgram {
             attempt_dir: folder.root.clone(),
         };
 
-        let begun = Instant::now();
-        let should_end = || (begun.elapsed() >= REQUIRE_LIMIT).then_some(EarlyEnd::TimedOut);
+        let should_end = || match host.is_leaving.load(Ordering::Relaxed) {
+            true => Some(EarlyEnd::Stopped),
+            false => (Instant::now() >= until).then_some(EarlyEnd::TimedOut),
+        };
         let ended = run_watched(&order, host.isolation.as_ref(), None, &should_end)
             .map_err(|error| failed(error.to_string()))?;
-        match ended.end {
+        match ended.report.end {
             Some(ProgramEnd::Exited(0)) if ended.early.is_none() => Ok(()),
             _ => Err(failed(describe_end(&ended, SHOWN_OUTPUT))),
         }
@@ -145,17 +158,19 @@ impl LoadedProgram {
 }
 
 /// How a program ended, with the last lines of its output.
-pub(super) fn describe_end(ended: &WatchedEnd, (lines, chars): (usize, usize)) -> String {
-    let how = match (&ended.early, &ended.end) {
+pub(super) fn describe_end(ended: &WatchedEnd, (lines, bytes): (usize, usize)) -> String {
+    let how = match (&ended.early, &ended.report.end) {
+        (Some(EarlyEnd::Stopped), _) => "the worker leaves".to_owned(),
         (Some(EarlyEnd::TimedOut), _) => "it exceeded its time limit".to_owned(),
-        (_, Some(ProgramEnd::NotStarted(why))) => format!("it was not started: {why}"),
+        (_, Some(ProgramEnd::NotStarted(why) | ProgramEnd::Refused(why))) => return why.clone(),
         (_, Some(ProgramEnd::Exited(status))) => format!("it ended with exit status {status}"),
         (_, Some(ProgramEnd::Signaled(signal))) => {
             format!("signal {signal}{} ended it", signal_name(*signal))
         }
-        (_, None) => "its supervisor was killed".to_owned(),
+        (_, None) if ended.report.is_started => "its supervisor was killed".to_owned(),
+        (_, None) => "its supervisor ended before it was started".to_owned(),
     };
-    let output = ended.output.last_lines(lines, chars);
+    let output = ended.output.last_lines(lines, bytes);
     match output.is_empty() {
         true => format!("{how}; it printed nothing"),
         false => format!("{how}; its last lines are:\n{output}"),

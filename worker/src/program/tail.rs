@@ -20,15 +20,15 @@ impl OutputTail {
         self.bytes.extend(kept);
     }
 
-    /// The last lines as text, at most `lines` lines and `chars` characters; empty if nothing was printed.
-    pub(super) fn last_lines(&self, lines: usize, chars: usize) -> String {
+    /// The last lines as text, at most `lines` lines and `most` bytes; empty if nothing was printed.
+    pub(super) fn last_lines(&self, lines: usize, most: usize) -> String {
         let (first, second) = self.bytes.as_slices();
         let bytes = [first, second].concat();
         let text = String::from_utf8_lossy(&bytes);
         let all: Vec<&str> = text.trim_end().lines().collect();
         let last = all[all.len().saturating_sub(lines)..].join("\n");
-        let excess = last.chars().count().saturating_sub(chars);
-        last.chars().skip(excess).collect()
+        let excess = last.len().saturating_sub(most);
+        last[last.ceil_char_boundary(excess)..].to_owned()
     }
 }
 
@@ -50,6 +50,10 @@ mod tests {
         tail.push_bytes(&vec![b'x'; 3 * MAX_TAIL_BYTES]);
         assert_eq!(tail.bytes.len(), MAX_TAIL_BYTES);
         tail.push_bytes(&[0xff, b'\n']);
-        assert_eq!(tail.last_lines(1, 2), "x\u{fffd}");
+        assert_eq!(tail.last_lines(1, 4), "x\u{fffd}");
+
+        tail.push_bytes("█".repeat(3000).as_bytes());
+        assert_eq!(tail.last_lines(20, 3000), "█".repeat(1000));
+        assert_eq!(tail.last_lines(20, 3001), "█".repeat(1000));
     }
 }

@@ -20,7 +20,7 @@ use super::watch::{EarlyEnd, MetricsInput, WatchedEnd, run_watched};
 use crate::train::{CheckpointStore, FinishedTrial};
 use crate::work_queue::Assignment;
 
-/// Lines and characters of output that the cause of a failure shows.
+/// Lines and bytes of output that the cause of a failure shows.
 const SHOWN_OUTPUT: (usize, usize) = (20, 3000);
 
 /// What a program's trial is run with.
@@ -71,9 +71,8 @@ pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, N
 
     let order = build_order(job, &folder, step)?;
     let ended = job.watch_program(&order, &folder, identity, &mut record, begun)?;
-    if let Some(ProgramEnd::NotStarted(why)) = &ended.end {
-        let name = order.command.first().map_or("", String::as_str);
-        return Err(NoResult::Unable(format!("cannot start '{name}': {why}")));
+    if let Some(why) = find_worker_fault(&ended, job.host.isolation.is_some()) {
+        return Err(NoResult::Unable(why));
     }
 
     if let Some(store) = job.checkpoint_store {
@@ -116,7 +115,7 @@ impl<'a> ProgramJob<'a> {
             .checkpoint_store
             .map(|store| CheckpointKeeper::new(store, identity, dir.as_fd(), limit));
         let keep = |record: &TrialRecord<'_>, step: u64| match &keeper {
-            Some(keeper) => keeper.keep_checkpoint(record, step),
+            Some(keeper) => keeper.keep_checkpoint(record, step, self.assignment.is_stopped()),
             None => Ok(()),
         };
         let input = MetricsInput {
@@ -213,6 +212,21 @@ fn failed_result(job: &ProgramJob<'_>, key: TrialKey, steps: u64, cause: String)
     }
 }
 
+/// Why this worker could not run the program, if that is no fault of the program. With namespaces, a program cannot kill its
+/// supervisor; without them it can, once it runs.
+fn find_worker_fault(ended: &WatchedEnd, is_isolated: bool) -> Option<String> {
+    let report = &ended.report;
+    let is_fault = match &report.end {
+        Some(ProgramEnd::Refused(_)) => true,
+        Some(_) => false,
+        None => ended.early.is_none() && (is_isolated || !report.is_started),
+    };
+    is_fault.then(|| {
+        let how = describe_end(ended, SHOWN_OUTPUT);
+        format!("this worker cannot run the program: {how}")
+    })
+}
+
 /// The outcome of an attempt that was not stopped, or why it failed.
 fn judge_end(
     record: &TrialRecord<'_>,
@@ -233,7 +247,7 @@ fn judge_end(
         }
         _ => {}
     }
-    if ended.end != Some(ProgramEnd::Exited(0)) {
+    if ended.report.end != Some(ProgramEnd::Exited(0)) {
         return Err(describe_end(ended, SHOWN_OUTPUT));
     }
     if let Some(why) = &ended.cut_line {
@@ -255,6 +269,7 @@ mod tests {
     use ergodic_common::program::{DeclaredMetric, Direction};
 
     use crate::program::lines::NumberedLine;
+    use crate::program::supervisor::order::SupervisorReport;
     use crate::program::tail::OutputTail;
     use crate::program::trial::*;
 
@@ -281,10 +296,24 @@ mod tests {
         let mut output = OutputTail::default();
         output.push_bytes(b"epoch 1\nno memory\n");
         WatchedEnd {
-            end: Some(end),
+            report: SupervisorReport {
+                is_started: true,
+                end: Some(end),
+            },
             early: None,
             cut_line: Some("line 2 is cut".into()),
             output,
+        }
+    }
+
+    fn killed(is_started: bool) -> WatchedEnd {
+        let report = SupervisorReport {
+            is_started,
+            end: None,
+        };
+        WatchedEnd {
+            report,
+            ..ended(ProgramEnd::Exited(0))
         }
     }
 
@@ -305,12 +334,39 @@ mod tests {
         let cut = judge(ALL, &ended(ProgramEnd::Exited(0)));
         assert_eq!(cut, Err("line 2 is cut".into()));
 
-        let killed = WatchedEnd {
-            end: None,
-            ..ended(ProgramEnd::Exited(0))
-        };
-        let cause = judge(ALL, &killed).expect_err("a failure");
+        let cause = judge(ALL, &killed(true)).expect_err("a failure");
         assert!(cause.starts_with("its supervisor was killed"), "{cause}");
+    }
+
+    #[test]
+    fn what_the_worker_lacks_is_no_fault_of_the_program() {
+        // Without namespaces, the program may have killed its supervisor itself.
+        assert_eq!(find_worker_fault(&killed(true), false), None);
+        for (is_started, is_isolated) in [(false, false), (false, true), (true, true)] {
+            let why =
+                find_worker_fault(&killed(is_started), is_isolated).expect("a fault of the worker");
+            assert!(
+                why.contains("its supervisor") && why.contains("no memory"),
+                "{why}"
+            );
+        }
+        let late = WatchedEnd {
+            early: Some(EarlyEnd::TimedOut),
+            ..killed(true)
+        };
+        assert_eq!(find_worker_fault(&late, true), None);
+
+        let refused = ended(ProgramEnd::Refused("no process is left".into()));
+        let why = find_worker_fault(&refused, true).expect("a fault of the worker");
+        assert!(why.contains("no process is left"), "{why}");
+    }
+
+    #[test]
+    fn a_command_that_does_not_exist_fails_the_trial() {
+        let why = "cannot start 'pyhton3': No such file or directory (os error 2)";
+        let ended = ended(ProgramEnd::NotStarted(why.into()));
+        assert_eq!(find_worker_fault(&ended, true), None);
+        assert_eq!(judge(ALL, &ended), Err(why.into()));
     }
 
     #[test]

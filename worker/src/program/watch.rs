@@ -13,7 +13,7 @@ use super::isolation::Isolation;
 use super::lines::LineSplitter;
 use super::record::{LineEffect, TrialRecord};
 use super::supervisor::launch::StartedSupervisor;
-use super::supervisor::order::{LaunchOrder, ProgramEnd};
+use super::supervisor::order::{LaunchOrder, SupervisorReport};
 use super::tail::OutputTail;
 
 /// Bytes that are read from one pipe before the others have their turn.
@@ -41,8 +41,8 @@ pub(super) enum EarlyEnd {
 /// How an attempt ended.
 #[derive(Debug)]
 pub(super) struct WatchedEnd {
-    /// How the program ended; `None` if its supervisor was killed.
-    pub(super) end: Option<ProgramEnd>,
+    /// What the supervisor said.
+    pub(super) report: SupervisorReport,
     /// Why the worker ended it, if it did.
     pub(super) early: Option<EarlyEnd>,
     /// What is wrong with the last line of metrics, which has no end.
@@ -146,7 +146,7 @@ impl Watch<'_, '_> {
     fn finish(mut self, report: &[u8]) -> WatchedEnd {
         let cut_line = self.read_cut_line().err();
         WatchedEnd {
-            end: serde_json::from_slice(report).ok(),
+            report: SupervisorReport::parse(report),
             early: self.early,
             cut_line,
             output: self.output,

@@ -114,7 +114,10 @@ impl Core {
         let mut effects = Vec::new();
         match change {
             SweepChange::Share(share) => self.change_share(sweep_number, share),
-            SweepChange::State(state) => sweep.state = state,
+            SweepChange::State(state) => {
+                sweep.state = state;
+                sweep.has_paused_itself = false;
+            }
         }
 
         if change == SweepChange::State(SweepState::Cancelled) {

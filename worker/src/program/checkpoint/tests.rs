@@ -1,8 +1,10 @@
 use std::cell::Cell;
 use std::os::unix::fs::symlink;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use ergodic_common::program::Direction;
+use ergodic_common::ids::{CellHash, Repeat};
+use ergodic_common::program::{DEFAULT_CHECKPOINT_LIMIT, Direction, Program};
+use ergodic_common::random_streams::SeedPlan;
 
 use crate::program::checkpoint::*;
 use crate::program::lines::NumberedLine;
@@ -59,7 +61,7 @@ fn keep(store: &MemoryStore, limit: u64, fill: impl Fn(&Path)) -> Result<(), Str
     let metrics = metrics();
     let opened = File::open(dir.path()).expect("it is there");
     let keeper = CheckpointKeeper::new(store, IDENTITY, opened.as_fd(), limit);
-    keeper.keep_checkpoint(&record_of(&metrics, 3), 2)?;
+    keeper.keep_checkpoint(&record_of(&metrics, 3), 2, false)?;
     keeper.save_waiting()
 }
 
@@ -147,7 +149,7 @@ fn only_the_last_of_the_checkpoints_that_are_not_due_is_saved() {
     let count = Cell::new(0);
     let keep = |step: u64| {
         std::fs::create_dir(dir.path().join(step.to_string())).expect("a folder");
-        let kept = keeper.keep_checkpoint(&record_of(&metrics, step), step);
+        let kept = keeper.keep_checkpoint(&record_of(&metrics, step), step, false);
         kept.expect("a checkpoint");
         count.set(store.saved.lock().expect("no panic").len());
     };
@@ -161,4 +163,85 @@ fn only_the_last_of_the_checkpoints_that_are_not_due_is_saved() {
     assert_eq!(count.get(), 1);
     assert_eq!(keeper.save_waiting(), Ok(()));
     assert_eq!(store.saved.lock().expect("no panic").len(), 1);
+}
+
+#[test]
+fn while_a_trial_stops_its_checkpoint_waits_for_the_end() {
+    let store = MemoryStore::default();
+    store
+        .is_due
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("2")).expect("a folder");
+    let metrics = metrics();
+    let opened = File::open(dir.path()).expect("it is there");
+    let keeper = CheckpointKeeper::new(&store, IDENTITY, opened.as_fd(), 10);
+    let kept = keeper.keep_checkpoint(&record_of(&metrics, 2), 2, true);
+    kept.expect("a checkpoint");
+    assert!(store.saved.lock().expect("no panic").is_empty());
+    assert_eq!(keeper.save_waiting(), Ok(()));
+    assert_eq!(store.saved.lock().expect("no panic").len(), 1);
+}
+
+#[test]
+fn folders_of_earlier_steps_are_removed_and_nothing_else() {
+    let store = MemoryStore::default();
+    let (dir, other) = (tempfile::tempdir(), tempfile::tempdir());
+    let (dir, other) = (dir.expect("a folder"), other.expect("a folder"));
+    std::fs::write(other.path().join("file"), "").expect("a file");
+    write_state(&dir.path().join("1"));
+    for name in ["10", "11", "best"] {
+        std::fs::create_dir(dir.path().join(name)).expect("a folder");
+    }
+    symlink(other.path(), dir.path().join("9")).expect("a link");
+    let metrics = metrics();
+    let opened = File::open(dir.path()).expect("it is there");
+    let keeper = CheckpointKeeper::new(&store, IDENTITY, opened.as_fd(), 10);
+    let kept = keeper.keep_checkpoint(&record_of(&metrics, 10), 10, false);
+    kept.expect("a checkpoint");
+
+    let entries = std::fs::read_dir(dir.path())
+        .expect("it is there")
+        .flatten();
+    let mut left: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    left.retain(|name| name != "9");
+    left.sort_unstable();
+    assert_eq!(left, ["10", "11", "best"]);
+    assert!(other.path().join("file").exists());
+}
+
+#[test]
+fn a_checkpoint_is_of_metrics_in_one_order() {
+    let metric = |name: &str| DeclaredMetric {
+        name: name.into(),
+        direction: Direction::Min,
+    };
+    let identity = |metrics: Vec<DeclaredMetric>| {
+        let program = Program {
+            command: Vec::new(),
+            files: Vec::new(),
+            bundle: None,
+            env: Vec::new(),
+            pass_env: Vec::new(),
+            metrics,
+            require: Vec::new(),
+            deterministic: false,
+            checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+        };
+        let cell = ProgramCell {
+            program: Arc::new(program),
+            values: Vec::new(),
+        };
+        let streams = Streams {
+            sweep_seed: 7,
+            repeat: Repeat(0),
+            cell: CellHash([1; 32]),
+            plan: SeedPlan::default(),
+        };
+        compute_identity(&cell, TrialKey::new(0, 0), &streams)
+    };
+    let (loss, error) = (metric("loss"), metric("error"));
+    let first = identity(vec![loss.clone(), error.clone()]);
+    assert_eq!(first, identity(vec![loss.clone(), error.clone()]));
+    assert_ne!(first, identity(vec![error, loss]));
 }

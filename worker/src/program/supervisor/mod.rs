@@ -24,8 +24,9 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::folder::remove_tree;
 use descendants::signal_descendants;
-use order::{LaunchOrder, ProgramEnd};
+use order::{LaunchOrder, ProgramEnd, STARTED};
 
 /// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,6 +36,20 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 const KILL_LIMIT: Duration = Duration::from_secs(60);
 /// Attempts to start a program whose file is open for writing.
 const MAX_BUSY_STARTS: u32 = 100;
+/// Errors by which the system says that a file is no program, or that its arguments are too long. Others are faults of the machine.
+const FAULTS_OF_PROGRAMS: [i32; 11] = [
+    libc::ENOENT,
+    libc::EACCES,
+    libc::EPERM,
+    libc::ENOEXEC,
+    libc::E2BIG,
+    libc::ENOTDIR,
+    libc::EISDIR,
+    libc::ELOOP,
+    libc::ENAMETOOLONG,
+    libc::EINVAL,
+    libc::ETXTBSY,
+];
 /// Signals that a terminal or service manager sends to all processes, and that the worker alone acts on.
 const IGNORED_SIGNALS: [SignalKind; 4] = [
     SignalKind::terminate(),
@@ -64,9 +79,11 @@ async fn run_order(order: &LaunchOrder) -> io::Result<()> {
     let mut control = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     let program = match start_unless_busy(order).await {
         Ok(program) => program,
-        Err(error) => return report_end(&ProgramEnd::NotStarted(error.to_string())),
+        Err(error) => return report_end(&describe_failed_start(order, &error)),
     };
 
+    // Whether the worker hears it is found out with the end.
+    let _ = write_report(STARTED);
     let mut reaper = Reaper { program, end: None };
     let mut is_left = reaper.reap_children();
     let mut is_worker_gone = false;
@@ -84,10 +101,24 @@ async fn run_order(order: &LaunchOrder) -> io::Result<()> {
     let end = reaper.end.unwrap_or(ProgramEnd::Signaled(9));
     let is_reported = report_end(&end).is_ok();
     if is_worker_gone || !is_reported {
-        let _ = std::fs::remove_dir_all(&order.attempt_dir);
+        let _ = remove_tree(&order.attempt_dir);
     }
     drop(ignored);
     Ok(())
+}
+
+/// Whose fault it is that the system did not start the program.
+fn describe_failed_start(order: &LaunchOrder, error: &io::Error) -> ProgramEnd {
+    let name = order.command.first().map_or("", String::as_str);
+    let why = format!("cannot start '{name}': {error}");
+    let is_own_fault = match error.raw_os_error() {
+        Some(number) => FAULTS_OF_PROGRAMS.contains(&number),
+        None => error.kind() == io::ErrorKind::InvalidInput,
+    };
+    match is_own_fault {
+        true => ProgramEnd::NotStarted(why),
+        false => ProgramEnd::Refused(why),
+    }
 }
 
 /// Starts the program, and again if its file is still open for writing: the worker may have started another process while it
@@ -186,7 +217,38 @@ async fn end_descendants(reaper: &mut Reaper, child_ended: &mut SignalStream) {
 
 /// Tells the worker how the program ended.
 fn report_end(end: &ProgramEnd) -> io::Result<()> {
+    write_report(&serde_json::to_vec(end)?)
+}
+
+fn write_report(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(&serde_json::to_vec(end)?)?;
+    stdout.write_all(bytes)?;
     stdout.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::program::supervisor::*;
+
+    #[test]
+    fn a_machine_without_room_is_no_fault_of_the_program() {
+        let order = LaunchOrder {
+            command: vec!["pyhton3".into()],
+            env: Vec::new(),
+            work_dir: "/".into(),
+            attempt_dir: "/nowhere".into(),
+        };
+        let describe =
+            |number| describe_failed_start(&order, &io::Error::from_raw_os_error(number));
+        for number in [libc::ENOENT, libc::EACCES, libc::ENOEXEC, libc::E2BIG] {
+            let end = describe(number);
+            assert!(
+                matches!(&end, ProgramEnd::NotStarted(why) if why.starts_with("cannot start 'pyhton3': ")),
+                "{end:?}"
+            );
+        }
+        for number in [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENOSPC] {
+            assert!(matches!(describe(number), ProgramEnd::Refused(_)));
+        }
+    }
 }

@@ -22,15 +22,40 @@ pub(crate) struct LaunchOrder {
     pub(crate) attempt_dir: PathBuf,
 }
 
+/// What a supervisor writes once the program runs, before it says how that ended.
+pub(crate) const STARTED: &[u8] = b"started\n";
+
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ProgramEnd {
-    /// The system did not start it, for this reason.
+    /// There is no such program, or it cannot be run with these arguments.
     NotStarted(String),
+    /// The system has no room for a process: no fault of the program.
+    Refused(String),
     /// With an exit status.
     Exited(i32),
     /// By a signal.
     Signaled(i32),
+}
+
+/// What a supervisor has said when its pipe ends.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SupervisorReport {
+    /// Whether the program was started.
+    pub(crate) is_started: bool,
+    /// How it ended; `None` if the supervisor ended before.
+    pub(crate) end: Option<ProgramEnd>,
+}
+
+impl SupervisorReport {
+    /// Reads all that a supervisor wrote.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let behind = bytes.strip_prefix(STARTED);
+        Self {
+            is_started: behind.is_some(),
+            end: serde_json::from_slice(behind.unwrap_or(bytes)).ok(),
+        }
+    }
 }
 
 impl LaunchOrder {
@@ -62,5 +87,21 @@ impl LaunchOrder {
         let mut bytes = vec![0; length as usize];
         from.read_exact(&mut bytes)?;
         Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::program::supervisor::order::*;
+
+    #[test]
+    fn a_supervisor_that_was_killed_has_said_at_most_that_the_program_runs() {
+        let end = ProgramEnd::Exited(3);
+        let text = serde_json::to_vec(&end).expect("it is plain");
+        let whole = SupervisorReport::parse(&[STARTED, &text].concat());
+        assert_eq!((whole.is_started, whole.end), (true, Some(end)));
+        let killed = SupervisorReport::parse(STARTED);
+        assert_eq!((killed.is_started, killed.end), (true, None));
+        assert_eq!(SupervisorReport::parse(b""), SupervisorReport::default());
     }
 }

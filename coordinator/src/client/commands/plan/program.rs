@@ -64,9 +64,7 @@ pub fn describe_program(spec: &Spec, file: Option<&SweepFile>) -> String {
         "  program: {}\n",
         quote_command(&command.collect::<Vec<_>>())
     );
-    for (name, text) in spec.grid.text_values().iter().take(MAX_LISTED_TEXTS) {
-        out += &format!("    {{{name}}} may be {}\n", escape_line(text));
-    }
+    out += &describe_texts(&spec.grid.text_values());
     for command in &program.require {
         out += &format!("  requires: {}\n", quote_command(command));
     }
@@ -87,6 +85,18 @@ pub fn describe_program(spec: &Spec, file: Option<&SweepFile>) -> String {
     }
     if let Some(more) = files.len().checked_sub(MAX_LISTED_FILES + 1) {
         out += &format!("  … and {}\n", format_count(more as u64 + 1, "more file"));
+    }
+    out
+}
+
+/// Describes the texts that cells put into the command and the environment.
+fn describe_texts(texts: &[(String, String)]) -> String {
+    let listed = texts.iter().take(MAX_LISTED_TEXTS);
+    let mut out: String = listed
+        .map(|(name, text)| format!("    {{{name}}} may be {}\n", escape_line(text)))
+        .collect();
+    if let Some(more) = texts.len().checked_sub(MAX_LISTED_TEXTS + 1) {
+        out += &format!("    … and {}\n", format_count(more as u64 + 1, "more text"));
     }
     out
 }
@@ -183,4 +193,24 @@ fn render_json(spec: &Spec, files: &[(String, u64)], example: &ExampleTrial) -> 
         },
     });
     format!("{object}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::commands::plan::program::*;
+
+    #[test]
+    fn texts_that_are_not_listed_are_counted() {
+        let texts = |count: usize| -> Vec<(String, String)> {
+            let texts = (0..count).map(|at| ("solver".to_owned(), format!("run {at}")));
+            texts.collect()
+        };
+        let all = describe_texts(&texts(MAX_LISTED_TEXTS));
+        assert_eq!(all.lines().count(), MAX_LISTED_TEXTS);
+        assert!(all.starts_with("    {solver} may be run 0\n"));
+        let more = describe_texts(&texts(MAX_LISTED_TEXTS + 1));
+        assert!(more.ends_with("    … and 1 more text\n"), "{more}");
+        let more = describe_texts(&texts(MAX_LISTED_TEXTS + 2));
+        assert!(more.ends_with("    … and 2 more texts\n"), "{more}");
+    }
 }
