@@ -17,6 +17,8 @@ mod groups;
 mod lookup;
 mod pages;
 #[cfg(test)]
+mod program_tests;
+#[cfg(test)]
 mod quantity_tests;
 mod query;
 mod query_rows;

@@ -18,7 +18,7 @@ use crate::analysis::groups::{KeyedValues, TrialGroup, TrialGroups};
 use crate::analysis::query::MAX_DRAWS;
 use crate::analysis::row_source::{CellContext, CellRange};
 use crate::estimators::bootstrap::RESAMPLES;
-use crate::estimators::rank::{CellEnds, TrialEnd};
+use crate::estimators::rank::CellEnds;
 use crate::estimators::statistic::{Statistic, StatisticInput};
 use crate::estimators::{Sample, Summary};
 use crate::records::OutcomeCounts;
@@ -176,9 +176,8 @@ impl TableQuery {
             }
 
             if let Some(ends) = &mut ends {
-                ends.entry(key.cell)
-                    .or_default()
-                    .push((key.repeat.0, TrialEnd::Completed(values.selection_value)));
+                let ends = ends.entry(key.cell).or_default();
+                ends.extend(values.end.map(|end| (key.repeat.0, end)));
             }
         })?;
 

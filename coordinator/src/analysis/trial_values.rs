@@ -79,11 +79,11 @@ fn add_moment_samples(
     trials: &mut BTreeMap<CellIndex, CellTrials>,
 ) -> Result<(), AnalysisError> {
     let unsampled = query.read_samples(rows, at, &mut |key, values| {
-        let end = TrialEnd::Completed(values.selection_value);
-        trials
-            .entry(key.cell)
-            .or_default()
-            .add_trial(key.repeat.0, values.metric_value, Some(end));
+        trials.entry(key.cell).or_default().add_trial(
+            key.repeat.0,
+            values.metric_value,
+            values.end,
+        );
     })?;
 
     for (cell, trials) in trials {
@@ -166,8 +166,8 @@ struct MomentSamples {
 pub(super) struct SampledValues {
     /// Value of the query's metric.
     pub(super) metric_value: f64,
-    /// Value of the metric that ranks rows.
-    pub(super) selection_value: f64,
+    /// The end with the value of the metric that ranks rows; `None` for a program that has not reported it yet.
+    pub(super) end: Option<TrialEnd>,
 }
 
 impl TableQuery {
@@ -212,6 +212,7 @@ impl TableQuery {
         at: Length,
     ) -> Result<MomentSamples, StoreError> {
         let width = self.row_width(rows.spec);
+        let is_of_program = rows.spec.program().is_some();
         let mut samples = MomentSamples::default();
         let mut moment = (CellIndex(u64::MAX), 0);
         self.read_curves(rows, reader, part, &mut |trial| {
@@ -235,11 +236,15 @@ impl TableQuery {
 
             if let Some(row) = row {
                 let [metric_value, selection_value] =
-                    [self.metric_column(), self.selection_column()]
-                        .map(|column| curve.value_at(row, width, column).unwrap_or(f64::NAN));
+                    [self.metric_column(), self.selection_column()].map(|column| {
+                        let value = |row| curve.value_at(row, width, column);
+                        find_sample(value, row, is_of_program).unwrap_or(f64::NAN)
+                    });
+                // A program that has not reported the metric yet has not diverged.
+                let is_known = !is_of_program || !selection_value.is_nan();
                 let values = SampledValues {
                     metric_value,
-                    selection_value,
+                    end: is_known.then_some(TrialEnd::Completed(selection_value)),
                 };
                 samples.values.push((key, values));
             }
@@ -265,6 +270,19 @@ impl TableQuery {
             "at: no trial was sampled after step {wanted}; the nearest samples are after step {nearest}, and \
              `ergodic curves` lists all"
         ))
+    }
+}
+
+/// The value of a metric at a row of a curve; for a program, which may report each metric at steps of its own, the last one that it
+/// has reported by then.
+fn find_sample(
+    value: impl Fn(usize) -> Option<f64>,
+    row: usize,
+    is_of_program: bool,
+) -> Option<f64> {
+    match is_of_program {
+        true => (0..=row).rev().filter_map(value).find(|x| !x.is_nan()),
+        false => value(row),
     }
 }
 

@@ -35,9 +35,22 @@ pub(super) struct CellNumber {
     pub(super) n: u64,
     /// Number of completed trials without one.
     pub(super) missing: u64,
+    /// Whether trials were sampled at different steps, so that a mean curve would be that of some of them.
+    pub(super) steps_differ: bool,
 }
 
 impl CellNumber {
+    /// The number of a mean curve of trials that were sampled at different steps: there is none.
+    fn with_different_steps(sampled: usize, trials: usize) -> Self {
+        Self {
+            full: f64::NAN,
+            n: sampled as u64,
+            missing: (trials - sampled) as u64,
+            steps_differ: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether trials may have the same number only because events and their counts lie far apart.
     pub(super) fn is_of_events(&self) -> bool {
         self.counts_events && (self.rounded != [self.full; 2] || self.full.fract() == 0.0)
@@ -83,6 +96,11 @@ impl NumberContext<'_> {
                 is_resampled,
             } => {
                 let curves = MeanCurves::new(series, values());
+                // The trials of a program end where they do: those that end alike are no fair choice of them.
+                let sampled = values().filter(|(_, value)| value.is_series()).count();
+                if cell.is_of_program() && sampled > curves.repeats.len() {
+                    return CellNumber::with_different_steps(sampled, trials.len());
+                }
                 let missing = trials.len() - curves.repeats.len();
                 let found = self.reduce_mean_curves(job, cell, &curves, *is_resampled);
                 CellNumber {

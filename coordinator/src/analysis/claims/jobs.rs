@@ -249,6 +249,13 @@ impl CellEvaluation {
     }
 }
 
+impl TrialValue {
+    /// Whether a mean curve takes it.
+    pub(super) fn is_series(&self) -> bool {
+        matches!(self, Self::Series { .. })
+    }
+}
+
 impl JobKind {
     fn of_claim(program: &QuantityProgram, expanded: &ExpandedClaim) -> Self {
         match (expanded.claim.form, expanded.claim.per) {

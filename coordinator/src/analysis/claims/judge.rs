@@ -193,6 +193,11 @@ impl EffectJudge<'_> {
         if let Some(reason) = describe_no_trials(counts) {
             return Err(reason);
         }
+        if numbers.cells.iter().any(|cell| cell.steps_differ) {
+            return Err(
+                "trials reported at different steps, so that they have no mean curve: use per = \"trial\"".into(),
+            );
+        }
 
         if claim.form == ClaimForm::Labels {
             return self.weigh_labels(claim, effect);

@@ -17,6 +17,8 @@ mod label_laws;
 #[cfg(test)]
 mod label_tests;
 mod loss_notes;
+#[cfg(test)]
+mod program_tests;
 mod query;
 mod read;
 mod references;
