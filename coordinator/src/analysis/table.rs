@@ -18,7 +18,7 @@ use crate::analysis::groups::{KeyedValues, TrialGroup, TrialGroups};
 use crate::analysis::query::MAX_DRAWS;
 use crate::analysis::row_source::{CellContext, CellRange};
 use crate::estimators::bootstrap::RESAMPLES;
-use crate::estimators::rank::{CellEnds, TrialEnd};
+use crate::estimators::rank::CellEnds;
 use crate::estimators::statistic::{Statistic, StatisticInput};
 use crate::estimators::{Sample, Summary};
 use crate::records::OutcomeCounts;
