@@ -68,7 +68,7 @@ fn a_long_cause_of_any_alphabet_arrives() {
 
 #[test]
 fn a_checkpoint_that_is_reported_while_the_worker_drains_is_used() {
-    let mut cluster = cluster().counting();
+    let mut cluster = cluster();
     let saved = "mkdir -p \"$ERGODIC_CHECKPOINT/2\"; echo 0.25 > \"$ERGODIC_CHECKPOINT/2/state\"
         echo '{\"step\": 2, \"loss\": 4}' > \"$ERGODIC_METRICS\"
         echo '{\"checkpoint\": 2}' > \"$ERGODIC_METRICS\"";
@@ -83,7 +83,13 @@ fn a_checkpoint_that_is_reported_while_the_worker_drains_is_used() {
     );
     let ready = cluster.path("ready");
     let program = format!("{PLAIN_COMMAND}\nenv = {{ READY = {ready:?} }}");
-    let options = ["--programs", "--drain", "1ms", "--checkpoint-every", "1ms"];
+    let options = [
+        "--programs",
+        "--drain",
+        "10ms",
+        "--checkpoint-every",
+        "10ms",
+    ];
     let leaving = cluster.worker(1, &options);
     let id = launch_script(&cluster, &script, &program, "");
     wait_for("the program runs", || ready.exists());

@@ -392,7 +392,7 @@ fn whoever_continues_gets_the_last_checkpoint() {
     assert!(!curve.contains("99"), "{curve}");
 }
 
-/// Runs a template of the folder `sweeps/programs` to its end.
+/// Runs a template of the folder `sweeps/programs` to its end, and finds its first metric in the table.
 fn run_template(name: &str, metric: &str) {
     let dir = tempfile::tempdir().expect("a folder");
     let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sweeps/programs");
