@@ -213,8 +213,8 @@ impl<'a> TrialRecord<'a> {
         let width = self.metrics.len();
         let last = |column: usize| {
             let values = self.curve.values[column..].iter().step_by(width);
-            let numbers = values.filter(|x| !x.is_nan() && self.diverged_at.is_none());
-            numbers.last().copied().unwrap_or(f64::NAN)
+            let mut numbers = values.filter(|x| !x.is_nan() && self.diverged_at.is_none());
+            numbers.next_back().copied().unwrap_or(f64::NAN)
         };
         match self.curve.values.is_empty() {
             true => vec![f64::NAN; width],
