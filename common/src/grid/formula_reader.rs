@@ -9,8 +9,7 @@ use crate::grid::fields::{is_part_of_field, shown_field};
 use crate::grid::formula::{DerivedField, Formula, FormulaInput, FormulaOwner};
 use crate::grid::inline::{FoundExpression, NumberSlot, find_expressions};
 use crate::grid::read::flatten_fields;
-use crate::grid::reserved_names::explain_reserved_derived;
-use crate::program::explain_wrong_value_name;
+use crate::grid::reserved_names::explain_wrong_derived;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{EXPRESSIONS_GRAMMAR, GRAMMAR};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -103,15 +102,11 @@ impl FormulaReader<'_> {
         self.read.push(None);
     }
 
-    /// Explains why no derived value of this program can have a name; `None` if one can.
-    fn explain_wrong_value(&self, name: &str) -> Option<String> {
-        let reserved = || explain_reserved_derived(name).filter(|_| self.grid.reading_mode.is_new);
-        explain_wrong_value_name(name).or_else(reserved)
-    }
-
     fn check_derived_field(&self, name: &str, field: &str) -> Result<(), String> {
         let is_value = self.grid.is_of_program();
-        if is_value && let Some(message) = self.explain_wrong_value(name) {
+        if is_value
+            && let Some(message) = explain_wrong_derived(name, self.grid.reading_mode.is_new)
+        {
             return Err(message);
         }
         if !is_value && numeric_field_range(field).is_none() {
@@ -125,12 +120,8 @@ impl FormulaReader<'_> {
             ));
         }
 
-        if self
-            .grid
-            .axes
-            .iter()
-            .any(|axis| axis.field.as_deref() == Some(field))
-        {
+        let mut axes = self.grid.axes.iter();
+        if axes.any(|axis| axis.field.as_deref() == Some(field)) {
             let field = shown_field(field);
             return Err(format!(
                 "{field} is an axis of [grid] as well: keep one of the two"

@@ -1,6 +1,7 @@
 //! Names that no axis of a new sweep can have, because its values would be lost or mistaken for something else.
 
 use crate::metric::Metric;
+use crate::program::explain_wrong_value_name;
 
 /// Names that every quantity can use, and that no quantity can have.
 pub(crate) const BUILT_IN_NAMES: [&str; 6] = ["step", "epoch", "samples", "decay", "end", "final"];
@@ -104,8 +105,14 @@ fn is_column(name: &str) -> bool {
     COLUMNS.contains(&name) || is_statistic_family(name)
 }
 
+/// Explains why no derived value of a program, new or stored, can have a name; `None` if one can.
+pub(super) fn explain_wrong_derived(name: &str, is_new: bool) -> Option<String> {
+    let reserved = || explain_reserved_derived(name).filter(|_| is_new);
+    explain_wrong_value_name(name).or_else(reserved)
+}
+
 /// Explains why no derived value of a new program can have a name that one of a stored program keeps; `None` if one can.
-pub(super) fn explain_reserved_derived(name: &str) -> Option<String> {
+fn explain_reserved_derived(name: &str) -> Option<String> {
     explain_reserved_number(name).or_else(|| {
         let is_taken = is_column_of_program(name);
         is_taken.then(|| format!("'{name}' is a column of tables: choose another name"))

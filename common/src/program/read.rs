@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::bundle::check_name;
+use super::value::is_identifier;
 use super::{
     DEFAULT_CHECKPOINT_LIMIT, DIRECTIONS, DeclaredMetric, PYTHON_HELPER, PYTHON_HELPER_FILE,
     Placeholder, Program, ProgramCell, ProgramValue, RESERVED_PLACEHOLDERS, Template,
@@ -201,7 +202,7 @@ fn read_value(name: &str, node: &SpecNode) -> Result<ProgramValue, SpecError> {
 }
 
 fn read_command(r: &TableReader<'_>) -> Result<Vec<Template>, SpecError> {
-    let example = "set command = [\"python3\", \"train.py\", \"--lr\", \"{lr}\"]";
+    let example = "set command = [\"python3\", \"train.py\", \"{lr}\"]";
     if let Some(SpecValue::Str(text)) = r.read_node("command").map(|node| &node.value) {
         let message = format!(
             "expected a list of arguments, because no shell reads them, found '{text}': {example}"
@@ -443,12 +444,6 @@ fn check_count(r: &TableReader<'_>, key: &str, count: usize) -> Result<(), SpecE
     }
     let message = format!("{count} entries are too many; at most {MAX_ITEMS} are possible");
     Err(r.error_at(key, message))
-}
-
-/// Whether a text is a name of ASCII letters, digits and `_` that begins with no digit.
-pub(crate) fn is_identifier(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// Explains why no value of a program's cells can have a name; `None` if one can.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::seeds::{find_purpose, seed_of_purpose, trial_seed};
-use super::value::ProgramValue;
+use super::value::{ProgramValue, is_identifier};
 use crate::random_streams::{NAMED_PURPOSES, Streams};
 use crate::spec_file::suggest::suggest_nearest;
 
@@ -62,7 +62,12 @@ impl Placeholder {
         }
 
         let Some(purpose) = name.strip_prefix("seed.") else {
-            return Ok(Self::Value(name.to_owned()));
+            return match is_identifier(name) {
+                true => Ok(Self::Value(name.to_owned())),
+                false => Err(format!(
+                    "{{{name}}} is no placeholder: write {{{{ and }}}} for braces"
+                )),
+            };
         };
         if find_purpose(purpose).is_none() {
             let purposes = NAMED_PURPOSES.iter().map(|(name, _)| *name);

@@ -56,3 +56,9 @@ mod tests {
         }
     }
 }
+
+/// Whether a text is a name of ASCII letters, digits and `_` that begins with no digit.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

@@ -84,7 +84,7 @@ pub struct CellInputs {
 }
 
 impl CellInputs {
-    /// Those of a program, which has neither a length known before nor epochs.
+    /// The inputs of a cell of a program, which has neither a length known before nor epochs.
     fn of_program(numbers: Vec<f64>) -> Self {
         Self {
             numbers,

@@ -334,6 +334,14 @@ fn wrong_sections_beside_a_program_are_refused() {
     );
 }
 
+/// Without its program, a file would be one of a training, whose axes are fields.
+#[test]
+fn nothing_is_told_that_follows_from_a_wrong_program() {
+    let text = format!("{PROGRAM}{GRID}").replace("{lr}", "{lx}");
+    let mistakes = Spec::read_new_naming_mistakes(&source(&text, &[])).expect_err("a mistake");
+    assert_eq!(mistakes.as_slice().len(), 1, "{mistakes}");
+}
+
 #[test]
 fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
     for (from, to, expected) in [
@@ -358,6 +366,11 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
             "there are no seeds for 'innit', did you mean 'init'?",
         ),
         ("{seed.init}", "{cell}", "{cell} is no placeholder"),
+        (
+            "{seed.init}",
+            "{'loss': 1}",
+            "{'loss': 1} is no placeholder: write {{ and }} for braces",
+        ),
         (
             "\"train.py\"]\nm",
             "\"../train.py\"]\nm",

@@ -23,9 +23,9 @@ pub enum ProgramPolicy {
     /// Nobody's.
     #[default]
     Nobody,
-    /// Those of everybody who has the right to it.
+    /// Programs of everybody who has the right to it.
     WithRight,
-    /// Those that the process of the coordinator launches itself, and none that come in through its port.
+    /// Programs that the process of the coordinator launches itself, and none that come in through its port.
     OwnProcess,
 }
 

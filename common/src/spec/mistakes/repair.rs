@@ -116,6 +116,8 @@ impl Repairs {
                 self.has_dropped_expression = true;
                 take_node(document, "where").is_some()
             }
+            // Without its program, the rest of the file would mean something else.
+            Some(("program", _)) => false,
             _ => self.replace_value(document, path, error.cause),
         }
     }

@@ -72,7 +72,7 @@ impl Requester {
     /// Checks that a requester may have programs run.
     ///
     /// # Errors
-    /// They may not; the message says what to do.
+    /// The requester may not; the message says what to do.
     pub(crate) fn check_programs(&self, policy: ProgramPolicy) -> Result<(), UserError> {
         let message = match policy {
             ProgramPolicy::Nobody => {
@@ -177,7 +177,7 @@ impl SweepApi {
     /// Checks that a requester may have the trials of a sweep run.
     ///
     /// # Errors
-    /// They are a program, and the requester may not.
+    /// The trials are a program, and the requester may not.
     pub(crate) fn check_right_to_run(
         &self,
         requester: &Requester,

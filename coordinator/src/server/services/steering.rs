@@ -37,7 +37,7 @@ impl SweepApi {
     /// Checks that a requester may have the trials of a stored sweep run.
     ///
     /// # Errors
-    /// They are a program, and the requester may not.
+    /// The trials are a program, and the requester may not.
     pub(crate) async fn check_right_to_steer(
         &self,
         requester: &Requester,
