@@ -4,8 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use ergodic_tests::{run_in, skip, wait_for};
+use serde_json::Value;
 
-use crate::program_trials::{PLAIN_COMMAND, cluster, column, has_python, launch_script};
+use crate::program_trials::{
+    PLAIN_COMMAND, cluster, column, count_processes, has_python, launch_script,
+};
 
 #[test]
 fn one_wrong_command_fails_its_cell_and_no_other() {
@@ -53,6 +56,24 @@ fn a_misspelt_command_ends_the_run_with_its_name() {
 }
 
 #[test]
+fn bench_overhead_measures_programs_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = [
+        "bench",
+        "overhead",
+        "--program",
+        "--trials",
+        "100",
+        "--format",
+        "json",
+    ];
+    let finished = run_in(dir.path(), &[], &args);
+    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
+    let report: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    assert_eq!(report["trials"], 100);
+}
+
+#[test]
 fn a_long_cause_of_any_alphabet_arrives() {
     let mut cluster = cluster();
     let _worker = cluster.worker(1, &["--programs"]);
@@ -69,6 +90,7 @@ fn a_long_cause_of_any_alphabet_arrives() {
 #[test]
 fn a_checkpoint_that_is_reported_while_the_worker_drains_is_used() {
     let mut cluster = cluster();
+    // The last checkpoint of a trial that has just begun is not worth its way: the program waits a while.
     let saved = "mkdir -p \"$ERGODIC_CHECKPOINT/2\"; echo 0.25 > \"$ERGODIC_CHECKPOINT/2/state\"
         echo '{\"step\": 2, \"loss\": 4}' > \"$ERGODIC_METRICS\"
         echo '{\"checkpoint\": 2}' > \"$ERGODIC_METRICS\"";
@@ -77,7 +99,7 @@ fn a_checkpoint_that_is_reported_while_the_worker_drains_is_used() {
         if grep -q '\"checkpoint\": null' \"$ERGODIC_TRIAL\"; then
             trap save TERM
             echo '{{\"step\": 1, \"loss\": 5}}' > \"$ERGODIC_METRICS\"
-            touch \"$READY\"; while :; do sleep 0.05; done
+            sleep 1.5; touch \"$READY\"; while :; do sleep 0.05; done
         fi
         printf '{{\"step\": 4, \"loss\": %s}}\\n' \"$(cat \"$ERGODIC_CHECKPOINT/2/state\")\" > \"$ERGODIC_METRICS\""
     );
@@ -93,8 +115,6 @@ fn a_checkpoint_that_is_reported_while_the_worker_drains_is_used() {
     let leaving = cluster.worker(1, &options);
     let id = launch_script(&cluster, &script, &program, "");
     wait_for("the program runs", || ready.exists());
-    // The last checkpoint of a trial that has just begun is not worth its way.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
     leaving.signal("TERM");
     assert_eq!(leaving.wait(), 0);
 
@@ -116,6 +136,50 @@ fn a_leaving_worker_does_not_wait_for_what_a_sweep_requires() {
     wait_for("the command runs", || begun.exists());
     worker.signal("TERM");
     assert_eq!(worker.wait(), 0);
+}
+
+/// Cells and repeats of a sweep of 2 000 trials.
+const CELLS: u64 = 4;
+const REPEATS: u64 = 500;
+
+/// Workers and the coordinator are killed in turn. Each trial leaves a process in a session of its own, and reports a number
+/// that no other trial reports.
+#[test]
+fn two_thousand_programs_outlive_their_workers_and_the_coordinator() {
+    let mut cluster = cluster();
+    let mut workers = vec![
+        cluster.worker(2, &["--programs"]),
+        cluster.worker(2, &["--programs"]),
+    ];
+    let program = "command = [\"sh\", \"trial.sh\", \"{cell_number}\", \"{repeat}\"]\n\
+        metrics = { loss = \"min\" }\n[grid]\ncell_number = [0, 1, 2, 3]";
+    let script = "setsid sleep 100074 &
+        printf '{\"step\": 1, \"loss\": %s}\\n' \"$(($1 * 1000 + $2))\" > \"$ERGODIC_METRICS\"";
+    let id = launch_script(&cluster, script, program, &format!("repeats = {REPEATS}"));
+
+    for (done, kills_coordinator) in [(300, false), (700, true), (1100, false), (1500, true)] {
+        let reached = |status: &Value| status["done"].as_u64() >= Some(done);
+        let status = cluster.wait_until(&id, "enough trials are done", reached);
+        assert_eq!(status["state"], "running", "{status}");
+        if kills_coordinator {
+            cluster.kill_and_restart_coordinator();
+        } else {
+            workers.remove(0).kill();
+            workers.push(cluster.worker(2, &["--programs"]));
+        }
+    }
+
+    let status = cluster.wait_for_end(&id);
+    assert_eq!(
+        (&status["done"], &status["failed"]),
+        (&Value::from(CELLS * REPEATS), &Value::from(0)),
+        "{status}"
+    );
+    let expected = (0..CELLS).flat_map(|cell| (0..REPEATS).map(move |n| cell * 1000 + n));
+    let losses = column(&cluster, &id, "loss");
+    let losses = losses.iter().map(|x| x.parse::<f64>().expect("a number"));
+    assert!(losses.eq(expected.map(|x| x as f64)));
+    wait_for("no process is left", || count_processes("100074") == 0);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn read_folders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Processes that have this text in their arguments. Process ids that a program sees may be those of its own namespace.
-fn count_processes(text: &str) -> usize {
+pub(crate) fn count_processes(text: &str) -> usize {
     let entries = std::fs::read_dir("/proc").expect("there are processes");
     let has_text = |entry: &std::fs::DirEntry| {
         let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();

@@ -33,9 +33,12 @@ const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
 /// `ergodic bench overhead`
 #[derive(Debug, Args)]
 pub struct BenchOverheadArgs {
-    /// Trials to run, a multiple of 100
-    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
-    pub trials: u32,
+    /// Trials to run, a multiple of 100 [default: 100000, or 2000 with --program]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub trials: Option<u32>,
+    /// Run programs, each a shell that reports one number, in place of empty trials
+    #[arg(long)]
+    pub program: bool,
     /// Worker processes
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub workers: u32,
@@ -55,7 +58,7 @@ pub struct BenchOverheadArgs {
 /// # Errors
 /// A process could not be started, or the sweep did not end as expected.
 pub async fn run_overhead_bench(args: BenchOverheadArgs) -> Result<CommandOutcome, UserError> {
-    if !args.trials.is_multiple_of(100) {
+    if !args.trial_count().is_multiple_of(100) {
         return Err(UserError::new(
             ErrorCode::BadInput,
             "--trials: expected a multiple of 100 (there are 100 cells)",
@@ -79,7 +82,68 @@ pub async fn run_overhead_bench(args: BenchOverheadArgs) -> Result<CommandOutcom
     print_output(render_overhead(&result?, args.format))
 }
 
+impl BenchOverheadArgs {
+    fn trial(&self) -> BenchTrial {
+        match self.program {
+            true => BenchTrial::Program,
+            false => BenchTrial::Empty,
+        }
+    }
+
+    fn trial_count(&self) -> u32 {
+        self.trials.unwrap_or(match self.trial() {
+            BenchTrial::Empty => 100_000,
+            BenchTrial::Program => 2_000,
+        })
+    }
+}
+
+/// What the trials of a benchmark are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BenchTrial {
+    /// Trials without a training, whose results are made up.
+    Empty,
+    /// Programs that report one number.
+    Program,
+}
+
+impl BenchTrial {
+    /// The text of a sweep of such trials, with 100 cells.
+    fn sweep_text(self, trials: u32) -> String {
+        let repeats = trials / 100;
+        match self {
+            Self::Empty => format!(
+                "name = \"overhead\"\nrepeats = {repeats}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
+                 lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
+                 [measure]\nevery = \"1 step\"\n\
+                 metrics = [\"train_loss\", \"test_acc\", \"weight_norm\", \"effective_lr\", \"grad_norm\", \"angular_update\"]\n"
+            ),
+            Self::Program => format!(
+                "name = \"overhead\"\nrepeats = {repeats}\n[program]\n\
+                 command = ['sh', '-c', 'echo \"{{{{\\\"step\\\": 1, \\\"loss\\\": $1}}}}\" > $ERGODIC_METRICS', 'sh', '{{a}}']\n\
+                 metrics = {{ loss = \"min\" }}\n[grid]\na = {{ linear = [1, 100], points = 100 }}\n"
+            ),
+        }
+    }
+
+    /// Options of the coordinator that accepts such trials.
+    fn coordinator_options(self) -> &'static [&'static str] {
+        match self {
+            Self::Empty => &[],
+            Self::Program => &["--programs"],
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Empty => "empty trials",
+            Self::Program => "programs",
+        }
+    }
+}
+
 struct OverheadMeasurement {
+    trial: BenchTrial,
     trials: u64,
     workers: u32,
     seconds: f64,
@@ -87,33 +151,42 @@ struct OverheadMeasurement {
     peak_rss: u64,
 }
 
+impl OverheadMeasurement {
+    /// Time for which a trial keeps a worker, whose slot is always busy, in milliseconds.
+    fn worker_ms_per_trial(&self) -> f64 {
+        self.seconds * f64::from(self.workers) / self.trials as f64 * 1e3
+    }
+}
+
 async fn measure_overhead(
     args: &BenchOverheadArgs,
     program: &Path,
     dir: &Path,
 ) -> Result<OverheadMeasurement, UserError> {
-    let (coordinator, url) = start_coordinator(dir, &[]).await?;
+    let trial = args.trial();
+    let (coordinator, url) = start_coordinator(dir, trial.coordinator_options()).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Unfinished sweeps of the directory would share the workers and distort the measurement.
     pause_unfinished_sweeps(&mut client).await?;
-    let workers = start_workers(program, &url, dir, args.workers)?;
+    let workers = start_workers(program, (&url, trial), dir, args.workers)?;
     wait_for_workers(&mut client, args.workers).await?;
 
     let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let id = launch_bench_sweep(&mut client, args.trials).await?;
+    let id = launch_bench_sweep(&mut client, trial, args.trial_count()).await?;
     let status = follow_sweep(&mut client, &id).await?;
 
     let seconds = start.elapsed().as_secs_f64();
     let after = query_info(&mut client).await?;
 
-    check_completed(&status, args.trials, dir)?;
+    check_completed(&status, args.trial_count(), dir)?;
 
     for child in workers.into_iter().chain([coordinator]) {
         stop_process(child).await;
     }
 
     Ok(OverheadMeasurement {
+        trial,
         trials: status.completed,
         workers: args.workers,
         seconds,
@@ -138,22 +211,30 @@ fn check_completed(status: &v1::SweepStatus, trials: u32, dir: &Path) -> Result<
 /// Launches the sweep of the benchmarks; returns its id.
 pub(crate) async fn launch_bench_sweep(
     client: &mut Client,
+    trial: BenchTrial,
     trials: u32,
 ) -> Result<SweepId, UserError> {
-    let sweep = build_bench_sweep(trials);
+    let sweep = build_bench_sweep(trial, trials);
     let launched = launch_sweep(client, &sweep, LaunchMode::All).await?;
     Ok(launched.status.unwrap_or_default().sweep_id())
 }
 
 pub(crate) fn start_workers(
     program: &Path,
-    url: &str,
+    (url, trial): (&str, BenchTrial),
     dir: &Path,
     count: u32,
 ) -> Result<Vec<Child>, UserError> {
-    (1..=count)
-        .map(|n| build_worker_command(program, url, dir, n).start())
-        .collect()
+    let start_nth = |n| {
+        let command = build_worker_command(program, url, dir, n);
+        let programs = trial == BenchTrial::Program;
+        WorkerCommand {
+            programs,
+            ..command
+        }
+        .start()
+    };
+    (1..=count).map(start_nth).collect()
 }
 
 /// The command of the `n`-th worker, with one slot, so that it is one busy process.
@@ -169,18 +250,11 @@ pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32
     }
 }
 
-/// Builds a sweep with six metrics and a curve of twenty points per trial.
-fn build_bench_sweep(trials: u32) -> SweepFile {
-    let text = format!(
-        "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
-         lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
-         [measure]\nevery = \"1 step\"\n\
-         metrics = [\"train_loss\", \"test_acc\", \"weight_norm\", \"effective_lr\", \"grad_norm\", \"angular_update\"]\n",
-        trials / 100
-    );
+/// Builds a sweep; that of empty trials has six metrics and a curve of twenty points per trial.
+fn build_bench_sweep(trial: BenchTrial, trials: u32) -> SweepFile {
     let source = SpecSource {
         file: "overhead".into(),
-        text,
+        text: trial.sweep_text(trials),
         ..SpecSource::default()
     };
 
@@ -277,13 +351,18 @@ fn render_overhead(m: &OverheadMeasurement, format: DocumentFormat) -> String {
             "{}\n",
             json!({
                 "trials": m.trials, "workers": m.workers, "seconds": m.seconds, "trials_per_second": rate,
+                "worker_ms_per_trial": m.worker_ms_per_trial(),
                 "coordinator_cpu_us_per_trial": cpu_us, "coordinator_peak_rss_mib": rss,
             })
         ),
         DocumentFormat::Table => format!(
-            "{} empty trials over {} workers in {:.2} s: {rate:.0} trials/s\n\
+            "{} {} over {} workers in {:.2} s: {rate:.0} trials/s, {:.2} ms of a worker per trial\n\
              coordinator: {cpu_us:.1} µs of CPU per trial, {rss:.0} MiB at its peak\n",
-            m.trials, m.workers, m.seconds
+            m.trials,
+            m.trial.plural(),
+            m.workers,
+            m.seconds,
+            m.worker_ms_per_trial(),
         ),
     }
 }

@@ -15,8 +15,8 @@ use serde_json::json;
 use tokio::process::Child;
 
 use super::overhead::{
-    build_worker_command, launch_bench_sweep, query_info, start_coordinator, start_workers,
-    stop_process, wait_for_workers,
+    BenchTrial, build_worker_command, launch_bench_sweep, query_info, start_coordinator,
+    start_workers, stop_process, wait_for_workers,
 };
 use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
@@ -97,12 +97,12 @@ async fn measure_soak(
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Unfinished sweeps of the directory would share the workers and distort the measurement.
     pause_unfinished_sweeps(&mut client).await?;
-    let workers = start_workers(program, &url, dir, args.workers)?;
+    let workers = start_workers(program, (&url, BenchTrial::Empty), dir, args.workers)?;
     wait_for_workers(&mut client, args.workers).await?;
 
     let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let id = launch_bench_sweep(&mut client, args.trials).await?;
+    let id = launch_bench_sweep(&mut client, BenchTrial::Empty, args.trials).await?;
     let mut victims = Victims {
         workers,
         killed: 0,
