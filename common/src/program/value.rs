@@ -27,6 +27,12 @@ impl fmt::Display for ProgramValue {
     }
 }
 
+/// Whether a text is a name of ASCII letters, digits and `_` that begins with no digit.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 #[cfg(test)]
 mod tests {
     use crate::program::value::*;
@@ -55,10 +61,4 @@ mod tests {
             }
         }
     }
-}
-
-/// Whether a text is a name of ASCII letters, digits and `_` that begins with no digit.
-pub(crate) fn is_identifier(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
