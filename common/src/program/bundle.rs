@@ -21,7 +21,7 @@ const MAGIC: &[u8] = b"ergodic bundle 1\n";
 pub struct BundledFile {
     /// The path below the folder of the files, with `/` between folders.
     pub name: String,
-    /// The content.
+    /// The bytes of the file.
     pub content: Vec<u8>,
     /// Whether the file may be executed.
     pub is_executable: bool,

@@ -69,9 +69,9 @@ pub struct DeclaredMetric {
 /// Which values of a declared metric are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// Larger ones.
+    /// Larger values are better.
     Max,
-    /// Smaller ones.
+    /// Smaller values are better.
     Min,
     /// Neither. Volatile values, such as times, may differ between runs of the same trial.
     Volatile,

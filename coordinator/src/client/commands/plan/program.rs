@@ -1,12 +1,11 @@
 //! The plan of a program: what runs, with which files, and how often.
 
-use ergodic_common::Spec;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::{CellHash, CellIndex, Repeat};
 use ergodic_common::number_format::format_count;
 use ergodic_common::program::bundle::{self, BundledFile};
 use ergodic_common::program::{ProgramCell, TrialFacts};
-use ergodic_common::random_streams::Streams;
+use ergodic_common::{Spec, TrialKey};
 use serde_json::json;
 
 use super::{describe_axes, describe_scales, describe_size, format_bytes, planned_trials};
@@ -111,22 +110,19 @@ impl ExampleTrial {
     fn of_cell(spec: &Spec, cell: CellIndex) -> Option<Self> {
         let config = spec.grid.resolve_config(cell).ok()?;
         let program = config.model.kind.program()?;
+        let repeat = Repeat(0);
+        let key = TrialKey { cell, repeat };
         Some(Self {
             cell: escape_line(&spec.grid.describe_cell(cell)).into_owned(),
-            command: fill_example(spec, program, &spec.compute_cell_hash(&config, NO_DATA)),
+            command: fill_example(spec, program, key, spec.compute_cell_hash(&config, NO_DATA)),
         })
     }
 }
 
 const NO_DATA: ergodic_common::ids::DatasetHash = ergodic_common::ids::DatasetHash::NONE;
 
-fn fill_example(spec: &Spec, program: &ProgramCell, cell: &CellHash) -> Vec<String> {
-    let streams = Streams {
-        sweep_seed: spec.seed,
-        repeat: Repeat(0),
-        cell: *cell,
-        plan: spec.seeds.clone(),
-    };
+fn fill_example(spec: &Spec, program: &ProgramCell, key: TrialKey, cell: CellHash) -> Vec<String> {
+    let streams = spec.trial_streams(key, cell);
     program.fill_command(&TrialFacts {
         streams: &streams,
         dir: TRIAL_FOLDER,
