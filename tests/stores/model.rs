@@ -24,7 +24,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
-use super::history::{AnyWrite, Step, gathering, inheritance, key, steps, sweep};
+use super::history::{
+    AnyWrite, Step, gathering, inheritance, key, lease, result, results_of, steps, sweep,
+};
 
 type Trials = BTreeMap<(SweepNumber, TrialKey), StoredTrial>;
 
@@ -1245,6 +1247,18 @@ fn url(server: &Postgres, schema: &str) -> String {
     format!("{}&options[search_path]={schema}", server.url())
 }
 
+/// Rows of a sweep that is not there yet, which then reuses those of its own number.
+fn reuse_of_the_next_number() -> Vec<Step> {
+    let next = SweepNumber(2);
+    let rows = results_of(next, 1, vec![result(0, 0), result(1, 0)]);
+    let writes = vec![
+        AnyWrite::from(InsertLease(lease(1, next))),
+        AnyWrite::from(rows),
+    ];
+
+    vec![Step::Commit(writes), Step::Gather(next, 1)]
+}
+
 /// Stopped at the end of the test.
 static SERVER: Mutex<Option<Postgres>> = Mutex::new(None);
 
@@ -1272,6 +1286,12 @@ fn both_stores_do_what_the_model_does() {
         failure_persistence: None,
         ..ProptestConfig::default()
     };
+    Both::test_sequential(
+        config.clone(),
+        Model::new().launch(),
+        reuse_of_the_next_number(),
+        None,
+    );
 
     let histories = Model::sequential_strategy(1..24);
     let outcome = TestRunner::new(config.clone()).run(&histories, |(model, steps, seen)| {

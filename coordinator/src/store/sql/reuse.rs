@@ -49,11 +49,11 @@ fn insert_reusing_sweep(
     let mut copied = 0;
 
     for source in &gathering.sources {
-        // A sweep that was removed meanwhile may lose its rows at any moment.
+        // A sweep that was removed meanwhile may lose its rows at any moment; the new one is no source of its own.
         let there = select_number(
             sql,
-            "SELECT number FROM sweeps WHERE number = $1",
-            &[source.sweep.into()],
+            "SELECT number FROM sweeps WHERE number = $1 AND number <> $2",
+            &[source.sweep.into(), sweep.into()],
         )?;
         if there.is_some() {
             copied += RowCopy {
