@@ -248,11 +248,11 @@ impl TensorLayout {
         let outputs = layer.output.channels;
         let (height, width) = match layer.linear_op {
             LinearOp::Conv { kernel, .. } => (kernel, kernel),
-            LinearOp::Linear => (layer.input.height, layer.input.width),
+            LinearOp::Linear | LinearOp::Identity => (layer.input.height, layer.input.width),
         };
         let shape = match layer.linear_op {
             LinearOp::Conv { .. } => vec![outputs, inputs, height, width],
-            LinearOp::Linear => vec![outputs, inputs * height * width],
+            LinearOp::Linear | LinearOp::Identity => vec![outputs, inputs * height * width],
         };
 
         Self {

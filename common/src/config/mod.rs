@@ -1,6 +1,7 @@
 //! The settings of one cell, fully typed: everything that a worker needs to run a trial of the
 //! cell.
 
+mod activation;
 mod added_noise;
 mod data;
 mod hidden;
@@ -13,6 +14,7 @@ mod schedule;
 pub mod schema;
 mod train;
 
+pub use activation::{ACTIVATIONS, Activation};
 pub use added_noise::AddedNoise;
 pub use data::{Augment, DataConfig, MAX_CROP_SHIFT, VisitOrder};
 pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};

@@ -1,6 +1,6 @@
 //! Builds the layers of a network from the settings of a model.
 
-use crate::config::{ModelConfig, Norm, VggDepth};
+use crate::config::{Activation, ModelConfig, Norm, VggDepth};
 use crate::net::{ActivationShape, Layer, LinearOp, NormScope, NormSpec, Pool};
 
 /// A network under construction.
@@ -11,12 +11,12 @@ pub(super) struct NetBuilder<'a> {
 }
 
 impl NetBuilder<'_> {
-    /// Adds a linear map, followed by norm and ReLU.
+    /// Adds a linear map, followed by norm and activation.
     pub(super) fn add_hidden_layer(&mut self, name: String, channels: usize, map: LinearOp) {
         let layer = self.plain_layer(name, self.last_layer(), channels, map);
         self.layers.push(Layer {
             norm: self.norm_spec(),
-            relu: true,
+            activation: Activation::Relu,
             ..layer
         });
     }
@@ -73,7 +73,7 @@ impl NetBuilder<'_> {
         self.layers.push(Layer {
             add,
             norm: self.norm_spec(),
-            relu: true,
+            activation: Activation::Relu,
             ..second
         });
     }
@@ -126,7 +126,7 @@ impl NetBuilder<'_> {
         })
     }
 
-    /// A trained map without norm and ReLU. It has a bias where the model has no norms.
+    /// A trained map without norm and activation. It has a bias where the model has no norms.
     pub(super) fn plain_layer(
         &self,
         name: String,
@@ -141,6 +141,7 @@ impl NetBuilder<'_> {
                 width: 1,
                 channels,
             },
+            LinearOp::Identity => input,
             LinearOp::Conv {
                 kernel,
                 stride,
@@ -158,7 +159,7 @@ impl NetBuilder<'_> {
         let bias = self.model.norm == Norm::None;
         let add = None;
         let norm = None;
-        let relu = false;
+        let activation = Activation::Identity;
         let pool = Pool::None;
         let trained = true;
         Layer {
@@ -170,7 +171,7 @@ impl NetBuilder<'_> {
             linear_op: map,
             bias,
             norm,
-            relu,
+            activation,
             pool,
             trained,
         }

@@ -3,7 +3,7 @@
 //! Activations are channels last, `[batch, height, width, channel]`; so the inputs of a linear layer after a flatten
 //! are in the order (height, width, channel).
 
-use crate::config::{ModelConfig, ModelKind, TrialConfig};
+use crate::config::{Activation, ModelConfig, ModelKind, TrialConfig};
 use crate::net::builder::NetBuilder;
 
 mod builder;
@@ -43,10 +43,10 @@ impl ActivationShape {
     }
 }
 
-/// An affine map with what follows it: z = map(input) + the added activation, then norm, ReLU and pool before the
+/// An affine map with what follows it: z = map(input) + the added activation, then norm, activation and pool before the
 /// next layer.
 ///
-/// A residual block is two of these: the second adds the stream to its output, and the norm and ReLU at the head of
+/// A residual block is two of these: the second adds the stream to its output, and the norm and activation at the head of
 /// the next block stand here after the sum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
@@ -54,7 +54,7 @@ pub struct Layer {
     pub name: String,
     /// The earlier layer whose activation this one reads; `None` for the image.
     pub source: Option<usize>,
-    /// The earlier layer whose sum z, before norm and ReLU, this one adds to its own. At most one layer adds
+    /// The earlier layer whose sum z, before norm and activation, this one adds to its own. At most one layer adds
     /// another's.
     pub add: Option<usize>,
     /// Shape of the layer's input; a linear layer flattens it.
@@ -67,8 +67,8 @@ pub struct Layer {
     pub bias: bool,
     /// The norm after the map.
     pub norm: Option<NormSpec>,
-    /// Whether a ReLU follows the norm.
-    pub relu: bool,
+    /// The function that follows the norm.
+    pub activation: Activation,
     /// The pooling, which comes last.
     pub pool: Pool,
     /// Whether the weight is trained.
@@ -89,6 +89,8 @@ pub enum LinearOp {
     },
     /// Full matrix.
     Linear,
+    /// No map and no weight: the output is the input.
+    Identity,
 }
 
 /// How an activation is pooled.
@@ -98,6 +100,8 @@ pub enum Pool {
     None,
     /// The largest of 2×2 pixels, stride 2; of equal ones the first takes the gradient.
     Max2,
+    /// The mean of 2×2 pixels, stride 2.
+    Average2,
     /// The mean over all pixels.
     Average,
 }
@@ -185,7 +189,7 @@ impl Layer {
 
         match self.pool {
             Pool::None => self.output,
-            Pool::Max2 => ActivationShape {
+            Pool::Max2 | Pool::Average2 => ActivationShape {
                 height: height / 2,
                 width: width / 2,
                 channels,
@@ -203,6 +207,7 @@ impl Layer {
         match self.linear_op {
             LinearOp::Conv { kernel, .. } => kernel * kernel * self.input.channels,
             LinearOp::Linear => self.input.len(),
+            LinearOp::Identity => 0,
         }
     }
 
@@ -218,6 +223,7 @@ impl Layer {
         let fan_out = match self.linear_op {
             LinearOp::Conv { kernel, .. } => kernel * kernel * outputs,
             LinearOp::Linear => outputs,
+            LinearOp::Identity => 0,
         };
 
         let affine = self.norm.is_some_and(|n| n.affine);
@@ -231,13 +237,16 @@ impl Layer {
             trained,
             normed,
         };
-        let mut params = vec![param(
-            ParamRole::Weight,
-            "weight",
-            fan_in * outputs,
-            self.trained,
-            normed,
-        )];
+        let mut params = Vec::new();
+        if self.linear_op != LinearOp::Identity {
+            params.push(param(
+                ParamRole::Weight,
+                "weight",
+                fan_in * outputs,
+                self.trained,
+                normed,
+            ));
+        }
 
         if self.bias {
             params.push(param(ParamRole::Bias, "bias", outputs, self.trained, false));

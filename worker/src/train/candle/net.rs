@@ -6,7 +6,7 @@
 //! no operation mixes them.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use ergodic_common::config::Loss;
+use ergodic_common::config::{Activation, Loss};
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, Param, ParamRole, Pool,
 };
@@ -90,7 +90,11 @@ pub(crate) fn forward_pass(
             x = scale_and_shift(x, &params)?;
         }
 
-        let activated = if layer.relu { relu(&x)? } else { x };
+        let activated = if layer.activation == Activation::Relu {
+            relu(&x)?
+        } else {
+            x
+        };
         activations.push(apply_pool(layer.pool, activated)?);
     }
 
@@ -145,6 +149,7 @@ pub(crate) fn apply_linear_op(layer: &Layer, x: &Tensor, weight: &Tensor) -> Res
     let (lanes, batch, ..) = x.dims5()?;
 
     match layer.linear_op {
+        LinearOp::Identity => todo!(),
         LinearOp::Linear => {
             let weight = weight.reshape((lanes, layer.fan_in(), outputs))?;
             let y = x.reshape((lanes, batch, layer.fan_in()))?.matmul(&weight)?;
@@ -295,6 +300,7 @@ fn apply_pool(pool: Pool, x: Tensor) -> Result<Tensor> {
             flat.mean_keepdim(2)?
                 .reshape((lanes, batch, 1, 1, channels))
         }
+        Pool::Average2 => todo!(),
         Pool::Max2 => max_pool(&x),
     }
 }

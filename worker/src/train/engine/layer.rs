@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use ergodic_common::config::Activation;
 use ergodic_common::net::{Net, NormScope, NormSpec, ParamRole, Pool};
 
 use super::aligned_buffer::AlignedBuffer;
@@ -137,7 +138,11 @@ impl LayerState {
             gradient: AlignedBuffer::zeros(batch * plan.output_len()),
             pooled_gradient: zeros_if(is_pooled, batch * plan.activation_len),
             residual_gradient: zeros_if(has_residual, batch * plan.output_len()),
-            coefficients: initial_coefficients(width, layer.relu, per_image.then_some(capacity)),
+            coefficients: initial_coefficients(
+                width,
+                layer.activation == Activation::Relu,
+                per_image.then_some(capacity),
+            ),
             moments: ChannelMoments::new(width),
             gradient_sums: GradientSums::new(width),
             gradient_means: GradientMeans::new(width, if per_image { capacity } else { 1 }),

@@ -54,6 +54,7 @@ impl ExactLinearOp {
                 stride,
                 padding,
             } => (kernel, stride, padding, layer.input),
+            LinearOp::Identity => todo!(),
             LinearOp::Linear => (
                 1,
                 1,

@@ -113,6 +113,7 @@ impl ConvShape {
                     output,
                 }
             }
+            LinearOp::Identity => todo!(),
             LinearOp::Linear => {
                 let channels = layer.input.height * layer.input.width * channels;
                 let input = ActivationShape {

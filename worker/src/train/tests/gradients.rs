@@ -1,7 +1,7 @@
 //! The fast path against Candle's autograd in f64 and against finite differences.
 
 use ergodic_common::config::Loss::{self, CrossEntropy};
-use ergodic_common::config::{DataConfig, ModelKind, Norm, VggDepth};
+use ergodic_common::config::{Activation, DataConfig, ModelKind, Norm, VggDepth};
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
@@ -356,7 +356,7 @@ fn odd(input: ActivationShape, maps: [LinearOp; 2], norm: Option<NormSpec>) -> N
     for (i, map) in maps.into_iter().chain([LinearOp::Linear]).enumerate() {
         let channels = [7, 19, 10][i];
         let output = match map {
-            LinearOp::Linear => ActivationShape {
+            LinearOp::Linear | LinearOp::Identity => ActivationShape {
                 height: 1,
                 width: 1,
                 channels,
@@ -389,7 +389,11 @@ fn odd(input: ActivationShape, maps: [LinearOp; 2], norm: Option<NormSpec>) -> N
             linear_op: map,
             bias,
             norm,
-            relu: hidden,
+            activation: if hidden {
+                Activation::Relu
+            } else {
+                Activation::Identity
+            },
             pool: Pool::None,
             trained: true,
         });

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use candle_core::{Device, Tensor, Var};
-use ergodic_common::config::Loss;
+use ergodic_common::config::{Activation, Loss};
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
 };
@@ -214,7 +214,7 @@ impl NetCase {
         let input = layers.last().map_or(self.input, Layer::activation_shape);
         let head = layer(&layers, input, self.classes, LinearOp::Linear, None);
         layers.push(Layer {
-            relu: false,
+            activation: Activation::Identity,
             ..head
         });
 
@@ -324,7 +324,7 @@ fn layer(
     norm: Option<NormSpec>,
 ) -> Layer {
     let output = match map {
-        LinearOp::Linear => ActivationShape {
+        LinearOp::Linear | LinearOp::Identity => ActivationShape {
             height: 1,
             width: 1,
             channels,
@@ -346,7 +346,7 @@ fn layer(
     let source = layers.len().checked_sub(1);
     let bias = norm.is_none();
     let add = None;
-    let relu = true;
+    let activation = Activation::Relu;
     let pool = Pool::None;
     let trained = true;
     Layer {
@@ -358,7 +358,7 @@ fn layer(
         linear_op: map,
         bias,
         norm,
-        relu,
+        activation,
         pool,
         trained,
     }
@@ -410,7 +410,7 @@ fn block(layers: &mut Vec<Layer>, stride: usize) {
         let shortcut = layer(layers, input, input.channels, map, None);
         layers.push(Layer {
             source: Some(stream),
-            relu: false,
+            activation: Activation::Identity,
             bias: norm.is_none(),
             ..shortcut
         });
@@ -723,7 +723,7 @@ fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
         layers: vec![
             hidden,
             Layer {
-                relu: false,
+                activation: Activation::Identity,
                 ..head
             },
         ],

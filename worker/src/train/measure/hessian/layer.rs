@@ -3,6 +3,7 @@
 use std::mem::take;
 use std::ops::Range;
 
+use ergodic_common::config::Activation;
 use ergodic_common::net::{Layer, Net, ParamRole, Pool};
 
 use super::super::linear_op::ExactLinearOp;
@@ -144,7 +145,7 @@ impl HessianLayer<'_> {
         let inv_std = self.normalize_in_place(&mut x, images);
         let mut y = self.scale_and_shift(&x, weights);
 
-        if self.layer.relu {
+        if self.layer.activation == Activation::Relu {
             y.iter_mut()
                 .for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
         }
@@ -248,6 +249,7 @@ impl HessianLayer<'_> {
 
                 means
             }
+            Pool::Average2 => todo!(),
             Pool::Max2 => {
                 let mut pooled = vec![0.0; largest.len()];
                 self.for_each_pooled(y.len(), |at, members| {
@@ -274,6 +276,7 @@ impl HessianLayer<'_> {
         let mut gradient = match self.layer.pool {
             Pool::None => pooled,
             Pool::Average => self.spread_average_gradient(&pooled, len),
+            Pool::Average2 => todo!(),
             Pool::Max2 => {
                 let mut gradient = vec![0.0; len];
                 self.for_each_pooled(len, |at, members| {
@@ -283,7 +286,7 @@ impl HessianLayer<'_> {
             }
         };
 
-        if self.layer.relu {
+        if self.layer.activation == Activation::Relu {
             self.zero_where_inactive(&mut gradient, record, weights);
         }
 
@@ -370,7 +373,7 @@ impl HessianLayer<'_> {
                 .for_each(|(i, y)| *y += record.x[i] * scale[i % channels] + shift[i % channels]);
         }
 
-        if self.layer.relu {
+        if self.layer.activation == Activation::Relu {
             self.zero_where_inactive(&mut y, record, weights);
         }
 
