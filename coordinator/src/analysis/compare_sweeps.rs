@@ -407,9 +407,7 @@ fn describe_design(
     let mut caveats = Vec::new();
 
     caveats.extend(matching.describe_unmatched(sweep.label, baseline.label));
-    if sweep.dataset_hash != baseline.dataset_hash {
-        caveats.push("the sweeps train on different data".to_owned());
-    }
+    caveats.extend(describe_data(sweep, baseline).map(str::to_owned));
     if here.numerics != there.numerics {
         caveats.push(format!(
             "the numerics classes differ: {} and {}",
@@ -424,6 +422,19 @@ fn describe_design(
         .find_map(|pairing| pairing.stopping_caveat());
     caveats.extend(stopping);
     caveats
+}
+
+/// What is to be said of the data of both sweeps, unless they are the same.
+fn describe_data(sweep: ComparedSweep<'_>, baseline: ComparedSweep<'_>) -> Option<&'static str> {
+    let [here, there] = [sweep.spec, baseline.spec];
+    let has_program = here.program().is_some() || there.program().is_some();
+    if has_program {
+        let is_same = here.numerics == there.numerics;
+        return (!is_same).then_some("a program brings its own data, which may be others");
+    }
+
+    let is_same = sweep.dataset_hash == baseline.dataset_hash;
+    (!is_same).then_some("the sweeps train on different data")
 }
 
 fn list_values(trials: &CellTrials) -> Vec<f64> {
