@@ -3,6 +3,7 @@
 use super::layers::CLASSES;
 use super::{Length, numeric_field_range};
 use crate::spec_file::reader::NumberRange;
+use crate::spec_file::suggest::find_nearest;
 
 /// A place for a number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -137,7 +138,8 @@ impl NumberPosition {
     /// as `"x0.1"`.
     pub(crate) fn split_expression(self, text: &str) -> Option<(&str, WrittenNumber)> {
         match self.form {
-            NumberForm::Width if text == CLASSES => None,
+            // A misspelt word is told by its reader.
+            NumberForm::Width if find_nearest(text, [CLASSES]).is_some() => None,
             NumberForm::Plain | NumberForm::Width => Some((text, WrittenNumber::Plain)),
             NumberForm::Change => split_change(text),
             NumberForm::Length => split_length(text),

@@ -2,13 +2,11 @@
 
 use crate::Spec;
 use crate::config::{Activation, TrialConfig};
-use crate::ids::{CellIndex, DatasetHash};
+use crate::ids::DatasetHash;
 use crate::net::{ActivationShape, Layer, LinearOp, Net, ParamRole, Pool};
 use crate::spec::source::SpecSource;
 use crate::spec_file::grammar::LAYERS_GRAMMAR;
 use crate::weights::Weights;
-
-const HEAD: &str = "{ linear = \"classes\" }";
 
 /// A sweep with this model, on images of 32×32×3.
 fn source(model: &str, rest: &str, settings: &[&str]) -> SpecSource {
@@ -310,4 +308,688 @@ fn pools_stand_where_a_layer_has_no_room_for_them() {
             ("head", LinearOp::Linear, Pool::None),
         ]
     );
+}
+
+#[test]
+fn wrong_layers_are_named_with_line_and_remedy() {
+    let a = "{ name = \"a\", conv = 8 },\n";
+    let head = "{ linear = \"classes\" }";
+    let many = "{ conv = 1 },".repeat(1000);
+    for (layers, words) in [
+        (
+            "".to_owned(),
+            ["model.layers: the last layer", "end the list with"],
+        ),
+        (
+            format!("{a}{{ linear = 10 }}"),
+            [
+                "sweep.toml:6: model.layers[1]: the last layer",
+                "{ linear = \"classes\" }",
+            ],
+        ),
+        (
+            format!("{head},\n{a}"),
+            ["sweep.toml:5: model.layers[0].linear", "stands last"],
+        ),
+        (
+            format!("{a}{head},\n{head}"),
+            ["sweep.toml:6: model.layers[1].linear", "stands last"],
+        ),
+        (
+            format!("{a}{head},\n{{ pool = \"max2\" }}"),
+            ["model.layers[1].linear", "stands last"],
+        ),
+        (
+            format!("{a}7, {head}"),
+            ["sweep.toml:6: model.layers[1]: expected a table", "found 7"],
+        ),
+        (
+            format!("{a}{{ linear = \"clases\" }}"),
+            ["model.layers[1].linear", "did you mean 'classes'?"],
+        ),
+        (
+            format!("{{ conv = 8, kernl = 3 }},\n{head}"),
+            [
+                "sweep.toml:5: model.layers[0].kernl",
+                "did you mean 'kernel'?",
+            ],
+        ),
+        (
+            format!("{{ cnv = 8 }},\n{head}"),
+            ["model.layers[0].cnv", "did you mean 'conv'?"],
+        ),
+        (
+            format!("{{ name = \"a\" }},\n{head}"),
+            [
+                "model.layers[0]: expected conv = channels",
+                "linear = width",
+            ],
+        ),
+        (
+            format!("{{ conv = 8, linear = 8 }},\n{head}"),
+            ["model.layers[0].linear", "remove one of conv and linear"],
+        ),
+        (
+            format!("{{ conv = 8, pool = \"max2\" }},\n{head}"),
+            ["model.layers[0].pool", "an item of its own"],
+        ),
+        (
+            format!("{{ pool = \"max\" }},\n{head}"),
+            ["model.layers[0].pool", "did you mean 'max2'?"],
+        ),
+        (
+            format!("{{ pool = \"max2\", name = \"p\" }},\n{head}"),
+            ["model.layers[0].name", "unknown key 'name'"],
+        ),
+        (
+            format!("{{ linear = 8, kernel = 3 }},\n{head}"),
+            ["model.layers[0].kernel", "convolutions only"],
+        ),
+        (
+            format!("{{ conv = 0 }},\n{head}"),
+            ["model.layers[0].conv", ">= 1"],
+        ),
+        (
+            format!("{{ conv = 8, kernel = 3, padding = 3 }},\n{head}"),
+            ["model.layers[0].padding", "choose at most 2"],
+        ),
+        (
+            format!("{{ conv = 8, kernel = 35, padding = 1 }},\n{head}"),
+            ["model.layers[0].kernel: a kernel of 35×35", "34×34"],
+        ),
+        (
+            format!("{{ conv = 8, activation = \"rely\" }},\n{head}"),
+            ["model.layers[0].activation", "did you mean 'relu'?"],
+        ),
+        (
+            format!("{{ conv = 8, norm = \"bach\" }},\n{head}"),
+            ["model.layers[0].norm", "did you mean 'batch'?"],
+        ),
+        (
+            format!("{{ conv = 8, groups = 2 }},\n{head}"),
+            ["model.layers[0].groups", "norm = \"group\" only"],
+        ),
+        (
+            format!("{{ conv = 8, ghost_size = 2 }},\n{head}"),
+            ["model.layers[0].ghost_size", "norm = \"ghost-batch\" only"],
+        ),
+        (
+            format!("{{ conv = 9, norm = \"group\", groups = 2 }},\n{head}"),
+            [
+                "model.layers[0].groups: the 9 channels of conv1",
+                "2 equal groups",
+            ],
+        ),
+        (
+            format!("{{ conv = 9, norm = \"group\" }},\n{head}"),
+            ["sweep.toml:5: model.layers[0].groups", "8 equal groups"],
+        ),
+        (
+            format!("{{ conv = 8, bias = true }},\n{head}"),
+            ["model.layers[0].bias", "norm = \"none\""],
+        ),
+        (
+            format!("{a}{{ conv = 8, norm = \"ghost-batch\", ghost_size = 4 }}, {head}"),
+            [
+                "model.layers[1].norm",
+                "the norm batch, and this one ghost-batch 4",
+            ],
+        ),
+        (
+            format!(
+                "{{ conv = 8, norm = \"ghost-batch\", ghost_size = 5 }}, {{ conv = 8, norm = \"none\" }}, {head}"
+            ),
+            ["ghost batches of 5", "a batch of 12"],
+        ),
+        (
+            format!("{a}{{ name = \"a\", conv = 8 }},\n{head}"),
+            [
+                "sweep.toml:6: model.layers[1].name",
+                "model.layers[0] is called 'a' as well",
+            ],
+        ),
+        (
+            format!("{{ name = \"conv2\", conv = 8 }}, {{ conv = 8 }}, {head}"),
+            ["model.layers[1].name", "give one of them another name"],
+        ),
+        (
+            format!("{{ name = \"a b\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "expected a letter"],
+        ),
+        (
+            format!("{{ name = \"7\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "expected a letter"],
+        ),
+        (
+            format!("{{ name = \"a.norm\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "files of weights"],
+        ),
+        (
+            format!("{{ name = \"step3.a\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "files of weights"],
+        ),
+        (
+            format!(
+                "{{ name = \"pool1\", conv = 8 }}, {{ pool = \"max2\" }}, {{ pool = \"max2\" }}, {head}"
+            ),
+            ["model.layers[0].name", "choose another name"],
+        ),
+        (
+            format!(
+                "{a}{{ conv = 8, add = \"a.out\" }}, {{ name = \"conv2.shortcut\", conv = 8 }}, {head}"
+            ),
+            ["model.layers[2].name", "choose another name"],
+        ),
+        (
+            format!(
+                "{a}{{ name = \"encoder\", conv = 8 }}, {{ conv = 8, from = \"encodr.out\" }}, {head}"
+            ),
+            ["model.layers[2].from", "did you mean 'encoder'?"],
+        ),
+        (
+            format!("{a}{{ conv = 8, add = \"b.out\" }}, {{ name = \"b\", conv = 8 }}, {head}"),
+            ["model.layers[1].add", "name an earlier layer"],
+        ),
+        (
+            format!("{{ conv = 8, add = \"b.out\" }}, {head}"),
+            ["model.layers[0].add", "no layer before the first"],
+        ),
+        (
+            format!("{a}{{ name = \"b\", conv = 8, from = \"b.in\" }}, {head}"),
+            ["model.layers[1].from", "name an earlier layer"],
+        ),
+        (
+            format!("{a}{{ name = \"b\", conv = 8, add = \"b.out\" }}, {head}"),
+            ["model.layers[1].add", "name an earlier layer"],
+        ),
+        (
+            format!("{a}{{ conv = 8, from = \"a\" }}, {head}"),
+            ["model.layers[1].from", "such as \"a.out\", found 'a'"],
+        ),
+        (
+            format!("{a}{{ conv = 8, add = \"a.norm\" }}, {head}"),
+            ["model.layers[1].add", "with .in, .out or .sum"],
+        ),
+        (
+            format!("{a}{{ conv = 8, from = \"a.sum\" }}, {head}"),
+            ["model.layers[1].from", "add = \"a.sum\""],
+        ),
+        (
+            format!(
+                "{a}{{ name = \"b\", conv = 8, add = \"a.sum\" }}, {{ conv = 8, add = \"a.sum\" }}, {head}"
+            ),
+            [
+                "model.layers[2].add: b adds the sum of a already",
+                "\"b.sum\"",
+            ],
+        ),
+        (
+            format!("{a}{{ conv = 16, add = \"a.sum\" }}, {head}"),
+            [
+                "model.layers[1].add: the sum of a has the shape 32×32×8",
+                "conv2 32×32×16",
+            ],
+        ),
+        (
+            format!(
+                "{{ name = \"a\", conv = 8, stride = 2 }}, {{ conv = 8, kernel = 7, padding = 0, add = \"a.out\" }}, {head}"
+            ),
+            [
+                "model.layers[1].add: what is added has the shape 16×16×8",
+                "10×10×8",
+            ],
+        ),
+        (
+            format!("{a}{{ linear = 8, add = \"a.out\" }}, {head}"),
+            ["model.layers[1].add", "1×1×8"],
+        ),
+        (
+            format!("{a}{{ conv = 8, from = \"a.in\" }}, {head}"),
+            ["model.layers[0].conv: no layer reads a", "remove a"],
+        ),
+        (
+            format!(
+                "{a}{{ name = \"s\", conv = 8, norm = \"layer\" }}, {{ conv = 8, from = \"a.out\", add = \"s.sum\" }}, {head}"
+            ),
+            ["model.layers[1].norm", "no layer reads 's.out'"],
+        ),
+        (
+            format!(
+                "{a}{{ name = \"s\", conv = 8, activation = \"tanh\" }}, {{ conv = 8, from = \"a.out\", add = \"s.sum\" }}, {head}"
+            ),
+            ["model.layers[1].activation", "no layer reads 's.out'"],
+        ),
+        (
+            format!(
+                "{a}{{ name = \"s\", conv = 8 }}, {{ pool = \"max2\" }}, {{ conv = 8, from = \"a.out\", add = \"s.sum\" }}, {head}"
+            ),
+            ["model.layers[2].pool", "no layer reads 's.out'"],
+        ),
+        (
+            format!("{a}{{ linear = \"classes\", norm = \"layer\" }}"),
+            ["model.layers[1].norm", "has no norm"],
+        ),
+        (
+            format!("{a}{{ linear = \"classes\", activation = \"tanh\" }}"),
+            ["model.layers[1].activation", "as they are"],
+        ),
+        (
+            format!(
+                "{}{head}",
+                "{ conv = 4, stride = 2 }, { pool = \"max2\" }, ".repeat(3)
+            ),
+            ["model.layers[5].pool: a pool of 2×2 pixels", "1×1×4"],
+        ),
+        (
+            format!("{{ linear = 65536 }}, {{ linear = 65536 }}, {head}"),
+            ["model.layers[1].linear", "at most 4294967296"],
+        ),
+        (
+            format!("{many}{head}"),
+            ["model.layers: 1001 layers are too many", "1000"],
+        ),
+    ] {
+        let message = refusal(&listed(&layers), "", &[]);
+        let shown: String = layers.chars().take(200).collect();
+        for word in words {
+            assert!(message.contains(word), "{shown}\n{message}\nlacks {word}");
+        }
+    }
+}
+
+#[test]
+fn fields_of_other_kinds_are_no_fields_of_lists() {
+    let list = listed("{ conv = 8 }, { linear = \"classes\" }");
+    for (model, words) in [
+        (
+            "kind = \"layers\"".to_owned(),
+            "model.layers: which layers?",
+        ),
+        (
+            "kind = \"layers\"\nlayers = 3".to_owned(),
+            "model.layers: expected a list",
+        ),
+        (
+            "kind = \"cnn4\"\nlayers = []".to_owned(),
+            "model.layers: this belongs to kind = \"layers\" only",
+        ),
+        (
+            "kind = \"toy\"\nactivation = \"tanh\"".to_owned(),
+            "model.activation: this belongs to kind = \"mlp\"",
+        ),
+        (
+            "kind = \"cnn4\"\nactivation = \"tnh\"".to_owned(),
+            "model.activation: unknown value 'tnh', did you mean 'tanh'?",
+        ),
+        (
+            "kind = \"cnn4\"\nbias = 1".to_owned(),
+            "model.bias: expected true or false",
+        ),
+        (
+            format!("{list}\nwidth = 8"),
+            "model.width: this belongs to kind",
+        ),
+        (
+            format!("{list}\nnorm = \"none\"\naffine = true"),
+            "model.affine",
+        ),
+        (
+            format!("{list}\ninit = {{ zero_residual = true }}"),
+            "model.init.zero_residual: kind = \"layers\"",
+        ),
+        (
+            format!("{list}\ninit = {{ layers = {{ conv2 = 2 }} }}"),
+            "model.init.layers: the model has no layer 'conv2', did you mean 'conv1'?",
+        ),
+        (
+            format!("{list}\nnorm = \"layer\"").replace("{ conv = 8 }", "{ linear = 1 }"),
+            "model.norm: this norm subtracts",
+        ),
+    ] {
+        let message = refusal(&model, "", &[]);
+        assert!(message.contains(words), "{model}\n{message}");
+    }
+
+    let shortcut = listed(
+        "{ name = \"a\", conv = 8, add = \"a.in\" }, { name = \"b\", conv = 8, add = \"b.in\" }, { linear = \"classes\" }",
+    );
+    let message = refusal(
+        &format!("{shortcut}\ninit = {{ layers = {{ \"b.shortcut\" = 2 }} }}"),
+        "",
+        &[],
+    );
+    assert!(message.contains("no layer 'b.shortcut'"), "{message}");
+    let message = refusal(
+        &shortcut,
+        "[measure]\nmetrics = [\"weight_norm_sq[b.shortcut]\"]\n",
+        &[],
+    );
+    assert!(message.contains("a layer 'b.shortcut'"), "{message}");
+    let scaled = format!(
+        "{shortcut}\nfixed_head = true\ninit = {{ layers = {{ \"a.shortcut\" = 2, b = 3 }} }}"
+    );
+    assert!(!layer(&net(&scaled), "head").trained);
+}
+
+/// A norm of one layer is looked at as one of all is.
+#[test]
+fn a_norm_of_one_layer_has_more_than_one_number() {
+    let one =
+        "{ conv = 8, norm = \"none\" }, { linear = 8, norm = \"batch\" }, { linear = \"classes\" }";
+    let model = format!("{}\nnorm = \"none\"", listed(one));
+    let message = refusal(&model, "", &["train.batch_size=1"]);
+    assert!(
+        message.contains("train.batch_size") && message.contains("in the layer fc1"),
+        "{message}"
+    );
+    let noisy = refusal(&model, "", &["train.added_noise={ images = 1, pairs = 2 }"]);
+    assert!(noisy.contains("train.added_noise.images"), "{noisy}");
+    read_with(&model, "", &["train.batch_size=2"]);
+}
+
+#[test]
+fn layers_are_settings_and_axes() {
+    let model = listed(
+        "{ name = \"a\", conv = 8 },\n{ conv = 16 },\n{ linear = 20 },\n{ linear = \"classes\" }",
+    );
+    let widths = |rest: &str, settings: &[&str]| -> Vec<Vec<usize>> {
+        let spec = read_with(&model, rest, settings);
+        let nets = configs(&spec).into_iter().map(|config| {
+            let net = Net::from_config(&config).expect("a network");
+            net.layers[..3].iter().map(|l| l.output.channels).collect()
+        });
+        nets.collect()
+    };
+
+    for name in ["a.width", "a.conv", "0.width", "0.conv"] {
+        let axis = format!("[grid]\n\"model.layers.{name}\" = [4, 6]\n");
+        assert_eq!(widths(&axis, &[]), [[4, 16, 20], [6, 16, 20]], "{name}");
+        let unquoted = axis.replace('"', "");
+        assert_eq!(widths(&unquoted, &[]).len(), 2, "{name}");
+        let setting = format!("model.layers.{name}=5");
+        assert_eq!(widths("", &[&setting]), [[5, 16, 20]], "{name}");
+        // However the axis calls it.
+        for other in ["a.width", "0.conv"] {
+            let axis = format!("[grid]\n\"model.layers.{other}\" = [4, 6]\n");
+            assert_eq!(widths(&axis, &[&setting]), [[5, 16, 20]], "{name} {other}");
+        }
+    }
+
+    let both = "[grid]\n\"model.layers.conv2.width\" = { linear = [2, 4], points = 3 }\n[derive]\n\"model.layers.fc1.width\" = \"2 * model.layers.conv2.width\"\n";
+    assert_eq!(widths(both, &[]), [[8, 2, 4], [8, 3, 6], [8, 4, 8]]);
+    let cases = "[case]\nsmall = { model.layers.a.width = 2, w = 3 }\nlarge = { \"model.layers.0.width\" = \"2 * w\", w = 5 }\n[derive]\n\"model.layers.2.width\" = \"w\"\n";
+    assert_eq!(widths(cases, &[]), [[2, 16, 3], [10, 16, 5]]);
+
+    let spec = read_with(
+        &model,
+        "[grid]\n\"model.layers.a.activation\" = [\"relu\", \"tanh\"]\n\"model.layers.1.kernel\" = [3, 5]\n",
+        &[],
+    );
+    assert_eq!(spec.grid.cell_count(), 4);
+    assert_eq!(spec.min_grammar(), LAYERS_GRAMMAR);
+    let whole = "[grid]\n\"model.layers\" = [[{ linear = 3 }, { linear = \"classes\" }], [{ linear = \"classes\" }]]\n";
+    assert_eq!(configs(&read_with(&model, whole, &[])).len(), 2);
+    assert_eq!(
+        widths(
+            "",
+            &[
+                "model.layers=[{ conv = 1 }, { conv = 2 }, { conv = \"1 + 2\" }, { linear = \"classes\" }]"
+            ]
+        ),
+        [[1, 2, 3]]
+    );
+}
+
+#[test]
+fn numbers_of_layers_can_be_expressions() {
+    let model =
+        listed("{ name = \"a\", conv = \"w\" },\n{ conv = \"2 * w\" },\n{ linear = \"classes\" }");
+    let spec = read_with(&model, "[grid]\nw = [2, 3]\n", &[]);
+    let nets = configs(&spec);
+    let widths = nets.iter().map(|config| {
+        let net = Net::from_config(config).expect("a network");
+        (net.layers[0].output.channels, net.layers[1].output.channels)
+    });
+    assert_eq!(widths.collect::<Vec<_>>(), [(2, 4), (3, 6)]);
+    assert_eq!(spec.grid.class_count(), 2);
+
+    // An axis decides over the expression of the file.
+    let axis = "[grid]\nw = [2, 3]\n\"model.layers.a.width\" = [7]\n";
+    let nets = configs(&read_with(&model, axis, &[]));
+    assert!(nets.iter().all(|c| {
+        Net::from_config(c).expect("a network").layers[0]
+            .output
+            .channels
+            == 7
+    }));
+}
+
+#[test]
+fn wrong_paths_of_layers_are_named_with_a_remedy() {
+    let model = listed("{ name = \"enc\", conv = 8 },\n{ conv = 16 },\n{ linear = \"classes\" }");
+    let plain = "kind = \"cnn4\"";
+    let axis = |name: &str| format!("[grid]\n\"model.layers.{name}\" = [4, 6]\n");
+    for (model, rest, setting, words) in [
+        (
+            model.as_str(),
+            axis("emc.width"),
+            "",
+            "there is no layer 'emc', did you mean 'enc'?",
+        ),
+        (&model, axis("7.width"), "", "there is no layer '7'"),
+        (&model, axis("enc"), "", "name a key of the layer"),
+        (&model, axis("enc.widht"), "", "unknown key 'widht'"),
+        (
+            &model,
+            axis("enc.width").replace("4, 6", "0, 6"),
+            "",
+            "grid.model.layers.enc.width: expected a whole number >= 1",
+        ),
+        (
+            &model,
+            axis("enc.kernel").replace("4, 6", "3, 999"),
+            "",
+            "grid.model.layers.enc.kernel: expected a whole number",
+        ),
+        (
+            &model,
+            axis("enc.width") + "\"model.layers.0.conv\" = [1]\n",
+            "",
+            "sets the same field",
+        ),
+        (
+            &model,
+            axis("enc.width") + "\"model.layers\" = [[{ linear = \"classes\" }]]\n",
+            "",
+            "sets the same field",
+        ),
+        (
+            &model,
+            axis("enc.width") + "[derive]\n\"model.layers.0.width\" = \"3\"\n",
+            "",
+            "axis of [grid] as well",
+        ),
+        (
+            &model,
+            axis("enc.width") + "[case]\nA = { model.layers.0.width = 3 }\n",
+            "",
+            "keep one of the two",
+        ),
+        (
+            &model,
+            String::new(),
+            "model.layers.emc.width=3",
+            "--set model.layers.emc.width=3: model.layers.emc.width: there is no layer 'emc'",
+        ),
+        (
+            &model,
+            String::new(),
+            "model.layers.enc.padding=3",
+            "model.layers[0].padding: with 3 zeros",
+        ),
+        (
+            plain,
+            String::new(),
+            "model.layers.enc.width=3",
+            "the file has no list model.layers",
+        ),
+        (
+            plain,
+            axis("enc.width"),
+            "",
+            "the file has no list model.layers",
+        ),
+        (
+            &model,
+            "[grid]\n\"model.activation\" = [\"relu\", \"rele\"]\n".to_owned(),
+            "",
+            "did you mean 'relu'?",
+        ),
+        (
+            &model,
+            "[grid]\n\"model.layers.conv2.bias\" = [true, false]\n".to_owned(),
+            "",
+            "a layer with a norm has no bias",
+        ),
+    ] {
+        let settings: &[&str] = if setting.is_empty() { &[] } else { &[setting] };
+        let message = refusal(model, &rest, settings);
+        assert!(
+            message.contains(words),
+            "{rest} {setting}\n{message}\nlacks {words}"
+        );
+    }
+}
+
+#[test]
+fn cells_that_are_the_same_network_are_refused() {
+    let model =
+        listed("{ conv = 8, activation = \"tanh\", norm = \"none\" },\n{ linear = \"classes\" }");
+    for axis in [
+        "\"model.activation\" = [\"relu\", \"gelu\"]",
+        "\"model.norm\" = [\"batch\", \"layer\"]",
+        "\"model.bias\" = [true]\n\"model.layers.0.kernel\" = [\"3\", \"1 + 2\"]",
+        "\"model.layers\" = [[{ conv = 8 }, { linear = \"classes\" }], [{ conv = 8, kernel = 3 }, { linear = \"classes\" }]]",
+    ] {
+        let message = refusal(&model, &format!("[grid]\n{axis}\n"), &[]);
+        assert!(
+            message.contains("same trial") || message.contains("expected a whole number"),
+            "{axis}\n{message}"
+        );
+    }
+    let linear = "kind = \"mlp\"\nhidden = []\nnorm = \"none\"";
+    let message = refusal(
+        linear,
+        "[grid]\n\"model.activation\" = [\"relu\", \"gelu\"]\n",
+        &[],
+    );
+    assert!(message.contains("same trial"), "{message}");
+}
+
+#[test]
+fn layers_exist_since_a_version_of_the_grammar() {
+    let list = listed("{ conv = 8 }, { linear = \"classes\" }");
+    for model in [
+        list.as_str(),
+        "kind = \"cnn4\"\nactivation = \"tanh\"",
+        "kind = \"cnn4\"\nbias = true",
+    ] {
+        let mut earlier = source(model, "", &[]);
+        earlier.grammar = LAYERS_GRAMMAR - 1;
+        let message = Spec::read_stored(&earlier).expect_err(model).to_string();
+        assert!(
+            message.contains("since version 5 of the grammar"),
+            "{message}"
+        );
+        assert_eq!(read_with(model, "", &[]).min_grammar(), LAYERS_GRAMMAR);
+    }
+    assert_eq!(read_with("kind = \"cnn4\"", "", &[]).min_grammar(), 1);
+    let axis = "[grid]\n\"model.activation\" = [\"relu\", \"gelu\"]\n";
+    assert_eq!(
+        read_with("kind = \"cnn4\"", axis, &[]).min_grammar(),
+        LAYERS_GRAMMAR
+    );
+}
+
+#[test]
+fn activations_and_biases_are_those_of_the_file() {
+    let deep = net(
+        "kind = \"mlp\"\nhidden = { width = 8, depth = 5 }\nnorm = \"none\"\nactivation = \"identity\"\nbias = false",
+    );
+    assert!(
+        deep.layers
+            .iter()
+            .all(|l| l.activation == Activation::Identity && !l.bias)
+    );
+    assert_eq!(deep.layers.len(), 6);
+    let biases = |model: &str| -> Vec<String> {
+        let params = net(model).params().into_iter();
+        let biases = params.filter(|param| param.role == ParamRole::Bias);
+        biases.map(|param| param.name).collect()
+    };
+    assert_eq!(biases("kind = \"cnn4\"\nbias = true"), ["head.bias"]);
+    assert_eq!(
+        biases("kind = \"cnn4\"").len()
+            + biases("kind = \"cnn4\"\nnorm = \"none\"\nbias = false").len(),
+        0
+    );
+    assert_eq!(biases("kind = \"cnn4\"\nnorm = \"none\"").len(), 5);
+
+    let list = listed(
+        "{ conv = 8 }, { conv = 8, norm = \"none\" }, { conv = 8, norm = \"none\", bias = true }, { linear = \"classes\" }",
+    );
+    assert_eq!(biases(&list), ["conv2.bias", "conv3.bias", "head.bias"]);
+    assert_eq!(biases(&format!("{list}\nbias = false")), ["conv3.bias"]);
+    assert_eq!(
+        biases(&format!("{list}\nbias = true")),
+        ["conv2.bias", "conv3.bias", "head.bias"]
+    );
+    let tanh = net(&format!("{list}\nactivation = \"tanh\""));
+    let word = |name: &str| layer(&tanh, name).activation;
+    assert_eq!(
+        [word("conv1"), word("conv2"), word("head")],
+        [Activation::Tanh, Activation::Tanh, Activation::Identity]
+    );
+}
+
+#[test]
+fn scale_invariance_is_claimed_where_it_is_true() {
+    let normed = |layers: &str| -> Vec<String> {
+        let params = net(&listed(layers)).params().into_iter();
+        let normed = params.filter(|param| param.normed);
+        normed
+            .map(|param| param.name.replace(".weight", ""))
+            .collect()
+    };
+    let head = "{ linear = \"classes\" }";
+    let all = normed(&preresnet_layers());
+    assert_eq!(all.len(), 21, "{all:?}");
+
+    // An output, which the norm before it keeps from growing, is added to the map.
+    let post = "{ name = \"a\", conv = 8 }, { name = \"b\", conv = 8, add = \"b.in\" }, { name = \"c\", conv = 8 },";
+    assert_eq!(normed(&format!("{post}{head}")), ["a", "c"]);
+    let reduced =
+        "{ name = \"a\", conv = 8 }, { name = \"b\", conv = 16, stride = 2, add = \"b.in\" },";
+    assert_eq!(
+        normed(&format!("{reduced}{head}")),
+        ["a", "b.shortcut", "b"]
+    );
+    let stream = "{ name = \"a\", conv = 8 }, { name = \"b\", conv = 8, add = \"a.sum\" },";
+    assert_eq!(normed(&format!("{stream}{head}")), ["a", "b"]);
+    // Part of the stream is an output, or goes on without a norm.
+    let mixed = "{ name = \"a\", conv = 8, add = \"a.in\" }, { name = \"b\", conv = 8, add = \"a.sum\" }, { name = \"c\", conv = 8 },";
+    assert_eq!(
+        normed(&format!("{mixed}{head}")),
+        ["a.shortcut", "a", "b", "c"]
+    );
+    let image = "{ name = \"a\", conv = 3, add = \"a.in\" }, { name = \"b\", conv = 3, add = \"a.sum\" }, { name = \"c\", conv = 8 },";
+    assert_eq!(normed(&format!("{image}{head}")), ["c"]);
+    let read = "{ name = \"a\", conv = 8, norm = \"none\", bias = false }, { name = \"b\", conv = 8, add = \"a.sum\" }, { name = \"c\", conv = 8 },";
+    assert_eq!(normed(&format!("{read}{head}")), ["c"]);
+    let biased = "{ name = \"a\", conv = 8 }, { name = \"s\", conv = 8, bias = true }, { name = \"b\", conv = 8, from = \"a.out\", add = \"s.sum\" },";
+    assert_eq!(normed(&format!("{biased}{head}")), ["a"]);
+    let unbiased = biased.replace(", bias = true", "");
+    assert_eq!(normed(&format!("{unbiased}{head}")), ["a", "s", "b"]);
+    let bare = "{ name = \"a\", conv = 8, norm = \"none\" }, { name = \"b\", conv = 8 },";
+    assert_eq!(normed(&format!("{bare}{head}")), ["b"]);
 }

@@ -153,9 +153,11 @@ pub(super) fn read_layers(
     for (item, name) in (0..).zip(fields::name_items(items)) {
         let reader = item_reader(r, item, &items[item])?;
         match read_item(&reader, &items[item], defaults)? {
-            ListItem::Pool(pool) => list
-                .pools
-                .push((list.maps.len(), ListedPool { item, pool })),
+            ListItem::Pool(pool) => list.pools.push(PendingPool {
+                maps_before: list.maps.len(),
+                listed: ListedPool { item, pool },
+                reader,
+            }),
             ListItem::Map(map) => list.maps.push(PendingLayer {
                 item,
                 name: name.unwrap_or_default(),
@@ -174,20 +176,24 @@ pub(super) fn read_layers(
 #[derive(Default)]
 struct PendingList<'a> {
     maps: Vec<PendingLayer<'a>>,
-    /// The pools, each with the number of maps before it.
-    pools: Vec<(usize, ListedPool)>,
+    pools: Vec<PendingPool<'a>>,
 }
 
-impl PendingList<'_> {
+impl<'a> PendingList<'a> {
     /// The pools behind the map with this index; those over the image stand before the first.
-    fn pools_behind(&self, map: Option<usize>) -> Vec<ListedPool> {
+    fn pools_behind(&self, map: Option<usize>) -> impl Iterator<Item = &PendingPool<'a>> {
         let maps = map.map_or(0, |map| map + 1);
-        let pools = self.pools.iter();
-        pools
-            .filter(|(before, _)| *before == maps)
-            .map(|(_, pool)| *pool)
-            .collect()
+        self.pools
+            .iter()
+            .filter(move |pool| pool.maps_before == maps)
     }
+}
+
+/// A pool, and the number of maps before it.
+struct PendingPool<'a> {
+    maps_before: usize,
+    listed: ListedPool,
+    reader: TableReader<'a>,
 }
 
 /// A map whose references are to be resolved.

@@ -3,7 +3,8 @@
 use super::item::WrittenLayer;
 use super::references::ResolvedInputs;
 use super::{
-    AddedInput, LayerDefaults, LayerInput, LayerList, LayerSettings, PendingLayer, PendingList,
+    AddedInput, LayerDefaults, LayerInput, LayerList, LayerSettings, ListedPool, PendingLayer,
+    PendingList,
 };
 use crate::config::activation::Activation;
 use crate::config::norm::Norm;
@@ -51,7 +52,7 @@ pub(super) fn settle_layers(
         })
     });
     Ok(LayerList {
-        image_pools: list.pools_behind(None),
+        image_pools: list.pools_behind(None).map(|pool| pool.listed).collect(),
         layers: layers.collect::<Result<_, SpecError>>()?,
     })
 }
@@ -82,13 +83,16 @@ fn check_use(layer: &PendingLayer<'_>, used: LayerUse) -> Result<(), SpecError> 
     Err(layer.reader.error_at(place.unwrap_or("conv"), message))
 }
 
-/// The error of a setting of an output that nothing reads.
-fn unused_output_error(layer: &PendingLayer<'_>, key: &'static str) -> SpecError {
+/// Explains why a setting of an output has no effect that nothing reads.
+fn explain_unused_output(layer: &PendingLayer<'_>) -> String {
     let name = &layer.name;
-    let message = format!(
+    format!(
         "no layer reads '{name}.out', only '{name}.sum', so this has no effect: remove it, or let a layer read '{name}.out'"
-    );
-    layer.reader.error_at(key, message)
+    )
+}
+
+fn unused_output_error(layer: &PendingLayer<'_>, key: &str) -> SpecError {
+    layer.reader.error_at(key, explain_unused_output(layer))
 }
 
 fn settle_norm(
@@ -182,10 +186,15 @@ fn settle_pools(
     list: &PendingList<'_>,
     at: usize,
     used: LayerUse,
-) -> Result<Vec<super::ListedPool>, SpecError> {
-    let pools = list.pools_behind(Some(at));
-    match pools.first() {
-        Some(_) if !used.is_read => Err(unused_output_error(&list.maps[at], "name")),
-        _ => Ok(pools),
+) -> Result<Vec<ListedPool>, SpecError> {
+    let mut pools = list.pools_behind(Some(at));
+    if used.is_read {
+        return Ok(pools.map(|pool| pool.listed).collect());
+    }
+    match pools.next() {
+        Some(pool) => Err(pool
+            .reader
+            .error_at("pool", explain_unused_output(&list.maps[at]))),
+        None => Ok(Vec::new()),
     }
 }
