@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::data::{Augment, DataConfig, VisitOrder};
 use crate::config::model::{InitScheme, ModelConfig, ModelKind, Norm};
 use crate::config::train::{Loss, TrainConfig, WeightDecayScope};
-use crate::config::{Length, TrialConfig};
+use crate::config::{Length, LrFactors, TrialConfig};
 use crate::dataset::name::DatasetName;
 use crate::program::ProgramCell;
 
@@ -61,7 +61,10 @@ fn placeholder_training() -> TrainConfig {
         wd_on: WeightDecayScope::All,
         momentum: 0.0,
         nesterov: false,
-        adamw: None,
+        adam: None,
+        clip_norm: None,
+        lr_on: LrFactors::default(),
+        sam: None,
         loss: Loss::CrossEntropy { smoothing: 0.0 },
         schedule: Vec::new(),
         curve: None,
