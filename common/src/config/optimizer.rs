@@ -122,6 +122,15 @@ impl Optimizer {
         })
     }
 
+    /// Checks that Nesterov's form has a momentum.
+    pub(super) fn check_nesterov(self, r: &TableReader<'_>) -> Result<(), SpecError> {
+        if self.nesterov && self.momentum == 0.0 {
+            let message = "Nesterov's form needs a momentum above 0";
+            return Err(r.error_at("nesterov", message).of_combination());
+        }
+        Ok(())
+    }
+
     /// Refuses the settings that only other optimizers have.
     fn refuse_foreign_keys(r: &TableReader<'_>, kind: OptimizerKind) -> Result<(), SpecError> {
         let foreign = all_optimizer_keys()

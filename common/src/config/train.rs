@@ -238,13 +238,8 @@ impl TrainConfig {
             average,
             added_noise,
         };
-        if config.nesterov && config.momentum == 0.0 {
-            let message = "Nesterov's form needs a momentum above 0";
-            return Err(optimizer_section
-                .error_at("nesterov", message)
-                .of_combination());
-        }
 
+        optimizer.check_nesterov(&optimizer_section)?;
         Ok(config)
     }
 

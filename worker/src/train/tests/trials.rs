@@ -258,11 +258,21 @@ fn results_do_not_depend_on_the_number_of_threads() {
 /// A store that wants a checkpoint after certain steps.
 #[derive(Default)]
 pub(super) struct MemoryCheckpoints {
-    pub(super) save_at_step: u64,
+    save_at_step: u64,
     checkpoints: Mutex<HashMap<TrialIdentity, Vec<u8>>>,
     pub(super) loads: AtomicU64,
     /// What is handed out besides.
     foreign: Vec<Vec<u8>>,
+}
+
+impl MemoryCheckpoints {
+    /// A store that wants a checkpoint after so many steps.
+    pub(super) fn saving_at(step: u64) -> Self {
+        Self {
+            save_at_step: step,
+            ..Self::default()
+        }
+    }
 }
 
 impl CheckpointStore for MemoryCheckpoints {
