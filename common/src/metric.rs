@@ -96,7 +96,8 @@ define_metrics! {
         /// Weight decay λ of the last step, as the schedule sets it: the coefficient, so that
         /// `step_lr * step_wd` is the intrinsic learning rate ηλ of that step.
         StepWd,
-        /// ‖∇L‖ of the last batch over all trained parameters, without weight decay, with `train.added_noise`.
+        /// ‖∇L‖ of the last batch over all trained parameters, without weight decay, with `train.added_noise`,
+        /// before `train.clip_norm`, and at the weights before the step.
         GradNorm,
         /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the same gradient at the weights before its step, over the weights, in
         /// [−1, 1]. 0 for weights whose scale does not change the loss.

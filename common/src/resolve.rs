@@ -1,8 +1,8 @@
 //! Resolves the tables of one cell to a [`TrialConfig`], and checks that they go together.
 
 use crate::config::{
-    Curve, DataConfig, LayerList, LrScheduleForm, ModelConfig, ModelKind, Norm, ResultsStart,
-    TrainConfig, TrialConfig, VisitOrder,
+    Curve, DataConfig, LR_ROLES, LayerList, LrScheduleForm, ModelConfig, ModelKind, Norm,
+    ResultsStart, TrainConfig, TrialConfig, VisitOrder,
 };
 use crate::net::{self, NormScope, NormSpec};
 use crate::pinned_file::FilePin;
@@ -59,6 +59,7 @@ impl TrialConfig {
         self.check_ghost_batches(reader)?;
         self.check_shapes(reader)?;
         self.check_layer_names(reader)?;
+        self.check_step_rules(reader)?;
         self.check_schedule(reader)
     }
 
@@ -194,6 +195,52 @@ impl TrialConfig {
         }
 
         Ok(())
+    }
+
+    /// Checks that the layers exist whose learning rate has a factor, and that the model and the noise go with the other rules
+    /// of a step.
+    fn check_step_rules(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        let train = reader.section("train")?;
+        if matches!(self.model.kind, ModelKind::Toy(_)) {
+            if self.train.sam.is_some() {
+                return Err(train.error_at(
+                    "sam",
+                    "kind = \"toy\" has no sharpness-aware steps: remove it",
+                ));
+            }
+            if !self.train.lr_on.is_empty() {
+                let message = "kind = \"toy\" has one tensor and no layers: set train.lr";
+                return Err(train.error_at("lr_on", message));
+            }
+        }
+        if self.train.sam.is_some() && self.train.added_noise.is_some() {
+            let message = "its second gradient would lack the noise of train.added_noise: keep one of the two";
+            return Err(train.error_at("sam", message));
+        }
+
+        self.check_lr_names(&train)
+    }
+
+    fn check_lr_names(&self, train: &TableReader<'_>) -> Result<(), SpecError> {
+        if self.train.lr_on.layer_names().next().is_none() {
+            return Ok(());
+        }
+        let Some(net) = net::Net::from_config(self) else {
+            return Ok(());
+        };
+
+        let layers = net.layers.iter().map(|l| l.name.as_str());
+        let unknown = self
+            .train
+            .lr_on
+            .layer_names()
+            .find(|name| !layers.clone().any(|layer| layer == *name));
+        let Some(name) = unknown else {
+            return Ok(());
+        };
+        let hint = suggest_nearest(name, LR_ROLES.into_iter().chain(layers));
+        let message = format!("the model has no layer or role '{name}', {hint}");
+        Err(train.error_at("lr_on", message))
     }
 
     /// Checks that every entry of the schedule comes before the end and after the previous entry,

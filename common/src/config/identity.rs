@@ -4,10 +4,9 @@ use crate::config::activation::{ACTIVATIONS, Activation};
 use crate::config::data::{AUGMENTS, Augment, DataConfig, ORDERS};
 use crate::config::model::{ModelConfig, ModelKind, SCHEMES};
 use crate::config::norm::Norm;
+use crate::config::optimizer::{Adam, AdamDecay};
 use crate::config::toy::Toy;
-use crate::config::train::{
-    AdamW, Average, Loss, TrainConfig, WEIGHT_DECAY_SCOPES, WeightDecayScope,
-};
+use crate::config::train::{Average, Loss, TrainConfig, WEIGHT_DECAY_SCOPES, WeightDecayScope};
 use crate::config::{AddedNoise, Length, TrialConfig, word_for_value};
 use crate::dataset::name::DatasetName;
 use crate::number_format::format_shortest;
@@ -200,11 +199,34 @@ impl TrainConfig {
             Loss::Mse => fields.push(("train.loss.kind", "mse".into())),
         }
 
-        if let Some(AdamW { beta1, beta2, eps }) = self.adamw {
-            fields.push(("train.optimizer.kind", "adamw".into()));
+        if let Some(Adam {
+            beta1,
+            beta2,
+            eps,
+            decay,
+        }) = self.adam
+        {
+            let kind = match decay {
+                AdamDecay::Coupled => "adam",
+                AdamDecay::Decoupled => "adamw",
+            };
+            fields.push(("train.optimizer.kind", kind.into()));
             fields.push(("train.optimizer.beta1", format_shortest(beta1)));
             fields.push(("train.optimizer.beta2", format_shortest(beta2)));
             fields.push(("train.optimizer.eps", format_shortest(eps)));
+        }
+        self.push_step_rules(fields);
+    }
+
+    fn push_step_rules(&self, fields: &mut Vec<(&'static str, String)>) {
+        if let Some(clip_norm) = self.clip_norm {
+            fields.push(("train.clip_norm", format_shortest(clip_norm)));
+        }
+        if !self.lr_on.is_empty() {
+            fields.push(("train.lr_on", self.lr_on.identity_text()));
+        }
+        if let Some(sam) = self.sam {
+            fields.push(("train.sam.rho", format_shortest(sam.rho)));
         }
     }
 

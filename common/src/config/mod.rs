@@ -9,11 +9,13 @@ mod identity;
 mod layers;
 mod model;
 mod norm;
+mod optimizer;
 mod positions;
 mod program;
 mod results_start;
 mod schedule;
 pub mod schema;
+mod step_rules;
 mod toy;
 mod train;
 
@@ -26,11 +28,15 @@ pub use layers::{
 pub(crate) use layers::{describe_unknown_layer, resolve_layer_field};
 pub use model::{InitScheme, ModelConfig, ModelKind, VggDepth};
 pub use norm::Norm;
+pub use optimizer::{Adam, AdamDecay};
+pub(crate) use optimizer::{all_optimizer_keys, optimizer_keys};
 pub(crate) use positions::{WrittenNumber, find_number_position};
 pub use results_start::{MAIN_STAGE, ResultsSelection, ResultsSource, ResultsStart};
 pub use schedule::{Curve, HyperparamChange, LrScheduleForm, ScheduleStep};
+pub(crate) use step_rules::LR_ROLES;
+pub use step_rules::{LrFactors, Sam};
 pub use toy::Toy;
-pub use train::{AdamW, Average, Loss, TrainConfig, WeightDecayScope};
+pub use train::{Average, Loss, TrainConfig, WeightDecayScope};
 
 use std::fmt;
 
@@ -87,7 +93,7 @@ pub(crate) fn expand_short_name(path: &str) -> String {
 }
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, NumberRange); 29] = [
+pub const NUMERIC_FIELDS: [(&str, NumberRange); 31] = [
     ("data.train", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.test", NumberRange::whole_numbers(1, 10_000_000)),
     ("data.validation", NumberRange::whole_numbers(0, 10_000_000)),
@@ -120,6 +126,8 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 29] = [
     ),
     ("train.lr", NumberRange::NON_NEGATIVE),
     ("train.wd", NumberRange::NON_NEGATIVE),
+    ("train.clip_norm", NumberRange::POSITIVE),
+    ("train.sam.rho", NumberRange::NON_NEGATIVE),
     ("train.optimizer.momentum", NumberRange::FRACTION),
     ("train.optimizer.beta1", NumberRange::FRACTION),
     ("train.optimizer.beta2", NumberRange::FRACTION),
@@ -141,7 +149,7 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 29] = [
 ];
 
 /// Fields that are no numbers. With [`NUMERIC_FIELDS`], these are the names to choose from for an axis of `[grid]`.
-pub const OTHER_FIELDS: [&str; 26] = [
+pub const OTHER_FIELDS: [&str; 28] = [
     "data.dataset",
     "data.order",
     "data.augment",
@@ -161,6 +169,8 @@ pub const OTHER_FIELDS: [&str; 26] = [
     "model.init.layers",
     "model.init.zero_residual",
     "train.wd_on",
+    "train.lr_on",
+    "train.sam",
     "train.loss",
     "train.schedule",
     "train.average",
@@ -188,6 +198,7 @@ pub fn is_shape_field(path: &str) -> bool {
         )
         || matches!(path, "model.ghost_size")
         || path.starts_with("train.added_noise")
+        || path.starts_with("train.sam")
         || matches!(path, "model.hidden.width" | "model.hidden.depth")
         || matches!(path, "model.activation" | "model.bias")
         || path.starts_with("model.layers")

@@ -105,6 +105,9 @@ pub(crate) fn find_number_position(path: &str) -> Option<NumberPosition> {
     if path.starts_with("model.init.layers.") {
         return Some(NumberPosition::plain(NumberRange::POSITIVE));
     }
+    if path.starts_with("train.lr_on.") {
+        return Some(NumberPosition::plain(NumberRange::NON_NEGATIVE));
+    }
 
     let pattern = replace_indices(path);
     POSITIONS

@@ -7,7 +7,7 @@ use crate::config::data::{Augment, DataConfig, VisitOrder};
 use crate::config::model::{InitScheme, ModelConfig, ModelKind};
 use crate::config::norm::Norm;
 use crate::config::train::{Loss, TrainConfig, WeightDecayScope};
-use crate::config::{Length, TrialConfig};
+use crate::config::{Length, LrFactors, TrialConfig};
 use crate::dataset::name::DatasetName;
 use crate::program::ProgramCell;
 
@@ -65,7 +65,10 @@ fn placeholder_training() -> TrainConfig {
         wd_on: WeightDecayScope::All,
         momentum: 0.0,
         nesterov: false,
-        adamw: None,
+        adam: None,
+        clip_norm: None,
+        lr_on: LrFactors::default(),
+        sam: None,
         loss: Loss::CrossEntropy { smoothing: 0.0 },
         schedule: Vec::new(),
         curve: None,

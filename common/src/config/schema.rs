@@ -4,7 +4,8 @@ use super::activation::ACTIVATIONS;
 use super::data::{AUGMENTS, ORDERS};
 use super::model::{KIND_FIELDS, MODEL_KINDS, ModelKindWord, SCHEMES};
 use super::norm::NORMS;
-use super::train::{LOSSES, OPTIMIZERS, WEIGHT_DECAY_SCOPES};
+use super::optimizer::OPTIMIZERS;
+use super::train::{LOSSES, WEIGHT_DECAY_SCOPES};
 use super::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
 use crate::dataset::name::DatasetName;
 
@@ -112,6 +113,10 @@ fn describe_values(path: &str) -> String {
         }
         "train.average" => "a table such as { kind = \"ema\", decay = 0.999 }".to_owned(),
         "train.added_noise" => "a table such as { images = 32, pairs = 4 }".to_owned(),
+        "train.lr_on" => {
+            "a table of factors by role or layer, such as { biases = 2, head = 0.1 }".to_owned()
+        }
+        "train.sam" => "a table such as { rho = 0.05 }".to_owned(),
         "train.average.every" => "a number of epochs, or a length like \"50 steps\"".to_owned(),
         _ if words.is_empty() => "true or false".to_owned(),
         _ => words,

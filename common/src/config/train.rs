@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::added_noise::AddedNoise;
+use super::optimizer::{Adam, Optimizer};
 use super::schedule::{Curve, ScheduleStep};
+use super::step_rules::{LrFactors, Sam};
 use super::{Length, ModelKind, VisitOrder, range_for_key};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{SpecNode, SpecValue};
@@ -21,51 +23,10 @@ pub enum Loss {
     Mse,
 }
 
-/// Adam with decoupled weight decay (Loshchilov and Hutter 2019), with PyTorch's conventions.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamW {
-    /// Decay of the gradient's average.
-    pub beta1: f64,
-    /// Decay of the squared gradient's average.
-    pub beta2: f64,
-    /// The constant ε added to the root of the squared gradient's average.
-    pub eps: f64,
-}
-
-/// The optimizers, and whether each is AdamW.
-pub(super) const OPTIMIZERS: [(&str, bool); 2] = [("sgd", false), ("adamw", true)];
-
 pub(super) const LOSSES: [(&str, Loss); 2] = [
     ("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }),
     ("mse", Loss::Mse),
 ];
-
-impl AdamW {
-    fn read_if_chosen(r: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
-        let chosen = r.read_word("kind", &OPTIMIZERS)?.unwrap_or(false);
-        let [beta1, beta2, eps] =
-            ["beta1", "beta2", "eps"].map(|key| r.read_number(key, range_for_key(r, key)));
-        let beta1 = beta1?;
-
-        let beta2 = beta2?;
-        let eps = eps?;
-        let (own, others): (&[&'static str], &str) = if chosen {
-            (&["momentum", "nesterov"], "sgd")
-        } else {
-            (&["beta1", "beta2", "eps"], "adamw")
-        };
-        if let Some(key) = own.iter().find(|key| r.read_node(key).is_some()) {
-            return Err(r.error_at(key, format!("this belongs to kind = \"{others}\" only")));
-        }
-
-        let adamw = Self {
-            beta1: beta1.unwrap_or(0.9),
-            beta2: beta2.unwrap_or(0.999),
-            eps: eps.unwrap_or(1e-8),
-        };
-        Ok(chosen.then_some(adamw))
-    }
-}
 
 /// The parameters that weight decay acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,8 +133,14 @@ pub struct TrainConfig {
     pub momentum: f64,
     /// Whether momentum has Nesterov's form.
     pub nesterov: bool,
-    /// AdamW, which replaces SGD if it is set.
-    pub adamw: Option<AdamW>,
+    /// Adam or AdamW, which replaces SGD if it is set.
+    pub adam: Option<Adam>,
+    /// The largest norm of a gradient; a larger one is scaled down to it.
+    pub clip_norm: Option<f64>,
+    /// Factors on the learning rate of some parameters.
+    pub lr_on: LrFactors,
+    /// Sharpness-aware minimization.
+    pub sam: Option<Sam>,
     /// The loss that is minimised.
     pub loss: Loss,
     /// Changes of hyperparameters over time, in the order of the file.
@@ -197,13 +164,22 @@ impl fmt::Debug for TrainConfig {
             .field("wd_on", &self.wd_on)
             .field("momentum", &self.momentum)
             .field("nesterov", &self.nesterov)
-            .field("adamw", &self.adamw)
+            .field("adamw", &self.adam)
             .field("loss", &self.loss)
             .field("schedule", &self.schedule)
             .field("curve", &self.curve)
             .field("average", &self.average);
         if let Some(noise) = &self.added_noise {
             text.field("added_noise", noise);
+        }
+        if let Some(clip_norm) = &self.clip_norm {
+            text.field("clip_norm", clip_norm);
+        }
+        if !self.lr_on.is_empty() {
+            text.field("lr_on", &self.lr_on);
+        }
+        if let Some(sam) = &self.sam {
+            text.field("sam", sam);
         }
         text.finish()
     }
@@ -218,16 +194,13 @@ impl TrainConfig {
     ) -> Result<Self, SpecError> {
         let empty = *kind == ModelKind::Empty;
         let r = root.section("train")?;
-        let optimizer = r.section("optimizer")?;
-        let adamw = AdamW::read_if_chosen(&optimizer)?;
+        let optimizer_section = r.section("optimizer")?;
+        let optimizer = Optimizer::read_section(&optimizer_section)?;
         let length = Self::read_length(&r, starts_from_results)?;
-        let [batch_size, lr, wd] =
-            ["batch_size", "lr", "wd"].map(|key| r.read_number(key, range_for_key(&r, key)));
-
-        let momentum = optimizer
-            .read_number("momentum", range_for_key(&optimizer, "momentum"))?
-            .unwrap_or(0.0);
-        let nesterov = optimizer.read_bool("nesterov")?.unwrap_or(false);
+        let [batch_size, lr, wd, clip_norm] = ["batch_size", "lr", "wd", "clip_norm"]
+            .map(|key| r.read_number(key, range_for_key(&r, key)));
+        let lr_on = LrFactors::read_section(&r)?;
+        let sam = Sam::read_section(&r)?;
         let loss = Self::read_loss(&r)?;
         let schedule = Self::read_schedule(&r)?;
 
@@ -240,7 +213,7 @@ impl TrainConfig {
 
         // Unknown keys are reported first: a misspelt key explains the missing one that it stands
         // for.
-        optimizer.refuse_unknown_keys()?;
+        optimizer_section.refuse_unknown_keys()?;
         r.refuse_unknown_keys()?;
         let config = Self {
             length: required_length(&r, length, empty)?,
@@ -253,20 +226,20 @@ impl TrainConfig {
             lr: required_number(&r, "lr", lr?, empty.then_some(0.0))?,
             wd: wd?.unwrap_or(0.0),
             wd_on,
-            momentum,
-            nesterov,
-            adamw,
+            momentum: optimizer.momentum,
+            nesterov: optimizer.nesterov,
+            adam: optimizer.adam,
+            clip_norm: clip_norm?,
+            lr_on,
+            sam,
             loss,
             schedule,
             curve,
             average,
             added_noise,
         };
-        if config.nesterov && config.momentum == 0.0 {
-            let message = "Nesterov's form needs a momentum above 0";
-            return Err(optimizer.error_at("nesterov", message).of_combination());
-        }
 
+        optimizer.check_nesterov(&optimizer_section)?;
         Ok(config)
     }
 

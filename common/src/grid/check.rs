@@ -291,6 +291,7 @@ impl Grid {
             return Ok(());
         }
 
+        self.check_foreign_settings(wanted)?;
         let mut left = MAX_SPELLED_CELLS;
         for (at, axis) in self.spelled_axes() {
             let factor = self.factor_index(at);

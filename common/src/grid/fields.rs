@@ -151,7 +151,7 @@ fn is_whole_value(name: &str, table: &SpecTable) -> bool {
     let has_section = matches!(name.split('.').next(), Some("data" | "model" | "train"));
     let is_field = matches!(
         name,
-        "train.schedule" | "model.init.layers" | "model.hidden"
+        "train.schedule" | "train.lr_on" | "model.init.layers" | "model.hidden"
     );
     !has_section || is_field || table.get("kind").is_some()
 }

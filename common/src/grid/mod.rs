@@ -17,6 +17,7 @@ mod formula_reader;
 mod hashing;
 mod inline;
 mod names;
+mod optimizer_settings;
 mod ranked_bitmap;
 mod read;
 pub mod reserved_names;
@@ -370,6 +371,7 @@ impl Grid {
             )?;
         }
 
+        self.drop_foreign_settings(&mut tree, &digits);
         Ok(tree)
     }
 

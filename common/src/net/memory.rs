@@ -24,14 +24,20 @@ impl Net {
             })
             .sum();
 
-        let state = if config.train.adamw.is_some() { 2 } else { 1 };
+        let state = if config.train.adam.is_some() { 2 } else { 1 };
         // Added noise takes another copy of the weights and of a gradient, and a sum in f64.
         let noise = if config.train.added_noise.is_some() {
             4
         } else {
             0
         };
-        let copies = 2 + state + noise + u64::from(config.train.average.is_some());
+        // What the optimizer takes is another gradient if it is clipped, or at other weights, of which there is a copy.
+        let taken = match (config.train.sam, config.train.clip_norm) {
+            (Some(_), _) => 2,
+            (None, Some(_)) => 1,
+            (None, None) => 0,
+        };
+        let copies = 2 + state + noise + taken + u64::from(config.train.average.is_some());
         let largest = self
             .layers
             .iter()

@@ -3,7 +3,7 @@
 //! Activations are channels last, `[batch, height, width, channel]`; so the inputs of a linear layer after a flatten
 //! are in the order (height, width, channel).
 
-use crate::config::{Activation, ModelConfig, ModelKind, TrialConfig};
+use crate::config::{Activation, LrFactors, ModelConfig, ModelKind, TrialConfig};
 use crate::net::builder::NetBuilder;
 use crate::net::listed_layers::build_layers;
 use crate::net::scale_invariance::find_normed_layers;
@@ -166,6 +166,31 @@ pub struct Param {
     pub trained: bool,
     /// Whether a norm follows, so that the loss does not depend on the common scale of all such weights.
     pub normed: bool,
+}
+
+impl Param {
+    /// The name of the parameter's layer.
+    pub fn layer_name(&self) -> &str {
+        let suffix = match self.role {
+            ParamRole::Weight => ".weight",
+            ParamRole::Bias => ".bias",
+            ParamRole::NormScale => ".norm.scale",
+            ParamRole::NormShift => ".norm.shift",
+        };
+        self.name.strip_suffix(suffix).unwrap_or(&self.name)
+    }
+
+    /// The product of the factors on the parameter's learning rate. The head is the layer with the index `head`, the last one.
+    pub fn lr_factor(&self, factors: &LrFactors, head: usize) -> f64 {
+        let applying = factors.iter().filter(|(name, _)| match *name {
+            "weights" => self.role == ParamRole::Weight,
+            "biases" => self.role == ParamRole::Bias,
+            "norms" => matches!(self.role, ParamRole::NormScale | ParamRole::NormShift),
+            "head" => self.layer == head,
+            layer => self.layer_name() == layer,
+        });
+        applying.map(|(_, factor)| factor).product()
+    }
 }
 
 impl NormSpec {

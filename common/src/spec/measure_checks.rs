@@ -28,6 +28,7 @@ impl Spec {
             self.check_toy_metrics(&config)?;
             self.check_validation_images(&config)?;
             self.check_metrics_of_start(&config)?;
+            self.check_effective_lr(&config)?;
             check_start_moments(&config)?;
 
             self.check_probe_and_weights(&config)?;
@@ -113,6 +114,26 @@ impl Spec {
             ),
             (None, None) => return Ok(()),
         };
+        Err(SpecError::new(Origin::Default, "measure.metrics", message))
+    }
+
+    /// Checks that the weights that a norm follows have one learning rate, if a metric divides it by their norm.
+    fn check_effective_lr(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let is_wanted = self.measure.metrics.contains(&Metric::EffectiveLr);
+        let net = Net::from_config(config).filter(|_| is_wanted && !config.train.lr_on.is_empty());
+        let Some(net) = net else {
+            return Ok(());
+        };
+
+        let head = net.layers.len() - 1;
+        let params = net.params().into_iter().filter(|p| p.trained && p.normed);
+        let mut factors = params.map(|param| param.lr_factor(&config.train.lr_on, head));
+        let first = factors.next();
+        if factors.all(|factor| Some(factor) == first) {
+            return Ok(());
+        }
+        let message = "effective_lr is of one learning rate, and train.lr_on gives several to the weights that a norm follows: measure \
+                       weight_norm_sq[LAYER] instead, or give these weights one factor";
         Err(SpecError::new(Origin::Default, "measure.metrics", message))
     }
 

@@ -20,6 +20,8 @@ mod moment_tests;
 pub mod moments;
 mod name;
 mod numerics;
+#[cfg(test)]
+mod optimizer_tests;
 mod program_sections;
 #[cfg(test)]
 mod program_tests;

@@ -353,9 +353,14 @@ pub(super) fn merge_tables(into: &mut SpecTable, over: SpecTable, path: &str) {
 /// Whether a table is one value: it names its kind, generates the values of an axis, or is that of a field.
 fn is_one_value(path: &str, table: &SpecTable) -> bool {
     let generates = path.starts_with("grid.") && table.0.iter().any(|(key, _)| is_axis_form(key));
-    let is_field = ["train.schedule", "model.hidden", "model.init.layers"]
-        .iter()
-        .any(|field| path.ends_with(field));
+    let is_field = [
+        "train.schedule",
+        "train.lr_on",
+        "model.hidden",
+        "model.init.layers",
+    ]
+    .iter()
+    .any(|field| path.ends_with(field));
     generates || is_field || table.get("kind").is_some()
 }
 

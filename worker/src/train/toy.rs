@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ergodic_common::config::{AdamW, Toy, TrainConfig};
+use ergodic_common::config::{Adam, AdamDecay, Toy, TrainConfig};
 use ergodic_common::ids::WeightsDigest;
 use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 use ergodic_common::trial::{Outcome, TrialResult};
@@ -16,6 +16,7 @@ use super::engine::loss::LossTally;
 use super::measure::metrics::{MetricSampler, PassResults, SampleInputs};
 use super::network::params::ParamLayout;
 use super::optim::schedule::StepHyperparams;
+use super::optim::step_gradient::clip_factor;
 use super::{FinishedTrial, Job, failed_trial, timed_out_trial};
 
 /// Runs a trial to its end or its time limit. Returns `None` once `stop` is set.
@@ -155,9 +156,9 @@ struct ToyDescent {
     dim: usize,
     w: Vec<f64>,
     gradient: Vec<f64>,
-    /// SGD's momentum, or AdamW's average of the gradient.
+    /// SGD's momentum, or Adam's average of the gradient.
     momentum: Vec<f64>,
-    /// AdamW's average of the squared gradient.
+    /// Adam's average of the squared gradient.
     squares: Vec<f64>,
 }
 
@@ -200,9 +201,13 @@ impl ToyDescent {
 
     /// Updates w in a step, counted from 0.
     fn update_weights(&mut self, train: &TrainConfig, rates: StepHyperparams, step: u64) {
-        match train.adamw {
-            Some(adamw) => self.update_adamw(adamw, rates, step),
-            None => self.update_sgd(rates, train.nesterov),
+        let clip = train.clip_norm.map_or(1.0, |most| {
+            let square: f64 = self.gradient.iter().map(|g| g * g).sum();
+            clip_factor(libm::sqrt(square), most)
+        });
+        match train.adam {
+            Some(adam) => self.update_adam(adam, rates, step, clip),
+            None => self.update_sgd(rates, train.nesterov, clip),
         }
     }
 
@@ -214,6 +219,7 @@ impl ToyDescent {
             momentum: mu,
         }: StepHyperparams,
         nesterov: bool,
+        clip: f64,
     ) {
         for ((w, v), g) in self
             .w
@@ -221,26 +227,30 @@ impl ToyDescent {
             .zip(&mut self.momentum)
             .zip(&self.gradient)
         {
-            let decayed = g + wd * *w;
+            let decayed = clip * g + wd * *w;
             *v = mu * *v + decayed;
             *w -= lr * if nesterov { decayed + mu * *v } else { *v };
         }
     }
 
-    fn update_adamw(
-        &mut self,
-        AdamW { beta1, beta2, eps }: AdamW,
-        StepHyperparams { lr, wd, .. }: StepHyperparams,
-        step: u64,
-    ) {
+    fn update_adam(&mut self, adam: Adam, rates: StepHyperparams, step: u64, clip: f64) {
+        let Adam {
+            beta1, beta2, eps, ..
+        } = adam;
+        let StepHyperparams { lr, wd, .. } = rates;
+        let (coupled, keep) = match adam.decay {
+            AdamDecay::Coupled => (wd, 1.0),
+            AdamDecay::Decoupled => (0.0, 1.0 - lr * wd),
+        };
         let t = (step + 1) as f64;
         let size = lr / (1.0 - libm::pow(beta1, t));
         let root = libm::sqrt(1.0 - libm::pow(beta2, t));
         let averages = self.momentum.iter_mut().zip(&mut self.squares);
         for ((w, (m, v)), g) in self.w.iter_mut().zip(averages).zip(&self.gradient) {
+            let g = clip * g + coupled * *w;
             *m += (1.0 - beta1) * (g - *m);
             *v = beta2 * *v + (1.0 - beta2) * g * g;
-            *w = (1.0 - lr * wd) * *w - size * *m / (libm::sqrt(*v) / root + eps);
+            *w = keep * *w - size * *m / (libm::sqrt(*v) / root + eps);
         }
     }
 

@@ -178,13 +178,14 @@ impl ShortTrials {
     }
 }
 
-/// Cuts the batch and the numbers of images to what takes a moment, and leaves out the schedule, files and added noise, whose
-/// gradients are counted as steps.
+/// Cuts the batch and the numbers of images to what takes a moment, and leaves out the schedule, files, added noise and the second pass
+/// of sharpness-aware steps, whose gradients are counted as steps.
 fn shorten_config(config: &TrialConfig, measure: &Measure, net: Option<&Net>) -> TrialConfig {
     let mut config = config.clone();
     config.train.schedule.clear();
     config.train.lr = SAFE_LR;
     config.train.added_noise = None;
+    config.train.sam = None;
     config.model.init_file = None;
     config.results_start = None;
     if let DatasetName::File(data) = &mut config.data.dataset {

@@ -15,6 +15,7 @@ use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::engine::loss::LossTally;
 use crate::train::network::params::ParamLayout;
 use crate::train::optim::schedule::StepHyperparams;
+use crate::train::optim::trained_groups::lr_factor_of;
 
 /// Collects the samples of one trial. `T` is what its weights are: f32 for networks, f64 for the toy loss.
 pub(crate) struct MetricSampler<'a, T = f32> {
@@ -23,7 +24,8 @@ pub(crate) struct MetricSampler<'a, T = f32> {
     sample_steps: SampleSteps,
     /// Ranges of the weights whose norm is reported.
     norm_ranges: Vec<Range<usize>>,
-    has_normed_weights: bool,
+    /// The factor on the learning rate of the weights that a norm follows, if there are any and they have one factor.
+    normed_lr_factor: Option<f64>,
     /// Ranges of all trained parameters.
     trained_ranges: Vec<Range<usize>>,
     /// Losses of the training steps since the last sample.
@@ -85,7 +87,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             measure,
             sample_steps: measure.every.steps_in_trial(config),
             norm_ranges: layout.matching_ranges(|p| p.trained && (p.normed || !has_normed_weights)),
-            has_normed_weights,
+            normed_lr_factor: find_normed_lr_factor(config, layout),
             trained_ranges: layout.matching_ranges(|p| p.trained),
             since_last_sample: LossTally::default(),
             weights_before_step: Vec::new(),
@@ -257,13 +259,11 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         }
     }
 
-    /// η/‖w‖² of the last step; NaN without norms.
+    /// η/‖w‖² of the last step; NaN without norms, and where the weights have several learning rates.
     fn compute_effective_lr(&self, sample: &SampleInputs<'_, T>) -> f64 {
-        if self.has_normed_weights {
-            sample.rates.lr / sum_of_squares(&self.norm_ranges, sample.weights)
-        } else {
-            f64::NAN
-        }
+        self.normed_lr_factor.map_or(f64::NAN, |factor| {
+            sample.rates.lr * factor / sum_of_squares(&self.norm_ranges, sample.weights)
+        })
     }
 
     /// Final metrics and curve. A trial that diverged has no final metrics.
@@ -328,6 +328,16 @@ impl MetricSampler<'_> {
 
         Some(())
     }
+}
+
+/// The factor on the learning rate that all weights have which a norm follows; `None` if they have several, or there are none.
+fn find_normed_lr_factor(config: &TrialConfig, layout: &ParamLayout) -> Option<f64> {
+    let params = layout.params.iter().map(|slot| &slot.param);
+    let mut factors = params
+        .filter(|param| param.trained && param.normed)
+        .map(|param| lr_factor_of(layout, &config.train, param));
+    let first = factors.next()?;
+    factors.all(|factor| factor == first).then_some(first)
 }
 
 /// NaN where the images were not evaluated.

@@ -7,55 +7,37 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout as Strides, Result, Tensor};
-use ergodic_common::config::{AdamW, WeightDecayScope};
-use ergodic_common::net::{Param, ParamRole};
+use ergodic_common::config::{Adam, AdamDecay, TrainConfig};
 
-use super::adamw::{AdamWStepOp, MovingAverageOp, SquaredAverageOp};
+use super::adam::{
+    AdamStepOp, DecayedAverageOp, DecayedSquaresOp, MovingAverageOp, SquaredAverageOp,
+};
 use super::schedule::StepHyperparams;
 use super::sgd::{SgdMomentumOp, SgdStepOp};
+use super::step_gradient::{AscendOp, ScaleGradientOp, ascent_factor, clip_factor};
 use super::tensor::{f32_slice_mut, tensor_from_vec, with_tensor_data};
+use super::trained_groups::{TrainedGroup, TrainedGroups};
 use crate::train::backend::ComputeBackend;
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::data::ImageBatch;
 use crate::train::engine::loss::LossTally;
 use crate::train::engine::simd::Simd16;
-use crate::train::network::params::ParamLayout;
-
-/// The ranges of the trained parameters.
-pub(crate) struct TrainedRanges {
-    /// Parameters that weight decay acts on.
-    decaying: Vec<Range<usize>>,
-    not_decaying: Vec<Range<usize>>,
-}
-
-impl TrainedRanges {
-    pub(crate) fn new(layout: &ParamLayout, wd_on: WeightDecayScope) -> Self {
-        Self {
-            decaying: layout.matching_ranges(|p| p.trained && has_weight_decay(p, wd_on)),
-            not_decaying: layout.matching_ranges(|p| p.trained && !has_weight_decay(p, wd_on)),
-        }
-    }
-}
-
-/// Whether weight decay acts on a parameter.
-fn has_weight_decay(param: &Param, wd_on: WeightDecayScope) -> bool {
-    match wd_on {
-        WeightDecayScope::All => true,
-        WeightDecayScope::Weights => param.role == ParamRole::Weight,
-        WeightDecayScope::Normed => param.normed,
-    }
-}
+use crate::train::measure::norms::sum_of_squares;
 
 /// The tensors that a training step changes.
 pub(crate) struct TrainingState {
     /// Packed parameters.
     pub(crate) weights: Tensor,
-    /// SGD's momentum, or AdamW's average of the gradient.
+    /// SGD's momentum, or Adam's average of the gradient.
     momentum: Tensor,
-    /// AdamW's average of the squared gradient.
-    squares: Option<(AdamW, Tensor)>,
-    /// Gradient of the last step.
+    /// Adam's average of the squared gradient.
+    squares: Option<(Adam, Tensor)>,
+    /// Gradient of the last step, at the weights before it.
     pub(crate) gradient: Tensor,
+    /// The gradient that the optimizer takes, where it is clipped or at other weights.
+    taken: Option<Tensor>,
+    /// The weights at which sharpness-aware minimization takes the gradient.
+    ascended: Option<Tensor>,
     /// Running statistics of the norms.
     pub(crate) statistics: Tensor,
     /// Average of the weights along the trial.
@@ -65,17 +47,18 @@ pub(crate) struct TrainingState {
 }
 
 impl TrainingState {
-    /// The state at the start of a trial with AdamW, or with SGD where `adamw` is `None`.
+    /// The state at the start of a trial.
     pub(crate) fn new(
         weights: Vec<f32>,
         statistics: Vec<f32>,
-        adamw: Option<AdamW>,
+        train: &TrainConfig,
     ) -> Result<Self> {
         let zeros = vec![0.0; weights.len()];
+        let zeros_if = |needed: bool| needed.then(|| tensor_from_vec(zeros.clone())).transpose();
         Ok(Self {
-            squares: adamw
-                .map(|adamw| Ok::<_, candle_core::Error>((adamw, tensor_from_vec(zeros.clone())?)))
-                .transpose()?,
+            squares: train.adam.zip(zeros_if(train.adam.is_some())?),
+            taken: zeros_if(train.clip_norm.is_some() || train.sam.is_some())?,
+            ascended: zeros_if(train.sam.is_some())?,
             momentum: tensor_from_vec(zeros.clone())?,
             gradient: tensor_from_vec(zeros)?,
             weights: tensor_from_vec(weights)?,
@@ -176,6 +159,60 @@ impl TrainingState {
         Ok(pass.tally.get())
     }
 
+    /// Gives the optimizer the gradient of the same batch at w + ρ·g/‖g‖; returns the loss there. Running statistics stay.
+    pub(crate) fn take_ascended_gradient<S: Simd16>(
+        &self,
+        s: S,
+        engine: &mut ComputeBackend,
+        batch: &ImageBatch<'_>,
+        (trained, rho): (&TrainedGroups, f64),
+    ) -> Result<LossTally> {
+        let (Some(taken), Some(ascended)) = (&self.taken, &self.ascended) else {
+            candle_core::bail!("the state has no place for another gradient");
+        };
+        let norm = self.norm_of(&self.gradient, trained)?;
+        let ascend = AscendOp {
+            trained: &trained.ranges,
+            factor: ascent_factor(norm, rho),
+        };
+        ascended.inplace_op3(&self.weights, &self.gradient, &ascend)?;
+
+        let pass = ForwardBackwardOp {
+            s,
+            engine: RefCell::new(engine),
+            batch,
+            tally: Cell::default(),
+        };
+        taken.inplace_op2(ascended, &pass)?;
+        Ok(pass.tally.get())
+    }
+
+    /// Clips what the optimizer takes to the norm `most`. The gradient of the step, which metrics see, stays.
+    pub(crate) fn clip_gradient(&self, trained: &TrainedGroups, most: f64) -> Result<()> {
+        let Some(taken) = &self.taken else {
+            candle_core::bail!("the state has no place for another gradient");
+        };
+        let source = if self.ascended.is_some() {
+            taken
+        } else {
+            &self.gradient
+        };
+        let scale = ScaleGradientOp {
+            trained: &trained.ranges,
+            factor: clip_factor(self.norm_of(source, trained)?, most),
+        };
+
+        match self.ascended {
+            Some(_) => taken.inplace_op1(&scale),
+            None => taken.inplace_op2(&self.gradient, &scale),
+        }
+    }
+
+    /// The norm of a gradient over all trained parameters.
+    fn norm_of(&self, gradient: &Tensor, trained: &TrainedGroups) -> Result<f64> {
+        with_tensor_data(gradient, |g| sum_of_squares(&trained.ranges, g).sqrt())
+    }
+
     /// Adds a vector to the gradient.
     pub(crate) fn add_to_gradient(&self, vector: &[f64]) -> Result<()> {
         self.gradient.inplace_op1(&AddVectorOp { vector })
@@ -185,70 +222,81 @@ impl TrainingState {
     pub(crate) fn update_weights<S: Simd16>(
         &self,
         s: S,
-        trained: &TrainedRanges,
+        trained: &TrainedGroups,
         rates: StepHyperparams,
         nesterov: bool,
         step: u64,
     ) -> Result<bool> {
-        let decaying = self.update_ranges(s, &trained.decaying, rates, nesterov, step)?;
-        let others = self.update_ranges(
-            s,
-            &trained.not_decaying,
-            StepHyperparams { wd: 0.0, ..rates },
-            nesterov,
-            step,
-        )?;
-
-        Ok(decaying && others)
+        let mut finite = true;
+        for group in &trained.groups {
+            finite &= self.update_group(s, group, rates, nesterov, step)?;
+        }
+        Ok(finite)
     }
 
-    fn update_ranges<S: Simd16>(
+    fn update_group<S: Simd16>(
         &self,
         s: S,
-        trained: &[Range<usize>],
+        group: &TrainedGroup,
         rates: StepHyperparams,
         nesterov: bool,
         step: u64,
     ) -> Result<bool> {
-        if trained.is_empty() {
-            return Ok(true);
-        }
-
+        let rates = group.scale_rates(rates);
         match &self.squares {
-            Some((adamw, squares)) => {
-                self.update_with_adamw(s, trained, rates, *adamw, squares, step)
+            Some((adam, squares)) => {
+                self.update_averages(s, &group.ranges, rates, *adam, squares)?;
+                let descend = AdamStepOp::new(s, &group.ranges, rates, *adam, step);
+                self.weights
+                    .inplace_op3(&self.momentum, squares, &descend)?;
+                Ok(descend.finite.get())
             }
-            None => self.update_with_sgd(s, trained, rates, nesterov),
+            None => self.update_with_sgd(s, &group.ranges, rates, nesterov),
         }
     }
 
-    fn update_with_adamw<S: Simd16>(
+    /// The gradient that the optimizer takes.
+    fn taken_gradient(&self) -> &Tensor {
+        self.taken.as_ref().unwrap_or(&self.gradient)
+    }
+
+    /// Updates Adam's averages.
+    fn update_averages<S: Simd16>(
         &self,
         s: S,
         trained: &[Range<usize>],
         rates: StepHyperparams,
-        adamw: AdamW,
+        adam: Adam,
         squares: &Tensor,
-        step: u64,
-    ) -> Result<bool> {
+    ) -> Result<()> {
+        let gradient = self.taken_gradient();
         let average = MovingAverageOp {
             s,
             trained,
-            beta: adamw.beta1,
+            beta: adam.beta1,
         };
-        self.momentum.inplace_op2(&self.gradient, &average)?;
-
         let average_squares = SquaredAverageOp {
             s,
             trained,
-            beta: adamw.beta2,
+            beta: adam.beta2,
         };
-        squares.inplace_op2(&self.gradient, &average_squares)?;
+        if adam.decay == AdamDecay::Decoupled {
+            self.momentum.inplace_op2(gradient, &average)?;
+            return squares.inplace_op2(gradient, &average_squares);
+        }
 
-        let descend = AdamWStepOp::new(s, trained, rates, adamw, step);
-        self.weights
-            .inplace_op3(&self.momentum, squares, &descend)?;
-        Ok(descend.finite.get())
+        let wd = rates.wd;
+        let average = DecayedAverageOp {
+            of_gradient: average,
+            wd,
+        };
+        self.momentum
+            .inplace_op3(gradient, &self.weights, &average)?;
+        let average_squares = DecayedSquaresOp {
+            of_gradient: average_squares,
+            wd,
+        };
+        squares.inplace_op3(gradient, &self.weights, &average_squares)
     }
 
     fn update_with_sgd<S: Simd16>(
@@ -260,8 +308,9 @@ impl TrainingState {
     ) -> Result<bool> {
         let [lr, wd, mu] = [rates.lr, rates.wd, rates.momentum].map(|x| x as f32);
         let accumulate = SgdMomentumOp { s, trained, wd, mu };
+        let gradient = self.taken_gradient();
         self.momentum
-            .inplace_op3(&self.gradient, &self.weights, &accumulate)?;
+            .inplace_op3(gradient, &self.weights, &accumulate)?;
 
         let descend = SgdStepOp {
             s,
@@ -271,7 +320,7 @@ impl TrainingState {
             finite: Cell::new(true),
         };
         self.weights
-            .inplace_op3(&self.momentum, &self.gradient, &descend)?;
+            .inplace_op3(&self.momentum, gradient, &descend)?;
         Ok(descend.finite.get())
     }
 }

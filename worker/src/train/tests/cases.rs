@@ -4,8 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    Activation, Average, DataConfig, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm,
-    ResultsSelection, ResultsSource, ResultsStart, TrainConfig, TrialConfig, WeightDecayScope,
+    Activation, Average, DataConfig, InitScheme, Length, Loss, LrFactors, ModelConfig, ModelKind,
+    Norm, ResultsSelection, ResultsSource, ResultsStart, TrainConfig, TrialConfig,
+    WeightDecayScope,
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
@@ -64,7 +65,10 @@ pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
             wd_on: WeightDecayScope::All,
             momentum: 0.9,
             nesterov: false,
-            adamw: None,
+            adam: None,
+            clip_norm: None,
+            lr_on: LrFactors::default(),
+            sam: None,
             loss: Loss::CrossEntropy { smoothing: 0.0 },
             schedule: Vec::new(),
             curve: None,

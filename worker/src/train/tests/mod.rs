@@ -7,6 +7,7 @@ mod input_pipeline;
 mod linear;
 mod noise;
 mod ops;
+mod optimizers;
 mod starts;
 mod torch;
 mod toy;

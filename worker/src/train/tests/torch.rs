@@ -1,10 +1,11 @@
 //! Twenty steps of every architecture × norm against PyTorch in f64, from the same weights and batches.
 //!
 //! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And ghost batches
-//! (`tests/oracles/ghosts.py`), and the largest eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
+//! (`tests/oracles/ghosts.py`), other optimizers and steps (`tests/oracles/optimizers.py`), and the largest eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
 
 use ergodic_common::config::{
-    Activation, AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope,
+    Activation, Adam, AdamDecay, InitScheme, Loss, LrFactors, ModelConfig, ModelKind, Norm, Sam,
+    TrainConfig, VggDepth, WeightDecayScope,
 };
 use ergodic_common::net::{ActivationShape, Net, ParamRole};
 use ergodic_common::random_streams::Purpose;
@@ -20,18 +21,21 @@ use crate::train::measure::gradient_stats;
 use crate::train::measure::hessian::Hessian;
 use crate::train::network::params::ParamLayout;
 use crate::train::optim::schedule::StepHyperparams;
-use crate::train::optim::state::{TrainedRanges, TrainingState};
+use crate::train::optim::state::TrainingState;
 use crate::train::optim::tensor::with_tensor_data;
+use crate::train::optim::trained_groups::TrainedGroups;
 use crate::train::{CandleDevice, Isa, SimdProgram};
 
 const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");
 
 const GHOSTS: &str = include_str!("../../../../tests/oracles/ghosts.json");
 
+const OPTIMIZERS: &str = include_str!("../../../../tests/oracles/optimizers.json");
+
 const HESSIANS: &str = include_str!("../../../../tests/oracles/hessians.json");
 
 /// The default: what has no gradient must have none, not even its rounding.
-const ADAMW_EPS: f64 = 1e-8;
+const ADAM_EPS: f64 = 1e-8;
 
 /// Largest relative deviation after twenty steps.
 const LIMIT: f64 = 1e-4;
@@ -110,6 +114,30 @@ fn model(config: &Value) -> (ModelConfig, ActivationShape) {
         },
         input,
     )
+}
+
+/// The optimizer of a case, and what changes its steps.
+fn train_config(config: &Value) -> TrainConfig {
+    let decay = match config["optimizer"].as_str() {
+        Some("adam") => Some(AdamDecay::Coupled),
+        Some("adamw") => Some(AdamDecay::Decoupled),
+        _ => None,
+    };
+    let adam = decay.map(|decay| Adam {
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: ADAM_EPS,
+        decay,
+    });
+    let lr_on = config["lr_on"].as_object().into_iter().flatten();
+    let factor = |x: &Value| x.as_f64().expect("a number");
+    TrainConfig {
+        adam,
+        clip_norm: config["clip_norm"].as_f64(),
+        lr_on: LrFactors::new(lr_on.map(|(name, x)| (name.clone(), factor(x)))),
+        sam: config["rho"].as_f64().map(|rho| Sam { rho }),
+        ..cases::mlp().train
+    }
 }
 
 /// Images and labels of a batch.
@@ -246,16 +274,11 @@ impl SimdProgram for Follow<'_> {
             ))),
         };
 
-        let adamw = (config["optimizer"] == "adamw").then_some(AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: ADAMW_EPS,
-        });
-
+        let train = train_config(config);
         let start = initial(engine.layout());
-        let state = TrainingState::new(start.clone(), engine.layout().initial_statistics(), adamw)
+        let state = TrainingState::new(start.clone(), engine.layout().initial_statistics(), &train)
             .expect("tensors on the CPU");
-        let trained = TrainedRanges::new(engine.layout(), WeightDecayScope::All);
+        let trained = TrainedGroups::new(engine.layout(), &train);
         let drawn = |b: usize| drawn_batch(&config["salt"], b, batch, input);
         let batches = [drawn(0), drawn(1)];
 
@@ -276,6 +299,16 @@ impl SimdProgram for Follow<'_> {
                 .compute_gradient(s, &mut engine, &source, step == 0)
                 .expect("tensors on the CPU");
             losses.push(tally.mean_loss());
+            if let Some(sam) = train.sam {
+                state
+                    .take_ascended_gradient(s, &mut engine, &source, (&trained, sam.rho))
+                    .expect("tensors on the CPU");
+            }
+            if let Some(most) = train.clip_norm {
+                state
+                    .clip_gradient(&trained, most)
+                    .expect("tensors on the CPU");
+            }
 
             let nesterov = config["nesterov"] == true;
             state
@@ -317,6 +350,14 @@ fn trajectories_over_ghost_batches_are_those_of_pytorch() {
     devices::candle_devices()
         .iter()
         .for_each(|candle| follow(GHOSTS, 6, Some(candle)));
+}
+
+#[test]
+fn trajectories_of_other_steps_are_those_of_pytorch() {
+    follow(OPTIMIZERS, 13, None);
+    devices::candle_devices()
+        .iter()
+        .for_each(|candle| follow(OPTIMIZERS, 13, Some(candle)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The toy loss.
 
-use ergodic_common::config::{AdamW, Length, ModelKind, Norm, Toy, TrialConfig};
+use ergodic_common::config::{Adam, AdamDecay, Length, ModelKind, Norm, Toy, TrialConfig};
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::Purpose;
 use ergodic_common::spec::Measure;
@@ -172,8 +172,15 @@ fn a_trial_whose_w1_no_number_holds_any_more_fails_and_says_so() {
 #[test]
 fn optimizers_are_those_of_their_formulas() {
     let start = vec![0.8, -0.5, 1.1];
-    for (momentum, nesterov, adamw) in [(0.9, false, false), (0.9, true, false), (0.0, false, true)]
-    {
+    let (coupled, decoupled) = (Some(AdamDecay::Coupled), Some(AdamDecay::Decoupled));
+    for (momentum, nesterov, adam, clip_norm) in [
+        (0.9, false, None, None),
+        (0.9, true, None, None),
+        (0.0, false, decoupled, None),
+        (0.0, false, coupled, None),
+        (0.9, true, None, Some(0.3)),
+        (0.0, false, coupled, Some(0.3)),
+    ] {
         let mut config = config(
             Toy {
                 dim: 3,
@@ -184,10 +191,12 @@ fn optimizers_are_those_of_their_formulas() {
         );
         (config.train.momentum, config.train.nesterov) = (momentum, nesterov);
 
-        config.train.adamw = adamw.then_some(AdamW {
+        config.train.clip_norm = clip_norm;
+        config.train.adam = adam.map(|decay| Adam {
             beta1: 0.9,
             beta2: 0.99,
             eps: 1e-3,
+            decay,
         });
         let found = rows(&result(&config, Isa::detect_fastest()));
 
@@ -199,14 +208,24 @@ fn optimizers_are_those_of_their_formulas() {
             let square: f64 = w.iter().map(|x| x * x).sum();
             let loss = w[0] * w[0] / square;
 
+            let slope = |i: usize| 2.0 * w[i] * (f64::from(u8::from(i == 0)) - loss) / square;
+            let slopes = [0, 1, 2].map(slope);
+            let size = slopes.iter().map(|g| g * g).sum::<f64>().sqrt();
+            let clip = clip_norm.map_or(1.0, |most: f64| (most / (size + 1e-6)).min(1.0));
+
             for i in 0..3 {
-                let g = 2.0 * w[i] * (f64::from(u8::from(i == 0)) - loss) / square;
-                if adamw {
+                let mut g = clip * slopes[i];
+                if let Some(decay) = adam {
+                    let keep = match decay {
+                        AdamDecay::Coupled => 1.0,
+                        AdamDecay::Decoupled => 1.0 - 0.1 * 0.01,
+                    };
+                    g += if keep == 1.0 { 0.01 * w[i] } else { 0.0 };
                     let t = step as i32 + 1;
                     (m[i], v[i]) = (0.9 * m[i] + 0.1 * g, 0.99 * v[i] + 0.01 * g * g);
                     let mean = m[i] / (1.0 - 0.9_f64.powi(t));
                     let size = v[i] / (1.0 - 0.99_f64.powi(t));
-                    w[i] = w[i] - 0.1 * 0.01 * w[i] - 0.1 * mean / (size.sqrt() + 1e-3);
+                    w[i] = keep * w[i] - 0.1 * mean / (size.sqrt() + 1e-3);
                 } else {
                     let decayed = g + 0.01 * w[i];
                     m[i] = momentum * m[i] + decayed;
@@ -221,7 +240,7 @@ fn optimizers_are_those_of_their_formulas() {
 
             assert!(
                 (row[0] - loss).abs() < 1e-11,
-                "{momentum} {nesterov} {adamw}: {} is not {loss}",
+                "{momentum} {nesterov} {adam:?}: {} is not {loss}",
                 row[0]
             );
         }

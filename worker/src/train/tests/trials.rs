@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ergodic_common::config::{
-    AdamW, AddedNoise, Augment, Average, Curve, HyperparamChange, Length, Loss, LrScheduleForm,
-    ModelKind, Norm, ScheduleStep, Toy, TrialConfig, VggDepth, VisitOrder,
+    Adam, AdamDecay, AddedNoise, Augment, Average, Curve, HyperparamChange, Length, Loss,
+    LrScheduleForm, ModelKind, Norm, ScheduleStep, Toy, TrialConfig, VggDepth, VisitOrder,
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::ids::{FileHash, TrialIdentity, WeightsDigest};
@@ -101,10 +101,11 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
         images: 8,
         pairs: 2,
     });
-    all[6].1.train.adamw = Some(AdamW {
+    all[6].1.train.adam = Some(Adam {
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,
+        decay: AdamDecay::Decoupled,
     });
 
     all[6].1.train.curve = Some(Curve {
@@ -124,7 +125,7 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
 }
 
 /// Everything in a result but the time it took, bit for bit.
-fn bits(result: &TrialResult) -> (String, WeightsDigest, Vec<u64>, String) {
+pub(super) fn bits(result: &TrialResult) -> (String, WeightsDigest, Vec<u64>, String) {
     let values = result
         .metrics
         .iter()
@@ -142,7 +143,7 @@ fn bits(result: &TrialResult) -> (String, WeightsDigest, Vec<u64>, String) {
 }
 
 /// A hash of everything in a result but the time it took.
-fn fingerprint(result: &TrialResult) -> String {
+pub(super) fn fingerprint(result: &TrialResult) -> String {
     let (how, digest, values, _) = bits(result);
     let mut hasher = blake3::Hasher::new();
     hasher.update(how.as_bytes()).update(&digest.0);
@@ -153,7 +154,7 @@ fn fingerprint(result: &TrialResult) -> String {
 }
 
 /// What the fingerprints cover; a metric added later is not among them.
-const FINGERPRINTED: [Metric; 10] = [
+pub(super) const FINGERPRINTED: [Metric; 10] = [
     Metric::TrainLoss,
     Metric::TrainAcc,
     Metric::TestLoss,
@@ -256,12 +257,22 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 /// A store that wants a checkpoint after certain steps.
 #[derive(Default)]
-struct MemoryCheckpoints {
+pub(super) struct MemoryCheckpoints {
     save_at_step: u64,
     checkpoints: Mutex<HashMap<TrialIdentity, Vec<u8>>>,
-    loads: AtomicU64,
+    pub(super) loads: AtomicU64,
     /// What is handed out besides.
     foreign: Vec<Vec<u8>>,
+}
+
+impl MemoryCheckpoints {
+    /// A store that wants a checkpoint after so many steps.
+    pub(super) fn saving_at(step: u64) -> Self {
+        Self {
+            save_at_step: step,
+            ..Self::default()
+        }
+    }
 }
 
 impl CheckpointStore for MemoryCheckpoints {
@@ -736,10 +747,11 @@ fn step_lr_and_step_wd_are_those_of_the_step_that_a_sample_follows() {
         .flat_map(|k| [(k.clone(), false), (k, true)])
     {
         let mut config = cases::small_trial(kind, Norm::None);
-        config.train.adamw = adamw.then_some(AdamW {
+        config.train.adam = adamw.then_some(Adam {
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,
+            decay: AdamDecay::Decoupled,
         });
         (config.train.lr, config.train.wd) = (0.05, 0.5);
         config.train.schedule = vec![ScheduleStep {

@@ -22,8 +22,9 @@ use super::engine::simd::Simd16;
 use super::measure::metrics::MetricSampler;
 use super::measure::probe_set::ProbePredictions;
 use super::optim::schedule::StepHyperparams;
-use super::optim::state::{TrainedRanges, TrainingState};
+use super::optim::state::TrainingState;
 use super::optim::tensor::with_tensor_data;
+use super::optim::trained_groups::TrainedGroups;
 use super::start::{load_or_draw_weights, load_parts};
 use super::{FinishedTrial, Job, timed_out_trial};
 use kept_weights::KeptWeights;
@@ -39,7 +40,7 @@ pub(crate) struct Training<'a, S> {
     data: &'a TrialData,
     engine: ComputeBackend,
     pub(crate) state: TrainingState,
-    trained: TrainedRanges,
+    trained: TrainedGroups,
     batches: BatchSequence<'a>,
     transforms: TransformSequence<'a>,
     probe_predictions: ProbePredictions,
@@ -97,8 +98,8 @@ impl<'a, S: Simd16> Training<'a, S> {
             job,
             net,
             data,
-            state: TrainingState::new(weights, statistics, config.train.adamw)?,
-            trained: TrainedRanges::new(layout, config.train.wd_on),
+            state: TrainingState::new(weights, statistics, &config.train)?,
+            trained: TrainedGroups::new(layout, &config.train),
             engine,
             batches: BatchSequence::new(config, job.streams, data.train_indices()),
             transforms: TransformSequence::new(config, job.streams),
@@ -109,8 +110,10 @@ impl<'a, S: Simd16> Training<'a, S> {
         })
     }
 
-    /// Loss and gradient of a step, counted from 0.
+    /// Loss and gradient of a step, counted from 0. Where the optimizer takes it at other weights, and the loss there is not
+    /// finite, that is the loss which is returned.
     pub(crate) fn compute_gradient(&mut self, step: u64) -> Result<LossTally> {
+        let train = &self.job.config.train;
         let batch = self
             .data
             .train_batch(self.batches.indices_at(step))
@@ -118,8 +121,20 @@ impl<'a, S: Simd16> Training<'a, S> {
         let tally = self
             .state
             .compute_gradient(self.s, &mut self.engine, &batch, step == 0)?;
-        if let Some(noise) = self.job.config.train.added_noise {
+        if let Some(sam) = train.sam {
+            let place = (&self.trained, sam.rho);
+            let ascended =
+                self.state
+                    .take_ascended_gradient(self.s, &mut self.engine, &batch, place)?;
+            if !ascended.loss_sum.is_finite() {
+                return Ok(ascended);
+            }
+        }
+        if let Some(noise) = train.added_noise {
             self.add_gradient_noise(noise, step)?;
+        }
+        if let Some(most) = train.clip_norm {
+            self.state.clip_gradient(&self.trained, most)?;
         }
 
         Ok(tally)

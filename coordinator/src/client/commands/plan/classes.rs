@@ -136,7 +136,13 @@ fn format_cost_key(spec: &Spec, config: &TrialConfig) -> String {
 
 fn decides_costs(path: &str) -> bool {
     let is_of_step = path.starts_with("model.") && !path.starts_with("model.init");
-    is_of_step || ["train.optimizer.kind", "data.augment", "data.order"].contains(&path)
+    let others = [
+        "train.optimizer.kind",
+        "train.clip_norm",
+        "data.augment",
+        "data.order",
+    ];
+    is_of_step || others.contains(&path)
 }
 
 /// The costs of the toy model, which has no network.
@@ -189,7 +195,10 @@ fn count_gradient_steps(spec: &Spec, config: &TrialConfig) -> f64 {
     let noise_images = steps * noise.map_or(0, AddedNoise::images_per_step);
     let of_samples = count_samples(spec, config) * count_sample_gradients(&spec.measure);
 
-    (steps + of_samples) as f64 + noise_images as f64 / f64::from(config.effective_batch_size())
+    let passes = if config.train.sam.is_some() { 2 } else { 1 };
+
+    (passes * steps + of_samples) as f64
+        + noise_images as f64 / f64::from(config.effective_batch_size())
 }
 
 /// Number of training steps that take as long as the gradients for one sample.
@@ -267,5 +276,11 @@ mod tests {
     fn added_noise_is_part_of_the_time() {
         let more = "\"train_loss\"]\n[train.added_noise]\nimages = 8\npairs = 3\n[derive]\n#";
         assert_eq!(cost(more), 1.0 + 2.0 * 3.0 * 8.0 / 16.0);
+    }
+
+    #[test]
+    fn a_sharpness_aware_step_counts_twice() {
+        let more = "\"train_loss\"]\n[train.sam]\nrho = 0.05\n[derive]\n#";
+        assert_eq!(cost(more), 2.0);
     }
 }
