@@ -3,8 +3,8 @@
 use crate::grid::axis::Axis;
 use crate::grid::case_labels::find_label_problem;
 use crate::grid::fields::{
-    NameKind, do_fields_overlap, field_of_name, flatten_fields, has_origin, is_part_of_field,
-    suggest_field,
+    NameKind, do_fields_overlap, field_of_name, flatten_fields, has_origin, holds_field,
+    is_part_of_field, suggest_field,
 };
 use crate::grid::hashing::hash_leaves;
 use crate::grid::reserved_names::explain_reserved_number;
@@ -231,6 +231,12 @@ impl Cases {
     pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
         self.all_settings()
             .filter_map(|(_, setting)| setting.field.as_deref())
+    }
+
+    /// Whether some case sets a table with this field in it.
+    pub(super) fn has_table_with(&self, field: &str) -> bool {
+        let mut settings = self.all_settings();
+        settings.any(|(_, s)| holds_field(s.field.as_deref(), &s.node, field))
     }
 
     /// The settings of fields in a case.

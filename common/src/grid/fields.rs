@@ -94,7 +94,12 @@ impl Grid {
     pub(crate) fn has_setting_in(&self, field: &str) -> bool {
         let of_axes = self.axes.iter().filter_map(|axis| axis.field.as_deref());
         let mut varied = of_axes.chain(self.case_fields());
-        self.base.get_at_path(field).is_some() || varied.any(|path| is_part_of_field(path, field))
+        self.base.get_at_path(field).is_some()
+            || varied.any(|path| is_part_of_field(path, field))
+            || self
+                .cases
+                .as_ref()
+                .is_some_and(|cases| cases.has_table_with(field))
     }
 }
 
@@ -200,6 +205,15 @@ pub(crate) fn set_field(
     document
         .set_at_path(&resolve_layer_field(document, path), node)
         .map_err(|at| SpecError::new(origin, path, format!("'{at}' is not a table")))
+}
+
+/// Whether the value of the field `whole` is a table with another field in it.
+pub(super) fn holds_field(whole: Option<&str>, node: &SpecNode, field: &str) -> bool {
+    let within = whole.and_then(|whole| field.strip_prefix(whole)?.strip_prefix('.'));
+    match (&node.value, within) {
+        (SpecValue::Table(table), Some(within)) => table.get_at_path(within).is_some(),
+        _ => false,
+    }
 }
 
 /// Whether a value, or one within it, was written at this place.

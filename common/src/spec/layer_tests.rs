@@ -720,6 +720,16 @@ fn layers_are_settings_and_axes() {
     let cases = "[case]\nsmall = { model.layers.a.width = 2, w = 3 }\nlarge = { \"model.layers.0.width\" = \"2 * w\", w = 5 }\n[derive]\n\"model.layers.2.width\" = \"w\"\n";
     assert_eq!(widths(cases, &[]), [[2, 16, 3], [10, 16, 5]]);
 
+    let scales = "[scale.small]\nmodel.layers.a.width = 3\n[scale.odd]\n\"model.layers.1.kernel\" = 5\nmodel.layers.fc1.width = 7\n\
+                  [scale.wrong]\nmodel.layers.b.width = 3\n";
+    assert_eq!(widths(scales, &["scale=small"]), [[3, 16, 20]]);
+    assert_eq!(widths(scales, &["scale=odd"]), [[8, 16, 7]]);
+    let message = refusal(&model, scales, &["scale=wrong"]);
+    assert!(
+        message.contains("model.layers: expected a list"),
+        "{message}"
+    );
+
     let spec = read_with(
         &model,
         "[grid]\n\"model.layers.a.activation\" = [\"relu\", \"tanh\"]\n\"model.layers.1.kernel\" = [3, 5]\n",
@@ -904,6 +914,11 @@ fn layers_exist_since_a_version_of_the_grammar() {
         assert_eq!(read_with(model, "", &[]).min_grammar(), LAYERS_GRAMMAR);
     }
     assert_eq!(read_with("kind = \"cnn4\"", "", &[]).min_grammar(), 1);
+    let case = "[case.A.model]\nkind = \"layers\"\nlayers = [{ linear = \"classes\" }]\n[case.B.model]\nkind = \"mlp\"\n";
+    assert_eq!(
+        read_with("kind = \"cnn4\"", case, &[]).min_grammar(),
+        LAYERS_GRAMMAR
+    );
     let axis = "[grid]\n\"model.activation\" = [\"relu\", \"gelu\"]\n";
     assert_eq!(
         read_with("kind = \"cnn4\"", axis, &[]).min_grammar(),

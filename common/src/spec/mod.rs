@@ -7,6 +7,7 @@ mod claims;
 mod evaluated_images;
 #[cfg(test)]
 mod expression_tests;
+mod layer_overlay;
 #[cfg(test)]
 mod layer_tests;
 pub(crate) mod meaning_hash;

@@ -4,6 +4,7 @@ use crate::config::expand_short_name;
 use crate::grid::{
     find_axis_for_field, flatten_axes, flatten_fields, is_axis_form, resolve_field_name,
 };
+use crate::spec::layer_overlay::set_keys_of_layers;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{self, SpecNode, SpecTable, SpecValue};
@@ -336,9 +337,9 @@ pub(super) fn merge_tables(into: &mut SpecTable, over: SpecTable, path: &str) {
             (Some(SpecValue::Table(old)), SpecValue::Table(new)) if !is_one_value(&here, &new) => {
                 merge_tables(old, new, &here);
             }
-            (_, value) => {
+            (slot, value) => {
                 let node = SpecNode {
-                    value,
+                    value: lay_over_layers(slot, value, &here),
                     origin: node.origin,
                 };
                 match into.get_mut(&key) {
@@ -348,6 +349,17 @@ pub(super) fn merge_tables(into: &mut SpecTable, over: SpecTable, path: &str) {
             }
         }
     }
+}
+
+/// The value that replaces another one: a list of layers, if a table sets keys of single layers.
+fn lay_over_layers(old: Option<&mut SpecValue>, new: SpecValue, path: &str) -> SpecValue {
+    let changed = match (old, &new) {
+        (Some(SpecValue::List(items)), SpecValue::Table(keys)) if path == "model.layers" => {
+            set_keys_of_layers(items, keys)
+        }
+        _ => None,
+    };
+    changed.map_or(new, SpecValue::List)
 }
 
 /// Whether a table is one value: it names its kind, generates the values of an axis, or is that of a field.

@@ -3,6 +3,7 @@
 mod classes;
 mod costs;
 mod named_files;
+mod networks;
 mod program;
 mod variants;
 
@@ -22,6 +23,7 @@ use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_proto::status::UserError;
 use named_files::{DatasetPlace, inspect_named_files};
 pub use named_files::{NamedFiles, check_local_files};
+use networks::{describe_networks, find_networks, networks_to_json};
 pub use program::describe_program;
 use program::render_program_plan;
 use serde_json::json;
@@ -211,6 +213,7 @@ fn render_json_plan(
             .iter()
             .map(|class| class_to_json(class, costs.trial_seconds(class)))
             .collect::<Vec<_>>(),
+        "networks": networks_to_json(&find_networks(spec)),
         "slot_bytes": slot_bytes(classes),
         "core_seconds": estimate_core_seconds(spec, classes, costs),
         "speed_measured": !costs.is_assumed(),
@@ -232,6 +235,7 @@ fn render_human_plan(
     out += &describe_axes(spec);
     out += &format_data_line(spec, named);
     out += &describe_classes(classes, costs);
+    out += &describe_networks(&find_networks(spec));
     out += &describe_costs(spec, classes, costs);
     out + &format!("checked: {}\n", named.checks.join("; "))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::config::{AddedNoise, ModelKind};
+use ergodic_common::config::{AddedNoise, LayerList, LayerMap, LayerSettings, ModelKind};
 use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::net::{NOISE_BATCHES, Net};
@@ -12,6 +12,9 @@ use serde_json::json;
 
 /// Approximate number of products with a Hessian until its largest eigenvalue is known.
 const HESSIAN_PRODUCTS: u64 = 30;
+
+/// Maximum number of widths in the label of a class of listed layers.
+const MAX_LABEL_WIDTHS: usize = 12;
 
 /// The costs of a shape class.
 pub(super) struct ClassPlan {
@@ -49,11 +52,11 @@ pub(super) fn class_to_json(class: &ClassPlan, trial_seconds: f64) -> serde_json
     })
 }
 
-/// Lists the shape classes. Classes with equal descriptions are merged, whatever axes distinguish
+/// Lists the shape classes. Classes with equal descriptions and numbers of parameters are merged, whatever axes distinguish
 /// them.
 pub(super) fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
     let grid = &spec.grid;
-    let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
+    let mut alike: BTreeMap<(String, u64), ClassPlan> = BTreeMap::new();
 
     for class in grid.kept_classes() {
         let cell = grid.class_cell_at(class, 0);
@@ -62,7 +65,7 @@ pub(super) fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
         };
         let plan = plan_class(spec, &config, (cell, grid.class_cell_count(class)));
         alike
-            .entry(plan.label.clone())
+            .entry((plan.label.clone(), plan.parameters))
             .and_modify(|known| known.cells += plan.cells)
             .or_insert(plan);
     }
@@ -100,6 +103,15 @@ fn plan_class(spec: &Spec, config: &TrialConfig, (cell, cells): (CellIndex, u64)
 }
 
 fn format_class_label(config: &TrialConfig) -> String {
+    if let ModelKind::Layers(list) = &config.model.kind {
+        return format!(
+            "layers {} batch={} steps={}",
+            format_widths(list),
+            config.effective_batch_size(),
+            config.total_steps()
+        );
+    }
+
     let fields: BTreeMap<&str, String> = config.identity_fields().into_iter().collect();
     let [kind, width, hidden, norm] = ["kind", "width", "hidden", "norm"].map(|name| {
         let name = format!("model.{name}");
@@ -111,6 +123,19 @@ fn format_class_label(config: &TrialConfig) -> String {
         config.effective_batch_size(),
         config.total_steps()
     )
+}
+
+/// The widths of listed layers, the first ones of many.
+fn format_widths(list: &LayerList) -> String {
+    let width = |layer: &LayerSettings| match layer.map {
+        LayerMap::Conv { channels, .. } => channels.to_string(),
+        LayerMap::Linear { width } => width.to_string(),
+        LayerMap::Classes => "classes".to_owned(),
+    };
+    let shown = list.layers.iter().take(MAX_LABEL_WIDTHS).map(width);
+    let more = list.layers.len().saturating_sub(MAX_LABEL_WIDTHS);
+    let rest = (more > 0).then(|| format!("… {more} more"));
+    shown.chain(rest).collect::<Vec<_>>().join(",")
 }
 
 /// The model, the images, the batch and the optimizer, which decide what a step takes, and the metrics and images of a sample.
