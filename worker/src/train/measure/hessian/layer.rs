@@ -1,4 +1,4 @@
-//! One layer in the exact passes of the Hessian: norm, scale, shift, ReLU and pool, and their tangents.
+//! One layer in the exact passes of the Hessian: norm, scale, shift, activation function and pool, and their tangents.
 
 use std::mem::take;
 use std::ops::Range;
@@ -6,6 +6,7 @@ use std::ops::Range;
 use ergodic_common::config::Activation;
 use ergodic_common::net::{Layer, Net, ParamRole, Pool};
 
+use super::super::exact_activation::{activate, curvature_at, slope_at};
 use super::super::linear_op::ExactLinearOp;
 use super::norm_sets::NormSets;
 use super::params::{LocatedParam, find_range};
@@ -14,6 +15,7 @@ use super::params::{LocatedParam, find_range};
 pub(super) struct HessianLayer<'a> {
     pub(super) layer: &'a Layer,
     pub(super) linear_op: ExactLinearOp,
+    /// The weight; empty for a layer without a map.
     pub(super) weight: Range<usize>,
     pub(super) bias: Option<Range<usize>>,
     pub(super) scale: Option<Range<usize>>,
@@ -34,6 +36,8 @@ pub(super) struct LayerPassRecord {
     pub(super) max_choices: Vec<u8>,
     /// The activations, pooled, as the next layers read them.
     pub(super) output: Vec<f64>,
+    /// Gradient of the activations; empty if the activation function has no second derivative.
+    pub(super) activation_gradient: Vec<f64>,
     /// ∂L/∂y behind scale and shift, and ∂L/∂z.
     pub(super) y_gradient: Vec<f64>,
     pub(super) z_gradient: Vec<f64>,
@@ -44,6 +48,8 @@ pub(super) struct LayerTangent {
     pub(super) x: Vec<f64>,
     /// Tangent of 1/std, relative to it.
     pub(super) inv_std: Vec<f64>,
+    /// Tangent of y behind scale and shift; empty if the activation function has no second derivative.
+    pub(super) y: Vec<f64>,
     pub(super) output: Vec<f64>,
 }
 
@@ -51,7 +57,7 @@ impl<'a> HessianLayer<'a> {
     pub(super) fn new(net: &'a Net, at: usize, params: &[LocatedParam], weights: &[f64]) -> Self {
         let layer = &net.layers[at];
         let linear_op = ExactLinearOp::from_layer(layer);
-        let weight = find_range(params, at, ParamRole::Weight).expect("every layer has a weight");
+        let weight = find_range(params, at, ParamRole::Weight).unwrap_or_default();
         let transposed = match layer.source {
             Some(_) => linear_op.transpose_weight(&weights[weight.clone()]),
             None => Vec::new(),
@@ -145,9 +151,9 @@ impl HessianLayer<'_> {
         let inv_std = self.normalize_in_place(&mut x, images);
         let mut y = self.scale_and_shift(&x, weights);
 
-        if self.layer.activation == Activation::Relu {
-            y.iter_mut()
-                .for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
+        let activation = self.layer.activation;
+        if activation != Activation::Identity {
+            y.iter_mut().for_each(|y| *y = activate(activation, *y));
         }
 
         let max_choices = if self.layer.pool == Pool::Max2 {
@@ -162,6 +168,7 @@ impl HessianLayer<'_> {
             inv_std,
             max_choices,
             output,
+            activation_gradient: Vec::new(),
             y_gradient: Vec::new(),
             z_gradient: Vec::new(),
         }
@@ -207,7 +214,7 @@ impl HessianLayer<'_> {
         chosen
     }
 
-    /// Calls `each` with the index of every number behind a max-pool and those of the four that it is chosen from.
+    /// Calls `each` with the index of every number behind a pool of 2×2 pixels and those of the four that it stands for.
     fn for_each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
         let width = self.layer.output.width;
         let channels = self.channel_count();
@@ -249,7 +256,13 @@ impl HessianLayer<'_> {
 
                 means
             }
-            Pool::Average2 => todo!(),
+            Pool::Average2 => {
+                let mut means = Vec::new();
+                self.for_each_pooled(y.len(), |_, members| {
+                    means.push(members.iter().map(|at| y[*at]).sum::<f64>() / 4.0)
+                });
+                means
+            }
             Pool::Max2 => {
                 let mut pooled = vec![0.0; largest.len()];
                 self.for_each_pooled(y.len(), |at, members| {
@@ -260,23 +273,28 @@ impl HessianLayer<'_> {
         }
     }
 
-    /// The gradient behind scale and shift, or its tangent, from that of the pooled activations; 0 if no layer reads them.
+    /// The gradient of the activations, or its tangent, from that of the pooled ones; 0 if no layer reads them.
     pub(super) fn unpool_gradient(
         &self,
         record: &LayerPassRecord,
         pooled: Vec<f64>,
         images: usize,
-        weights: &[f64],
     ) -> Vec<f64> {
         let len = images * self.image_len();
         if pooled.is_empty() {
             return vec![0.0; len];
         }
 
-        let mut gradient = match self.layer.pool {
+        match self.layer.pool {
             Pool::None => pooled,
             Pool::Average => self.spread_average_gradient(&pooled, len),
-            Pool::Average2 => todo!(),
+            Pool::Average2 => {
+                let mut gradient = vec![0.0; len];
+                self.for_each_pooled(len, |at, members| {
+                    members.iter().for_each(|to| gradient[*to] = pooled[at] / 4.0)
+                });
+                gradient
+            }
             Pool::Max2 => {
                 let mut gradient = vec![0.0; len];
                 self.for_each_pooled(len, |at, members| {
@@ -284,13 +302,7 @@ impl HessianLayer<'_> {
                 });
                 gradient
             }
-        };
-
-        if self.layer.activation == Activation::Relu {
-            self.zero_where_inactive(&mut gradient, record, weights);
         }
-
-        gradient
     }
 
     /// The gradient of `len` averaged activations, whose pixels share that of their mean equally.
@@ -307,12 +319,48 @@ impl HessianLayer<'_> {
         gradient
     }
 
-    /// Sets to 0 what the ReLU blocks at the weights.
-    fn zero_where_inactive(&self, x: &mut [f64], record: &LayerPassRecord, weights: &[f64]) {
+    /// Whether the activation function has a second derivative.
+    pub(super) fn is_curved(&self) -> bool {
+        !self.layer.activation.is_homogeneous()
+    }
+
+    /// Multiplies numbers by the slopes of the activation function at the weights.
+    pub(super) fn multiply_by_slopes(
+        &self,
+        x: &mut [f64],
+        record: &LayerPassRecord,
+        weights: &[f64],
+    ) {
+        let activation = self.layer.activation;
+        if activation == Activation::Identity {
+            return;
+        }
+
         let y = self.scale_and_shift(&record.x, weights);
-        x.iter_mut()
-            .zip(y)
-            .for_each(|(x, y)| *x = if y > 0.0 { *x } else { 0.0 });
+        for (x, y) in x.iter_mut().zip(y) {
+            let slope = slope_at(activation, y);
+            // What a ReLU blocks is 0, even if it is infinite.
+            *x = if slope == 0.0 { 0.0 } else { *x * slope };
+        }
+    }
+
+    /// Adds the change of the slopes to the tangent of ∂L/∂y.
+    pub(super) fn add_slope_tangents(
+        &self,
+        record: &LayerPassRecord,
+        tangent: &LayerTangent,
+        weights: &[f64],
+        y_gradient_tangent: &mut [f64],
+    ) {
+        if !self.is_curved() || record.activation_gradient.is_empty() {
+            return;
+        }
+
+        let y = self.scale_and_shift(&record.x, weights);
+        for (at, to) in y_gradient_tangent.iter_mut().enumerate() {
+            let curvature = curvature_at(self.layer.activation, y[at]);
+            *to += curvature * tangent.y[at] * record.activation_gradient[at];
+        }
     }
 
     /// Multiplies by the norm's scale, if it has one.
@@ -373,13 +421,17 @@ impl HessianLayer<'_> {
                 .for_each(|(i, y)| *y += record.x[i] * scale[i % channels] + shift[i % channels]);
         }
 
-        if self.layer.activation == Activation::Relu {
-            self.zero_where_inactive(&mut y, record, weights);
-        }
+        let y_tangent = if self.is_curved() {
+            y.clone()
+        } else {
+            Vec::new()
+        };
+        self.multiply_by_slopes(&mut y, record, weights);
 
         LayerTangent {
             x,
             inv_std,
+            y: y_tangent,
             output: self.pool_activations(y, &record.max_choices),
         }
     }
