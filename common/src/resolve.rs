@@ -1,15 +1,15 @@
 //! Resolves the tables of one cell to a [`TrialConfig`], and checks that they go together.
 
 use crate::config::{
-    Curve, DataConfig, LrScheduleForm, ModelConfig, ModelKind, Norm, ResultsStart, TrainConfig,
-    TrialConfig, VisitOrder,
+    Curve, DataConfig, LayerList, LrScheduleForm, ModelConfig, ModelKind, Norm, ResultsStart,
+    TrainConfig, TrialConfig, VisitOrder,
 };
-use crate::net;
+use crate::net::{self, NormScope, NormSpec};
 use crate::pinned_file::FilePin;
 use crate::program::ProgramCell;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::{MOMENTS_GRAMMAR, ReadingMode};
-use crate::spec_file::node::SpecTable;
+use crate::spec_file::node::{SpecTable, SpecValue};
 use crate::spec_file::reader::TableReader;
 use crate::spec_file::suggest::suggest_nearest;
 
@@ -83,6 +83,9 @@ impl TrialConfig {
             return Err(reader.section("model")?.error_at("kind", message));
         }
 
+        if let ModelKind::Layers(list) = &self.model.kind {
+            return self.check_listed_shapes(list, reader);
+        }
         let Norm::Group { groups } = self.model.norm else {
             return Ok(());
         };
@@ -104,6 +107,19 @@ impl TrialConfig {
         Ok(())
     }
 
+    /// Checks that listed layers fit the images, and each other.
+    fn check_listed_shapes(
+        &self,
+        list: &LayerList,
+        reader: &TableReader<'_>,
+    ) -> Result<(), SpecError> {
+        let (input, classes) = net::shape_of_images(self);
+        match net::find_layer_misfit(&self.model, list, input, classes) {
+            Some(misfit) => Err(locate_misfit(&reader.section("model")?, &misfit)),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that the batches of added noise fit the model and the memory of a step.
     pub(crate) fn check_added_noise(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         let Some(noise) = self.train.added_noise else {
@@ -123,12 +139,13 @@ impl TrialConfig {
             );
             return Err(train.section("added_noise")?.error_at("images", message));
         }
-        if noise.images == 1 && self.model.norm == Norm::Batch {
+        let norm = self.model.norm_over_images();
+        if noise.images == 1 && norm == Some(Norm::Batch) {
             let message = "batch norm has no statistics of one image: choose 2 or more";
             return Err(train.section("added_noise")?.error_at("images", message));
         }
-        match self.model.norm {
-            Norm::GhostBatch { size } if !noise.images.is_multiple_of(size) => {
+        match norm {
+            Some(Norm::GhostBatch { size }) if !noise.images.is_multiple_of(size) => {
                 let message = format!(
                     "a batch of {} images cannot be cut into ghost batches of {size} (model.ghost_size): choose a multiple",
                     noise.images
@@ -143,8 +160,8 @@ impl TrialConfig {
     /// is dropped.
     pub(crate) fn check_ghost_batches(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         let batch = self.effective_batch_size();
-        match self.model.norm {
-            Norm::GhostBatch { size } if !batch.is_multiple_of(size) => {
+        match self.model.norm_over_images() {
+            Some(Norm::GhostBatch { size }) if !batch.is_multiple_of(size) => {
                 let message = format!(
                     "a batch of {batch} images cannot be cut into ghost batches of {size}: choose a divisor of the batch size"
                 );
@@ -164,7 +181,8 @@ impl TrialConfig {
             return Ok(());
         };
         for (layer, _) in &self.model.layer_scales {
-            let names = net.layers.iter().map(|l| l.name.as_str());
+            let with_weight = net.layers.iter().filter(|l| l.has_weight());
+            let names = with_weight.map(|l| l.name.as_str());
             if !names.clone().any(|name| name == layer) {
                 let hint = suggest_nearest(layer, names);
                 let message = format!("the model has no layer '{layer}', {hint}");
@@ -248,35 +266,38 @@ impl TrialConfig {
         let batch = self.effective_batch_size() as usize;
         // Builds the network, which costs time, only if a norm over one number is possible at all.
         let possible = batch == 1
-            || matches!(
-                self.model.norm,
-                Norm::Group { .. } | Norm::Layer | Norm::GhostBatch { size: 1 }
-            );
+            || self.model.norms().any(|norm| {
+                matches!(
+                    norm,
+                    Norm::Group { .. } | Norm::Layer | Norm::GhostBatch { size: 1 }
+                )
+            });
         let net = if possible {
             net::Net::from_config(self)
         } else {
             None
         };
-        let Some(layer) = net
-            .iter()
-            .flat_map(|net| &net.layers)
-            .find(|l| l.norm.is_some() && normed_numbers(self.model.norm, l.output, batch) == 1)
-        else {
+        let mut layers = net.iter().flat_map(|net| &net.layers);
+        let found = layers.find_map(|layer| {
+            let norm = layer.norm?;
+            (normed_numbers(norm, layer.output, batch) == 1).then_some((layer, norm))
+        });
+        let Some((layer, norm)) = found else {
             return Ok(());
         };
 
-        let (section, field, what) = match self.model.norm {
-            Norm::Batch => (
+        let (section, field, what) = match norm.scope {
+            NormScope::Batch => (
                 "train",
                 "batch_size",
                 "with batches of one image, batch norm",
             ),
-            Norm::GhostBatch { .. } => (
+            NormScope::GhostBatch(_) => (
                 "model",
                 "ghost_size",
                 "with ghost batches of one image, batch norm",
             ),
-            _ => ("model", "norm", "this norm"),
+            NormScope::Groups(_) => ("model", "norm", "this norm"),
         };
         let section = TableReader::from_document(root, reading).section(section)?;
         section.refuse_if_new(field, || {
@@ -313,6 +334,21 @@ impl TrialConfig {
     }
 }
 
+/// The error of an item of `model.layers`, at its key if it has that.
+fn locate_misfit(model: &TableReader<'_>, misfit: &net::LayerMisfit) -> SpecError {
+    let path = model.path_to(&format!("layers[{}]", misfit.item));
+    let item = model
+        .read_node("layers")
+        .and_then(|node| node.value.as_list()?.get(misfit.item));
+    match item.map(|node| (&node.value, &node.origin)) {
+        Some((SpecValue::Table(table), origin)) => {
+            TableReader::from_list_element(table, origin, path, model.reading_mode())
+                .error_at(misfit.key, misfit.message.clone())
+        }
+        _ => model.error_at("layers", misfit.message.clone()),
+    }
+}
+
 fn explain_schedule_order(at: usize, before: u64, start: u64) -> String {
     if before == start {
         let earlier = at - 1;
@@ -326,14 +362,11 @@ fn explain_schedule_order(at: usize, before: u64, start: u64) -> String {
 }
 
 /// The number of values of an activation over which a norm takes each mean.
-fn normed_numbers(norm: Norm, shape: net::ActivationShape, batch: usize) -> usize {
-    match norm {
-        Norm::Batch => batch * shape.height * shape.width,
-        Norm::GhostBatch { size } => size as usize * shape.height * shape.width,
-        Norm::Group { groups } => {
-            shape.channels / (groups as usize).max(1) * shape.height * shape.width
-        }
-        Norm::Layer => shape.channels * shape.height * shape.width,
-        Norm::None => usize::MAX,
+fn normed_numbers(norm: NormSpec, shape: net::ActivationShape, batch: usize) -> usize {
+    let pixels = shape.height * shape.width;
+    match norm.scope {
+        NormScope::Batch => batch * pixels,
+        NormScope::GhostBatch(size) => size * pixels,
+        NormScope::Groups(groups) => shape.channels / groups.max(1) * pixels,
     }
 }

@@ -1,7 +1,10 @@
 //! The identity of a cell: paths and canonical values of all fields that its results depend on.
 
+use crate::config::activation::{ACTIVATIONS, Activation};
 use crate::config::data::{AUGMENTS, Augment, DataConfig, ORDERS};
-use crate::config::model::{ModelConfig, ModelKind, Norm, SCHEMES, Toy};
+use crate::config::model::{ModelConfig, ModelKind, SCHEMES};
+use crate::config::norm::Norm;
+use crate::config::toy::Toy;
 use crate::config::train::{
     AdamW, Average, Loss, TrainConfig, WEIGHT_DECAY_SCOPES, WeightDecayScope,
 };
@@ -13,12 +16,21 @@ impl ModelConfig {
     pub(crate) fn identity_fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = self.kind.identity_fields();
         self.push_norm_fields(&mut fields);
+        self.push_layer_fields(&mut fields);
         fields.push(("model.fixed_head", self.fixed_head.to_string()));
         self.push_init_fields(&mut fields);
         fields
     }
 
     pub(crate) fn push_norm_fields(&self, fields: &mut Vec<(&'static str, String)>) {
+        // The norm of each layer stands in the list.
+        if matches!(self.kind, ModelKind::Layers(_)) {
+            if self.norms().any(|norm| norm != Norm::None) {
+                self.push_fields_of_all_norms(fields);
+            }
+            return;
+        }
+
         fields.push(("model.norm", self.norm.as_str().to_owned()));
         if let Norm::Group { groups } = self.norm {
             fields.push(("model.groups", groups.to_string()));
@@ -29,8 +41,27 @@ impl ModelConfig {
         }
 
         if self.norm != Norm::None {
-            fields.push(("model.norm_eps", format_shortest(self.norm_eps)));
-            fields.push(("model.affine", self.affine.to_string()));
+            self.push_fields_of_all_norms(fields);
+        }
+    }
+
+    fn push_fields_of_all_norms(&self, fields: &mut Vec<(&'static str, String)>) {
+        fields.push(("model.norm_eps", format_shortest(self.norm_eps)));
+        fields.push(("model.affine", self.affine.to_string()));
+    }
+
+    /// Adds what hidden layers apply, and whether layers have a bias, where that is not what it was before these were fields.
+    fn push_layer_fields(&self, fields: &mut Vec<(&'static str, String)>) {
+        if self.activation != Activation::Relu && self.kind.has_hidden_layers() {
+            let word = word_for_value(&ACTIVATIONS, self.activation);
+            fields.push(("model.activation", word.to_owned()));
+        }
+
+        let usual = self.norm == Norm::None;
+        if let Some(bias) = self.bias.filter(|bias| *bias != usual)
+            && !matches!(self.kind, ModelKind::Layers(_))
+        {
+            fields.push(("model.bias", bias.to_string()));
         }
     }
 
@@ -81,6 +112,10 @@ impl ModelKind {
                 ("model.kind", "vgg".into()),
                 ("model.depth", depth.layer_count().to_string()),
                 ("model.width", width.to_string()),
+            ],
+            Self::Layers(list) => vec![
+                ("model.kind", "layers".into()),
+                ("model.layers", list.identity_text()),
             ],
             Self::Toy(toy) => toy.identity_fields(),
             Self::Empty => vec![("model.kind", "empty".into())],

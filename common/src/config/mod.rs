@@ -6,21 +6,30 @@ mod added_noise;
 mod data;
 mod hidden;
 mod identity;
+mod layers;
 mod model;
+mod norm;
 mod positions;
 mod program;
 mod results_start;
 mod schedule;
 pub mod schema;
+mod toy;
 mod train;
 
 pub use activation::{ACTIVATIONS, Activation};
 pub use added_noise::AddedNoise;
 pub use data::{Augment, DataConfig, MAX_CROP_SHIFT, VisitOrder};
-pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
+pub use layers::{
+    AddedInput, LayerInput, LayerList, LayerMap, LayerPool, LayerSettings, ListedPool,
+};
+pub(crate) use layers::{describe_unknown_layer, resolve_layer_field};
+pub use model::{InitScheme, ModelConfig, ModelKind, VggDepth};
+pub use norm::Norm;
 pub(crate) use positions::{WrittenNumber, find_number_position};
 pub use results_start::{MAIN_STAGE, ResultsSelection, ResultsSource, ResultsStart};
 pub use schedule::{Curve, HyperparamChange, LrScheduleForm, ScheduleStep};
+pub use toy::Toy;
 pub use train::{AdamW, Average, Loss, TrainConfig, WeightDecayScope};
 
 use std::fmt;
@@ -132,13 +141,16 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 29] = [
 ];
 
 /// Fields that are no numbers. With [`NUMERIC_FIELDS`], these are the names to choose from for an axis of `[grid]`.
-pub const OTHER_FIELDS: [&str; 23] = [
+pub const OTHER_FIELDS: [&str; 26] = [
     "data.dataset",
     "data.order",
     "data.augment",
     "data.standardize",
     "model.kind",
     "model.hidden",
+    "model.layers",
+    "model.activation",
+    "model.bias",
     "model.norm",
     "model.affine",
     "model.fixed_head",
@@ -177,6 +189,8 @@ pub fn is_shape_field(path: &str) -> bool {
         || matches!(path, "model.ghost_size")
         || path.starts_with("train.added_noise")
         || matches!(path, "model.hidden.width" | "model.hidden.depth")
+        || matches!(path, "model.activation" | "model.bias")
+        || path.starts_with("model.layers")
         || matches!(path, "model.fixed_head" | "model.init.file")
         || path.starts_with("model.init.results")
 }
@@ -200,6 +214,7 @@ pub fn numeric_field_range(path: &str) -> Option<NumberRange> {
         .iter()
         .find(|(name, _)| *name == path)
         .map(|(_, range)| *range)
+        .or_else(|| layers::number_range_in_layers(path))
 }
 
 fn word_for_value<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {

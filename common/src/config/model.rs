@@ -1,13 +1,18 @@
 //! The settings of `[model]`.
 
+use std::fmt;
 use std::sync::Arc;
 
+use super::activation::{ACTIVATIONS, Activation};
 use super::hidden::read_hidden_widths;
+use super::layers::{LayerDefaults, LayerList, read_layers};
+use super::norm::{Norm, read_norm};
+use super::toy::{Toy, read_toy};
 use super::{range_for_key, word_for_value};
 use crate::ids::FileHash;
 use crate::program::ProgramCell;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::SpecNode;
+use crate::spec_file::grammar::LAYERS_GRAMMAR;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
 /// `model.kind` with the fields that belong to it.
@@ -37,6 +42,8 @@ pub enum ModelKind {
         /// Channels of the first stage.
         width: u32,
     },
+    /// A network whose layers the file lists.
+    Layers(Arc<LayerList>),
     /// The scale-invariant toy loss w₁²/‖w‖² of the theory: no images, no network.
     Toy(Toy),
     /// A model that trains nothing: a trial ends at once with made-up metrics, to measure the overhead of everything
@@ -46,28 +53,19 @@ pub enum ModelKind {
     Program(Arc<ProgramCell>),
 }
 
-/// The toy loss.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Toy {
-    /// Number of entries of w.
-    pub dim: u32,
-    /// The noise σ: the gradient has a noise of σ/‖w‖ per direction orthogonal to w.
-    pub noise: f64,
-    /// Initial w; standard normal numbers if absent.
-    pub start: Option<Vec<f64>>,
-}
-
-impl Toy {
-    /// Number of floating-point operations of a step, about.
-    pub fn step_flops(&self) -> u64 {
-        10 * u64::from(self.dim)
-    }
-}
-
 impl ModelKind {
     /// Whether the model is trained on images.
     pub fn needs_images(&self) -> bool {
         !matches!(self, Self::Toy(_) | Self::Empty | Self::Program(_))
+    }
+
+    /// Whether `model.activation` decides what layers do. A list of layers says it layer by layer.
+    pub(super) fn has_hidden_layers(&self) -> bool {
+        match self {
+            Self::Mlp { hidden } => !hidden.is_empty(),
+            Self::Layers(_) => false,
+            _ => true,
+        }
     }
 }
 
@@ -111,63 +109,6 @@ impl VggDepth {
     }
 }
 
-/// The value of `model.norm`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norm {
-    /// Batch normalization over the whole batch.
-    Batch,
-    /// Batch normalization over each of the ghost batches that a batch is cut into (Hoffer, Hubara and Soudry 2017).
-    GhostBatch {
-        /// Number of images in a ghost batch.
-        size: u32,
-    },
-    /// Group normalization: over each image and group of channels.
-    Group {
-        /// Groups that the channels of every layer are cut into.
-        groups: u32,
-    },
-    /// Layer normalization, over each image, all channels and pixels.
-    Layer,
-    /// No norm; layers get a bias.
-    None,
-}
-
-/// Number of groups of `norm = "group"` if the file sets none.
-const DEFAULT_GROUPS: u32 = 8;
-
-/// Number of images in a ghost batch if the file sets none.
-const DEFAULT_GHOST_SIZE: u32 = 16;
-
-pub(super) const NORMS: [(&str, Norm); 5] = [
-    ("batch", Norm::Batch),
-    (
-        "ghost-batch",
-        Norm::GhostBatch {
-            size: DEFAULT_GHOST_SIZE,
-        },
-    ),
-    (
-        "group",
-        Norm::Group {
-            groups: DEFAULT_GROUPS,
-        },
-    ),
-    ("layer", Norm::Layer),
-    ("none", Norm::None),
-];
-
-impl Norm {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Batch => "batch",
-            Self::GhostBatch { .. } => "ghost-batch",
-            Self::Group { .. } => "group",
-            Self::Layer => "layer",
-            Self::None => "none",
-        }
-    }
-}
-
 /// Distribution of initial weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitScheme {
@@ -192,7 +133,7 @@ pub(super) const SCHEMES: [(&str, InitScheme); 5] = [
 ];
 
 /// The settings of `[model]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ModelConfig {
     /// Architecture.
     pub kind: ModelKind,
@@ -202,6 +143,10 @@ pub struct ModelConfig {
     pub norm_eps: f64,
     /// Whether norms have a trained scale and shift.
     pub affine: bool,
+    /// The function that hidden layers apply, unless they name another one.
+    pub activation: Activation,
+    /// Whether layers without a norm have a bias, if the file says so.
+    pub bias: Option<bool>,
     /// Whether the last layer stays at its random initialization.
     pub fixed_head: bool,
     /// Distribution of initial weights.
@@ -216,21 +161,47 @@ pub struct ModelConfig {
     pub zero_residual: bool,
 }
 
+/// The text is part of the identity of checkpoints: a field of later versions appears only where it is used.
+impl fmt::Debug for ModelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("ModelConfig");
+        text.field("kind", &self.kind)
+            .field("norm", &self.norm)
+            .field("norm_eps", &self.norm_eps)
+            .field("affine", &self.affine)
+            .field("fixed_head", &self.fixed_head)
+            .field("init", &self.init)
+            .field("init_file", &self.init_file)
+            .field("init_scale", &self.init_scale)
+            .field("layer_scales", &self.layer_scales)
+            .field("zero_residual", &self.zero_residual);
+        if self.activation != Activation::Relu {
+            text.field("activation", &self.activation);
+        }
+        if let Some(bias) = self.bias {
+            text.field("bias", &bias);
+        }
+        text.finish()
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum ModelKindWord {
     Mlp,
     Cnn4,
     Preresnet,
     Vgg,
+    Layers,
     Toy,
     Empty,
 }
 
-pub(super) const MODEL_KINDS: [(&str, ModelKindWord); 6] = [
+pub(super) const MODEL_KINDS: [(&str, ModelKindWord); 7] = [
     ("mlp", ModelKindWord::Mlp),
     ("cnn4", ModelKindWord::Cnn4),
     ("preresnet", ModelKindWord::Preresnet),
     ("vgg", ModelKindWord::Vgg),
+    ("layers", ModelKindWord::Layers),
     ("toy", ModelKindWord::Toy),
     ("empty", ModelKindWord::Empty),
 ];
@@ -241,10 +212,11 @@ const NETWORK_KINDS: &[ModelKindWord] = &[
     ModelKindWord::Cnn4,
     ModelKindWord::Preresnet,
     ModelKindWord::Vgg,
+    ModelKindWord::Layers,
     ModelKindWord::Empty,
 ];
 
-pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 13] = [
+pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 16] = [
     ("hidden", &[ModelKindWord::Mlp]),
     ("width", &[ModelKindWord::Cnn4, ModelKindWord::Vgg]),
     ("depth", &[ModelKindWord::Preresnet, ModelKindWord::Vgg]),
@@ -252,6 +224,9 @@ pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 13] = [
     ("dim", &[ModelKindWord::Toy]),
     ("noise", &[ModelKindWord::Toy]),
     ("start", &[ModelKindWord::Toy]),
+    ("layers", &[ModelKindWord::Layers]),
+    ("activation", NETWORK_KINDS),
+    ("bias", NETWORK_KINDS),
     ("norm", NETWORK_KINDS),
     ("groups", NETWORK_KINDS),
     ("ghost_size", NETWORK_KINDS),
@@ -263,20 +238,28 @@ pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 13] = [
 impl ModelConfig {
     pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
         let r = root.section("model")?;
-        let kind = Self::read_kind(&r)?;
+        let word = read_kind_word(&r)?;
         let init = r.section("init")?;
-        let norm = if matches!(kind, ModelKind::Toy(_)) {
-            Norm::None
-        } else {
-            Self::read_norm(&r)?
+        let norm = match word {
+            ModelKindWord::Toy => Norm::None,
+            _ => read_norm(&r, Norm::Batch)?,
+        };
+        let activation = read_activation(&r)?;
+        let bias = read_default_bias(&r)?;
+        let defaults = LayerDefaults {
+            norm,
+            activation,
+            bias,
         };
         let config = Self {
-            kind,
+            kind: Self::read_kind(&r, word, defaults)?,
             norm,
             norm_eps: r
                 .read_number("norm_eps", range_for_key(&r, "norm_eps"))?
                 .unwrap_or(1e-5),
             affine: r.read_bool("affine")?.unwrap_or(false),
+            activation,
+            bias,
             fixed_head: r.read_bool("fixed_head")?.unwrap_or(false),
             init: init
                 .read_word("scheme", &SCHEMES)?
@@ -288,26 +271,9 @@ impl ModelConfig {
             layer_scales: Self::read_layer_scales(&init)?,
             zero_residual: init.read_bool("zero_residual")?.unwrap_or(false),
         };
-        let has_results = init.read_node("results").is_some();
-        if config.zero_residual && !matches!(config.kind, ModelKind::Preresnet { .. }) {
-            return Err(init.error_at(
-                "zero_residual",
-                "only kind = \"preresnet\" has residual blocks",
-            ));
-        }
+        config.check_init(&r, &init)?;
 
-        let layers = init.read_node("layers").is_some()
-            || config.zero_residual
-            || has_results
-            || config.init_file.is_some();
-        if matches!(config.kind, ModelKind::Toy(_))
-            && (layers || init.read_node("scheme").is_some())
-        {
-            let message = "kind = \"toy\" has only the scale of model.init: set model.start, or leave w random";
-            return Err(r.error_at("init", message));
-        }
-
-        if config.affine && config.norm == Norm::None {
+        if config.affine && config.norms().all(|norm| norm == Norm::None) {
             let message = "without a norm there is no scale and shift; set model.norm = \"batch\"";
             return Err(r.error_at("affine", message).of_combination());
         }
@@ -315,6 +281,47 @@ impl ModelConfig {
         init.refuse_unknown_keys()?;
         r.refuse_unknown_keys()?;
         Ok(config)
+    }
+
+    /// The norms of the layers, which are all the same in most kinds of network.
+    pub fn norms(&self) -> impl Iterator<Item = Norm> + '_ {
+        let of_layers = match &self.kind {
+            ModelKind::Layers(list) => Some(list.layers.iter().map(|layer| layer.norm)),
+            _ => None,
+        };
+        let of_all = of_layers.is_none().then_some(self.norm);
+        of_layers.into_iter().flatten().chain(of_all)
+    }
+
+    /// The norm over several images, if there is one. A network has one sort of them at most.
+    pub fn norm_over_images(&self) -> Option<Norm> {
+        self.norms().find(|norm| norm.is_over_images())
+    }
+
+    /// Checks that the model takes the settings of `model.init`.
+    fn check_init(&self, r: &TableReader<'_>, init: &TableReader<'_>) -> Result<(), SpecError> {
+        let has_results = init.read_node("results").is_some();
+        if self.zero_residual && !matches!(self.kind, ModelKind::Preresnet { .. }) {
+            let message = match self.kind {
+                ModelKind::Layers(_) => {
+                    "kind = \"layers\" does not say which layers end a residual block: remove this, or let model.init.layers \
+                     begin them with small weights"
+                }
+                _ => "only kind = \"preresnet\" has residual blocks",
+            };
+            return Err(init.error_at("zero_residual", message));
+        }
+
+        let layers = init.read_node("layers").is_some()
+            || self.zero_residual
+            || has_results
+            || self.init_file.is_some();
+        if matches!(self.kind, ModelKind::Toy(_)) && (layers || init.read_node("scheme").is_some())
+        {
+            let message = "kind = \"toy\" has only the scale of model.init: set model.start, or leave w random";
+            return Err(r.error_at("init", message));
+        }
+        Ok(())
     }
 
     fn read_init_file(init: &TableReader<'_>) -> Result<Option<FileHash>, SpecError> {
@@ -356,32 +363,11 @@ impl ModelConfig {
         Ok(scales)
     }
 
-    fn read_norm(r: &TableReader<'_>) -> Result<Norm, SpecError> {
-        let norm = r.read_word("norm", &NORMS)?.unwrap_or(Norm::Batch);
-        let groups = r.read_whole_number("groups", range_for_key(r, "groups"))?;
-        let ghost_size = r.read_whole_number("ghost_size", range_for_key(r, "ghost_size"))?;
-        match (norm, groups, ghost_size) {
-            (_, None, None) => Ok(norm),
-            (Norm::Group { .. }, Some(groups), None) => Ok(Norm::Group {
-                groups: groups as u32,
-            }),
-            (Norm::GhostBatch { .. }, None, Some(size)) => {
-                Ok(Norm::GhostBatch { size: size as u32 })
-            }
-            (Norm::Group { .. }, _, Some(_)) | (_, None, Some(_)) => {
-                Err(r.error_at("ghost_size", "this belongs to norm = \"ghost-batch\" only"))
-            }
-            (_, Some(_), _) => Err(r.error_at("groups", "this belongs to norm = \"group\" only")),
-        }
-    }
-
-    fn read_kind(r: &TableReader<'_>) -> Result<ModelKind, SpecError> {
-        let Some(kind) = r.read_word("kind", &MODEL_KINDS)? else {
-            let message = "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg, toy";
-            return Err(r.error_at("kind", message).of_missing_value());
-        };
-
-        refuse_foreign_fields(r, kind)?;
+    fn read_kind(
+        r: &TableReader<'_>,
+        kind: ModelKindWord,
+        defaults: LayerDefaults,
+    ) -> Result<ModelKind, SpecError> {
         Ok(match kind {
             ModelKindWord::Mlp => ModelKind::Mlp {
                 hidden: read_hidden_widths(r)?,
@@ -397,42 +383,9 @@ impl ModelConfig {
                 depth: Self::read_vgg_depth(r)?,
                 width: read_size(r, "width", 64)?,
             },
-            ModelKindWord::Toy => ModelKind::Toy(Self::read_toy(r)?),
+            ModelKindWord::Layers => ModelKind::Layers(Arc::new(read_layers(r, defaults)?)),
+            ModelKindWord::Toy => ModelKind::Toy(read_toy(r)?),
             ModelKindWord::Empty => ModelKind::Empty,
-        })
-    }
-
-    fn read_toy(r: &TableReader<'_>) -> Result<Toy, SpecError> {
-        let start: Option<Vec<f64>> = r
-            .read_list("start")?
-            .map(|items| items.iter().map(|item| read_start(r, item)).collect())
-            .transpose()?;
-        let default = start.as_ref().map_or(2, |start| start.len() as u64);
-        let dim = r
-            .read_whole_number("dim", range_for_key(r, "dim"))?
-            .unwrap_or(default);
-
-        if start.as_ref().is_some_and(|start| start.len() < 2) {
-            return Err(r.error_at("start", "expected at least two numbers"));
-        }
-
-        if start
-            .as_ref()
-            .is_some_and(|start| start.len() as u64 != dim || start.iter().all(|x| *x == 0.0))
-        {
-            return Err(r.error_at(
-                "start",
-                format!("expected {dim} numbers (model.dim), not all of them 0"),
-            ));
-        }
-
-        let noise = r
-            .read_number("noise", range_for_key(r, "noise"))?
-            .unwrap_or(0.0);
-        Ok(Toy {
-            dim: dim as u32,
-            noise,
-            start,
         })
     }
 
@@ -467,6 +420,41 @@ impl ModelConfig {
     }
 }
 
+fn read_kind_word(r: &TableReader<'_>) -> Result<ModelKindWord, SpecError> {
+    let Some(kind) = r.read_word("kind", &MODEL_KINDS)? else {
+        let message =
+            "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg, layers, toy";
+        return Err(r.error_at("kind", message).of_missing_value());
+    };
+
+    if kind == ModelKindWord::Layers {
+        require_layers_grammar(r, "kind")?;
+    }
+    refuse_foreign_fields(r, kind)?;
+    Ok(kind)
+}
+
+/// Reads the activation of all hidden layers that name no other one.
+fn read_activation(r: &TableReader<'_>) -> Result<Activation, SpecError> {
+    require_layers_grammar(r, "activation")?;
+    Ok(r.read_word("activation", &ACTIVATIONS)?
+        .unwrap_or(Activation::Relu))
+}
+
+/// Reads whether layers without a norm have a bias.
+fn read_default_bias(r: &TableReader<'_>) -> Result<Option<bool>, SpecError> {
+    require_layers_grammar(r, "bias")?;
+    r.read_bool("bias")
+}
+
+/// Checks that the version of the file has a key, if that stands there.
+fn require_layers_grammar(r: &TableReader<'_>, key: &'static str) -> Result<(), SpecError> {
+    r.read_node(key).map_or(Ok(()), |node| {
+        r.reading_mode()
+            .require_grammar(LAYERS_GRAMMAR, &node.origin, &r.path_to(key))
+    })
+}
+
 /// Refuses fields that other kinds of model take.
 fn refuse_foreign_fields(r: &TableReader<'_>, kind: ModelKindWord) -> Result<(), SpecError> {
     for (key, owners) in KIND_FIELDS {
@@ -488,13 +476,4 @@ fn refuse_foreign_fields(r: &TableReader<'_>, kind: ModelKindWord) -> Result<(),
 fn read_size(r: &TableReader<'_>, key: &'static str, default: u32) -> Result<u32, SpecError> {
     let size = r.read_whole_number(key, range_for_key(r, key))?;
     Ok(size.map_or(default, |n| n as u32))
-}
-
-/// Reads one number of the toy model's start.
-fn read_start(r: &TableReader<'_>, item: &SpecNode) -> Result<f64, SpecError> {
-    let x = item.value.as_f64().filter(|x| x.is_finite());
-    x.ok_or_else(|| {
-        let found = quote_value(&item.value);
-        r.error_at("start", format!("expected finite numbers, found {found}"))
-    })
 }

@@ -1,5 +1,6 @@
 //! Where numbers stand in the tables of a trial, so that expressions can stand there as well.
 
+use super::layers::CLASSES;
 use super::{Length, numeric_field_range};
 use crate::spec_file::reader::NumberRange;
 
@@ -20,6 +21,8 @@ enum NumberForm {
     Change,
     /// `"50 steps"`
     Length,
+    /// `64`, or the word `"classes"`
+    Width,
 }
 
 /// What the value of an expression is written as.
@@ -90,7 +93,13 @@ const POSITIONS: [(&str, NumberRange, NumberForm); 19] = [
 /// The place for a number at a path such as `train.schedule[0].step`, if there is one.
 pub(crate) fn find_number_position(path: &str) -> Option<NumberPosition> {
     if let Some(range) = numeric_field_range(path) {
-        return Some(NumberPosition::plain(range));
+        let is_width = path.starts_with("model.layers") && path.ends_with(".linear");
+        let form = if is_width {
+            NumberForm::Width
+        } else {
+            NumberForm::Plain
+        };
+        return Some(NumberPosition { range, form });
     }
     if path.starts_with("model.init.layers.") {
         return Some(NumberPosition::plain(NumberRange::POSITIVE));
@@ -128,7 +137,8 @@ impl NumberPosition {
     /// as `"x0.1"`.
     pub(crate) fn split_expression(self, text: &str) -> Option<(&str, WrittenNumber)> {
         match self.form {
-            NumberForm::Plain => Some((text, WrittenNumber::Plain)),
+            NumberForm::Width if text == CLASSES => None,
+            NumberForm::Plain | NumberForm::Width => Some((text, WrittenNumber::Plain)),
             NumberForm::Change => split_change(text),
             NumberForm::Length => split_length(text),
         }

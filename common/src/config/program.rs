@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::config::activation::Activation;
 use crate::config::data::{Augment, DataConfig, VisitOrder};
-use crate::config::model::{InitScheme, ModelConfig, ModelKind, Norm};
+use crate::config::model::{InitScheme, ModelConfig, ModelKind};
+use crate::config::norm::Norm;
 use crate::config::train::{Loss, TrainConfig, WeightDecayScope};
 use crate::config::{Length, TrialConfig};
 use crate::dataset::name::DatasetName;
@@ -28,6 +30,8 @@ impl TrialConfig {
                 norm: Norm::None,
                 norm_eps: 0.0,
                 affine: false,
+                activation: Activation::Relu,
+                bias: None,
                 fixed_head: false,
                 init: InitScheme::KaimingNormal,
                 init_file: None,

@@ -1,7 +1,9 @@
 //! What fields and models there are, from the tables that sweep files are checked with.
 
+use super::activation::ACTIVATIONS;
 use super::data::{AUGMENTS, ORDERS};
-use super::model::{KIND_FIELDS, MODEL_KINDS, ModelKindWord, NORMS, SCHEMES};
+use super::model::{KIND_FIELDS, MODEL_KINDS, ModelKindWord, SCHEMES};
+use super::norm::NORMS;
 use super::train::{LOSSES, OPTIMIZERS, WEIGHT_DECAY_SCOPES};
 use super::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
 use crate::dataset::name::DatasetName;
@@ -76,6 +78,7 @@ fn accepted_words(path: &str) -> Vec<&'static str> {
         "data.order" => list_words(&ORDERS),
         "data.augment" => list_words(&AUGMENTS),
         "model.kind" => list_models().iter().map(|model| model.kind).collect(),
+        "model.activation" => list_words(&ACTIVATIONS),
         "model.norm" => list_words(&NORMS),
         "model.init.scheme" => list_words(&SCHEMES),
         "train.wd_on" => list_words(&WEIGHT_DECAY_SCOPES),
@@ -96,6 +99,9 @@ fn describe_values(path: &str) -> String {
         "data.dataset" => format!("{words}, or the path of a .safetensors file"),
         "train.loss" => format!("{words}, or a table"),
         "model.hidden" => "a list of widths, such as [64, 64], or { width = 64, depth = 2 }".to_owned(),
+        "model.layers" => {
+            "a list of layers, such as [{ conv = 16 }, { pool = \"max2\" }, { linear = \"classes\" }]".to_owned()
+        }
         "model.start" => "a list of numbers".to_owned(),
         "model.init.file" => "the path of a .safetensors file".to_owned(),
         "model.init.results" => "a table such as { sweep = \"ID\", trials = 8 }".to_owned(),

@@ -91,7 +91,7 @@ impl Cases {
         let bundles = table
             .0
             .iter()
-            .map(|(label, node)| CaseBundle::from_node(label, node, names))
+            .map(|(label, node)| CaseBundle::from_node(label, node, base))
             .collect::<Result<Vec<_>, _>>()?;
         let mut cases = Self {
             bundles,
@@ -377,7 +377,7 @@ impl Cases {
 }
 
 impl CaseBundle {
-    fn from_node(label: &str, node: &SpecNode, names: NameKind) -> Result<Self, SpecError> {
+    fn from_node(label: &str, node: &SpecNode, base: &SpecTable) -> Result<Self, SpecError> {
         let path = format!("{CASE}.{label}");
         if let Some(wrong) = find_label_problem(label) {
             let message = format!("expected a label of {wrong}, such as \"small lr\"");
@@ -397,20 +397,20 @@ impl CaseBundle {
             settings: Vec::new(),
         };
         for (name, node) in flatten_fields(table) {
-            match names {
-                NameKind::Fields => bundle.add_setting(name, node)?,
-                NameKind::Values => bundle.add_value(name, node)?,
+            let setting = CaseSetting {
+                field: field_of_name(base, &name),
+                name,
+                node: node.clone(),
+            };
+            match NameKind::of_document(base) {
+                NameKind::Fields => bundle.add_setting(setting)?,
+                NameKind::Values => bundle.add_value(setting)?,
             }
         }
         Ok(bundle)
     }
 
-    fn add_setting(&mut self, name: String, node: &SpecNode) -> Result<(), SpecError> {
-        let setting = CaseSetting {
-            field: field_of_name(&name),
-            name,
-            node: node.clone(),
-        };
+    fn add_setting(&mut self, setting: CaseSetting) -> Result<(), SpecError> {
         let Some(field) = &setting.field else {
             check_free_number(self, &setting)?;
             self.settings.push(setting);
@@ -436,14 +436,9 @@ impl CaseBundle {
     }
 
     /// Adds a value of a program.
-    fn add_value(&mut self, name: String, node: &SpecNode) -> Result<(), SpecError> {
-        let wrong =
-            program::explain_wrong_value_name(&name).or_else(|| explain_reserved_number(&name));
-        let setting = CaseSetting {
-            field: NameKind::Values.resolve(&name),
-            name,
-            node: node.clone(),
-        };
+    fn add_value(&mut self, setting: CaseSetting) -> Result<(), SpecError> {
+        let wrong = program::explain_wrong_value_name(&setting.name)
+            .or_else(|| explain_reserved_number(&setting.name));
         if let Some(message) = wrong {
             return Err(self.error_at(&setting, message));
         }

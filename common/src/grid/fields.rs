@@ -1,9 +1,11 @@
 //! The fields that names stand for.
 
-use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
+use crate::config::{
+    NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES, describe_unknown_layer, resolve_layer_field,
+};
 use crate::grid::Grid;
 use crate::program;
-use crate::spec_file::error::Origin;
+use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::{find_nearest, suggest_nearest};
 
@@ -40,6 +42,15 @@ impl NameKind {
             Self::Values => Some(format!("{}.{name}", program::VALUES)),
         }
     }
+
+    /// The field that a name stands for in a file with these tables, in which the layers of `model.layers` have their places.
+    pub(super) fn resolve_in(self, base: &SpecTable, name: &str) -> Option<String> {
+        let field = self.resolve(name)?;
+        Some(match self {
+            Self::Fields => resolve_layer_field(base, &field),
+            Self::Values => field,
+        })
+    }
 }
 
 /// The name of a program's value whose field this is; other fields as they are.
@@ -57,6 +68,19 @@ impl Grid {
 
     pub(crate) fn name_kind(&self) -> NameKind {
         NameKind::of_document(&self.base)
+    }
+
+    /// A field, with the place of the layer that it names, if it names one.
+    pub(crate) fn place_layer(&self, field: &str) -> String {
+        match self.name_kind() {
+            NameKind::Fields => resolve_layer_field(&self.base, field),
+            NameKind::Values => field.to_owned(),
+        }
+    }
+
+    /// The field that a name stands for; `None` for a free name.
+    pub(super) fn resolve_name(&self, name: &str) -> Option<String> {
+        self.name_kind().resolve_in(&self.base, name)
     }
 
     /// The names of a program's values that `[derive]` computes.
@@ -143,10 +167,39 @@ pub(super) fn do_fields_overlap(a: &str, b: &str) -> bool {
     is_part_of_field(a, b) || is_part_of_field(b, a)
 }
 
-/// The field that a name in a case means; `None` for a free name.
-pub(super) fn field_of_name(name: &str) -> Option<String> {
-    let is_section = matches!(name, "data" | "model" | "train");
-    resolve_field_name(name).or_else(|| is_section.then(|| name.to_owned()))
+/// The field that a name in a case means, in a file with these tables; `None` for a free name.
+pub(super) fn field_of_name(base: &SpecTable, name: &str) -> Option<String> {
+    let names = NameKind::of_document(base);
+    let is_section = names == NameKind::Fields && matches!(name, "data" | "model" | "train");
+    names
+        .resolve_in(base, name)
+        .or_else(|| is_section.then(|| name.to_owned()))
+}
+
+/// Whether two axes set the same field, or one a part of what the other sets whole.
+pub(super) fn do_axes_overlap(a: Option<&str>, b: Option<&str>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else {
+        return false;
+    };
+    a == b || a.starts_with("model.layers") && do_fields_overlap(a, b)
+}
+
+/// Sets a value in the document of a cell.
+///
+/// # Errors
+/// The path leads through something that is no table, or names no layer.
+pub(crate) fn set_field(
+    document: &mut SpecTable,
+    path: &str,
+    node: SpecNode,
+) -> Result<(), SpecError> {
+    let origin = node.origin.clone();
+    if let Some(message) = describe_unknown_layer(document, path) {
+        return Err(SpecError::new(origin, path, message));
+    }
+    document
+        .set_at_path(&resolve_layer_field(document, path), node)
+        .map_err(|at| SpecError::new(origin, path, format!("'{at}' is not a table")))
 }
 
 /// Whether a value, or one within it, was written at this place.

@@ -82,8 +82,10 @@ impl FormulaReader<'_> {
     fn add_derived(&mut self, table: &SpecTable) -> Result<(), SpecError> {
         for (name, node) in flatten_fields(table) {
             let path = format!("derive.{name}");
-            let names = self.grid.name_kind();
-            let field = names.resolve(&name).unwrap_or_else(|| name.clone());
+            let field = self
+                .grid
+                .resolve_name(&name)
+                .unwrap_or_else(|| name.clone());
             self.check_derived_field(&name, &field)
                 .map_err(|message| SpecError::new(node.origin.clone(), path.clone(), message))?;
             self.add(PendingFormula {
@@ -351,7 +353,7 @@ impl FormulaReader<'_> {
         text: &ExpressionText,
         at: Option<usize>,
     ) -> Result<FormulaInput, SpecError> {
-        let field = self.grid.name_kind().resolve(name);
+        let field = self.grid.resolve_name(name);
         let mut axes = self.grid.axes.iter();
         if let Some(at) =
             axes.position(|axis| axis.name == name || (field.is_some() && axis.field == field))

@@ -1,5 +1,7 @@
 //! Expressions that stand in the tables of a trial in the place of numbers.
 
+use std::iter;
+
 use crate::config::{WrittenNumber, find_number_position};
 use crate::spec_file::error::Origin;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -33,12 +35,17 @@ pub(crate) struct FoundExpression {
 /// The expressions in the value of the field `path`.
 pub(crate) fn find_expressions(path: &str, node: &SpecNode) -> Vec<FoundExpression> {
     let mut found = Vec::new();
-    let mut keys: Vec<SlotKey> = path
-        .split('.')
-        .map(|key| SlotKey::Field(key.to_owned()))
-        .collect();
+    let mut keys: Vec<SlotKey> = path.split('.').flat_map(split_slot_keys).collect();
     collect_expressions(path, &mut keys, node, &mut found);
     found
+}
+
+/// The steps of a part of a path, which are two for `layers[1]`.
+fn split_slot_keys(part: &str) -> Vec<SlotKey> {
+    let (name, place) = part.split_once('[').unwrap_or((part, ""));
+    let item = place.strip_suffix(']').and_then(|at| at.parse().ok());
+    let field = SlotKey::Field(name.to_owned());
+    iter::once(field).chain(item.map(SlotKey::Item)).collect()
 }
 
 fn collect_expressions(

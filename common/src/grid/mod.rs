@@ -22,6 +22,7 @@ mod read;
 pub mod reserved_names;
 mod varieties;
 
+pub(crate) use fields::set_field;
 pub(crate) use fields::{NameKind, flatten_fields, resolve_field_name, shown_field};
 use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
@@ -96,7 +97,7 @@ impl Grid {
         let base = tables_of_cells(document);
         let grid = section_table(document, "grid")?;
         let names = NameKind::of_document(&base);
-        let mut axes = read_axes(grid, sweep_seed, (reading, names))?;
+        let mut axes = read_axes(grid, sweep_seed, (reading, &base))?;
         let cases = Cases::from_document(document, &base, reading)?.map(|(cases, axis)| {
             axes.insert(CASE_AXIS, axis);
             cases
@@ -487,12 +488,4 @@ impl CellNumbers for DigitNumbers<'_> {
     fn case_number(&self, quantity: usize) -> CaseNumber {
         self.0.case_number(quantity, self.1)
     }
-}
-
-/// Sets a value in the document of a cell.
-fn set_field(document: &mut SpecTable, path: &str, node: SpecNode) -> Result<(), SpecError> {
-    let origin = node.origin.clone();
-    document
-        .set_at_path(path, node)
-        .map_err(|at| SpecError::new(origin, path, format!("'{at}' is not a table")))
 }

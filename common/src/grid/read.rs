@@ -6,7 +6,7 @@ use super::{Grid, GridFactor};
 use crate::config::is_shape_field;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::grid::cases::{CASE, CASE_AXIS};
-use crate::grid::fields::{NameKind, resolve_field_name};
+use crate::grid::fields::{NameKind, do_axes_overlap, resolve_field_name};
 use crate::grid::formula::FormulaOwner;
 use crate::grid::reserved_names::explain_reserved_axis;
 use crate::program;
@@ -82,8 +82,9 @@ pub(super) fn section_table<'a>(
 pub(super) fn read_axes(
     grid: &SpecTable,
     sweep_seed: u64,
-    (reading, names): (ReadingMode, NameKind),
+    (reading, base): (ReadingMode, &SpecTable),
 ) -> Result<Vec<Axis>, SpecError> {
+    let names = NameKind::of_document(base);
     let mut axes: Vec<Axis> = Vec::new();
     let entries = flatten_axes(grid);
     if entries.len() > MAX_AXES {
@@ -95,7 +96,7 @@ pub(super) fn read_axes(
     }
 
     for (name, node) in entries {
-        let field = names.resolve(&name);
+        let field = names.resolve_in(base, &name);
         if names == NameKind::Values {
             check_value_name(&name, node)?;
         }
@@ -113,17 +114,7 @@ pub(super) fn read_axes(
             ));
         }
 
-        if let Some(other) = axes.iter().find(|a| field.is_some() && a.field == field) {
-            let message = format!(
-                "the axis {} sets the same field: keep one of the two",
-                other.name
-            );
-            return Err(SpecError::new(
-                node.origin.clone(),
-                format!("grid.{name}"),
-                message,
-            ));
-        }
+        check_field_is_free(&axes, &name, field.as_deref(), node)?;
 
         // A later version has more columns and metrics: an axis of a stored sweep keeps its name.
         if (field.is_none() || names == NameKind::Values)
@@ -138,6 +129,25 @@ pub(super) fn read_axes(
     }
 
     Ok(axes)
+}
+
+/// Checks that no earlier axis sets the same field.
+fn check_field_is_free(
+    axes: &[Axis],
+    name: &str,
+    field: Option<&str>,
+    node: &SpecNode,
+) -> Result<(), SpecError> {
+    let mut axes = axes.iter();
+    let Some(other) = axes.find(|axis| do_axes_overlap(axis.field.as_deref(), field)) else {
+        return Ok(());
+    };
+    let message = format!(
+        "the axis {} sets the same field: keep one of the two",
+        other.name
+    );
+    let path = format!("grid.{name}");
+    Err(SpecError::new(node.origin.clone(), path, message))
 }
 
 /// Checks the name of an axis that is a value of a program.

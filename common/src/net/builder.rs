@@ -16,7 +16,7 @@ impl NetBuilder<'_> {
         let layer = self.plain_layer(name, self.last_layer(), channels, map);
         self.layers.push(Layer {
             norm: self.norm_spec(),
-            activation: Activation::Relu,
+            activation: self.model.activation,
             ..layer
         });
     }
@@ -73,7 +73,7 @@ impl NetBuilder<'_> {
         self.layers.push(Layer {
             add,
             norm: self.norm_spec(),
-            activation: Activation::Relu,
+            activation: self.model.activation,
             ..second
         });
     }
@@ -94,11 +94,16 @@ impl NetBuilder<'_> {
         }
     }
 
-    /// Adds the last linear layer, which has no bias if the model has norms.
+    /// Adds the last linear layer, which has no bias if the model has norms, unless the file says so.
     pub(super) fn add_head(&mut self, classes: usize) {
         let trained = !self.model.fixed_head;
         let head = self.plain_layer("head".into(), self.last_layer(), classes, LinearOp::Linear);
-        self.layers.push(Layer { trained, ..head });
+        let bias = self.model.bias.unwrap_or(head.bias);
+        self.layers.push(Layer {
+            trained,
+            bias,
+            ..head
+        });
     }
 
     pub(super) fn last_layer(&self) -> Option<usize> {
@@ -111,22 +116,11 @@ impl NetBuilder<'_> {
         }
     }
 
-    pub(super) fn norm_spec(&self) -> Option<NormSpec> {
-        let over = match self.model.norm {
-            Norm::Batch => NormScope::Batch,
-            Norm::GhostBatch { size } => NormScope::GhostBatch(size as usize),
-            Norm::Group { groups } => NormScope::Groups(groups as usize),
-            Norm::Layer => NormScope::Groups(1),
-            Norm::None => return None,
-        };
-        Some(NormSpec {
-            scope: over,
-            eps: self.model.norm_eps,
-            affine: self.model.affine,
-        })
+    fn norm_spec(&self) -> Option<NormSpec> {
+        norm_spec(self.model, self.model.norm)
     }
 
-    /// A trained map without norm and activation. It has a bias where the model has no norms.
+    /// A trained map without norm and activation. It has a bias where the model has no norms, unless the file says otherwise.
     pub(super) fn plain_layer(
         &self,
         name: String,
@@ -135,28 +129,9 @@ impl NetBuilder<'_> {
         map: LinearOp,
     ) -> Layer {
         let input = source.map_or(self.input, |at| self.layers[at].activation_shape());
-        let output = match map {
-            LinearOp::Linear => ActivationShape {
-                height: 1,
-                width: 1,
-                channels,
-            },
-            LinearOp::Identity => input,
-            LinearOp::Conv {
-                kernel,
-                stride,
-                padding,
-            } => {
-                let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-                ActivationShape {
-                    height: side(input.height),
-                    width: side(input.width),
-                    channels,
-                }
-            }
-        };
+        let output = map_shape(map, input, channels);
 
-        let bias = self.model.norm == Norm::None;
+        let bias = self.model.norm == Norm::None && self.model.bias.unwrap_or(true);
         let add = None;
         let norm = None;
         let activation = Activation::Identity;
@@ -174,6 +149,46 @@ impl NetBuilder<'_> {
             activation,
             pool,
             trained,
+        }
+    }
+}
+
+/// What a norm of a layer computes; `None` for no norm.
+pub(super) fn norm_spec(model: &ModelConfig, norm: Norm) -> Option<NormSpec> {
+    let scope = match norm {
+        Norm::Batch => NormScope::Batch,
+        Norm::GhostBatch { size } => NormScope::GhostBatch(size as usize),
+        Norm::Group { groups } => NormScope::Groups(groups as usize),
+        Norm::Layer => NormScope::Groups(1),
+        Norm::None => return None,
+    };
+    Some(NormSpec {
+        scope,
+        eps: model.norm_eps,
+        affine: model.affine,
+    })
+}
+
+/// The shape that a map makes of its input. The kernel of a convolution fits into the padded image.
+pub(super) fn map_shape(map: LinearOp, input: ActivationShape, channels: usize) -> ActivationShape {
+    match map {
+        LinearOp::Linear => ActivationShape {
+            height: 1,
+            width: 1,
+            channels,
+        },
+        LinearOp::Identity => input,
+        LinearOp::Conv {
+            kernel,
+            stride,
+            padding,
+        } => {
+            let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+            ActivationShape {
+                height: side(input.height),
+                width: side(input.width),
+                channels,
+            }
         }
     }
 }

@@ -5,9 +5,15 @@
 
 use crate::config::{Activation, ModelConfig, ModelKind, TrialConfig};
 use crate::net::builder::NetBuilder;
+use crate::net::listed_layers::build_layers;
+use crate::net::scale_invariance::find_normed_layers;
 
 mod builder;
+mod listed_layers;
 mod memory;
+mod scale_invariance;
+
+pub(crate) use listed_layers::{LayerMisfit, find_layer_misfit};
 
 /// A network as data.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,7 +164,7 @@ pub struct Param {
     pub fan_out: usize,
     /// Whether the parameter is trained.
     pub trained: bool,
-    /// Whether a norm follows, so that the loss does not depend on its scale.
+    /// Whether a norm follows, so that the loss does not depend on the common scale of all such weights.
     pub normed: bool,
 }
 
@@ -211,6 +217,11 @@ impl Layer {
         }
     }
 
+    /// Whether the layer has a map, and so a weight.
+    pub fn has_weight(&self) -> bool {
+        self.linear_op != LinearOp::Identity
+    }
+
     /// Multiply-accumulates per image in the forward pass.
     pub fn multiply_accumulates(&self) -> u64 {
         (self.fan_in() * self.output.len()) as u64
@@ -238,7 +249,7 @@ impl Layer {
             normed,
         };
         let mut params = Vec::new();
-        if self.linear_op != LinearOp::Identity {
+        if self.has_weight() {
             params.push(param(
                 ParamRole::Weight,
                 "weight",
@@ -277,17 +288,8 @@ impl Layer {
 impl Net {
     /// The network of a trial; `None` for a model that is no network.
     pub fn from_config(config: &TrialConfig) -> Option<Self> {
-        let (height, width, channels) = config.data.dataset.image_shape();
-        let input = ActivationShape {
-            height: height as usize,
-            width: width as usize,
-            channels: channels as usize,
-        };
-        Self::from_model(
-            &config.model,
-            input,
-            config.data.dataset.class_count() as usize,
-        )
+        let (input, classes) = shape_of_images(config);
+        Self::from_model(&config.model, input, classes)
     }
 
     /// The network of a model for images of this shape; `None` for a model that is no network.
@@ -299,6 +301,14 @@ impl Net {
         };
 
         match &model.kind {
+            ModelKind::Layers(list) => {
+                let layers = build_layers(model, list, input, classes).ok()?;
+                return Some(Self {
+                    input,
+                    classes,
+                    layers,
+                });
+            }
             ModelKind::Mlp { hidden } => {
                 for (i, width) in hidden.iter().enumerate() {
                     chain.add_hidden_layer(
@@ -339,16 +349,11 @@ impl Net {
 
     /// Parameter tensors in the order of their definition.
     pub fn params(&self) -> Vec<Param> {
-        let mut params = Vec::new();
-        for (at, layer) in self.layers.iter().enumerate() {
-            let normed = layer.norm.is_some()
-                || self
-                    .adding_layer(at)
-                    .is_some_and(|adder| self.layers[adder].norm.is_some());
-            params.extend(layer.build_params(at, normed));
-        }
-
-        params
+        let normed = find_normed_layers(self);
+        let layers = self.layers.iter().zip(normed).enumerate();
+        layers
+            .flat_map(|(at, (layer, normed))| layer.build_params(at, normed))
+            .collect()
     }
 
     /// The layer that adds this one's sum to its own.
@@ -402,6 +407,17 @@ impl Net {
         sets.max()
             .map_or(batch.min(MICRO_BATCH), |images| images as u64)
     }
+}
+
+/// Shape of an image of a trial's dataset, and the number of classes.
+pub(crate) fn shape_of_images(config: &TrialConfig) -> (ActivationShape, usize) {
+    let (height, width, channels) = config.data.dataset.image_shape();
+    let input = ActivationShape {
+        height: height as usize,
+        width: width as usize,
+        channels: channels as usize,
+    };
+    (input, config.data.dataset.class_count() as usize)
 }
 
 /// Number of images processed at a time without batch norm. It is a multiple of every number of images that the

@@ -1,8 +1,7 @@
 //! Settings from `--set` that mean an axis of the file under another name.
 
-use crate::config::expand_short_name;
-use crate::config::numeric_field_range;
-use crate::grid::{NameKind, find_axis_for_field, resolve_field_name};
+use crate::config::{expand_short_name, numeric_field_range, resolve_layer_field};
+use crate::grid::{NameKind, find_axis_for_field, flatten_axes, resolve_field_name};
 use crate::spec::Spec;
 use crate::spec::scale::fields_of_scale;
 use crate::spec::settings::apply_setting;
@@ -41,7 +40,7 @@ impl Spec {
     pub(super) fn check_settings(&self, source: &SpecSource) -> Result<(), SpecError> {
         for setting in &source.settings {
             let (path, node) = node::parse_setting(setting)?;
-            let field = expand_short_name(&path);
+            let field = self.grid.place_layer(&expand_short_name(&path));
             self.check_not_an_axis(&field, &path, &node)?;
             self.check_overridden(&field, path, node)?;
         }
@@ -123,7 +122,7 @@ fn direct_setting(document: &SpecTable, setting: &str) -> Option<String> {
     let value = setting.split_once('=')?.1.trim();
 
     if let Some(named) = path.strip_prefix("grid.") {
-        let axis = find_axis_for_field(grid, &resolve_field_name(named)?)?;
+        let axis = find_axis(document, grid, &resolve_field_name(named)?)?;
         return (axis != named).then(|| format!("grid.{axis}={value}"));
     }
 
@@ -131,7 +130,7 @@ fn direct_setting(document: &SpecTable, setting: &str) -> Option<String> {
     let is_of_program = NameKind::of_document(document) == NameKind::Values;
     let axis = match is_of_program {
         true => grid.get(&path).map(|_| path.clone())?,
-        false => find_axis_for_field(grid, &field)?,
+        false => find_axis(document, grid, &field)?,
     };
     let has_many_values = matches!(node.value, SpecValue::List(_) | SpecValue::Table(_));
     if has_many_values && (is_of_program || numeric_field_range(&field).is_some()) {
@@ -145,6 +144,16 @@ fn direct_setting(document: &SpecTable, setting: &str) -> Option<String> {
     let directed = format!("grid.{axis}=[{quoted}]");
     let (_, list) = node::parse_setting(&directed).ok()?;
     matches!(&list.value, SpecValue::List(items) if items.len() == 1).then_some(directed)
+}
+
+/// The name of the axis that sets a field, which may name a layer in another way.
+fn find_axis(document: &SpecTable, grid: &SpecTable, field: &str) -> Option<String> {
+    let place = |field: &str| resolve_layer_field(document, field);
+    let wanted = place(field);
+    find_axis_for_field(grid, field).or_else(|| {
+        let mut names = flatten_axes(grid).into_iter().map(|(name, _)| name);
+        names.find(|name| resolve_field_name(name).is_some_and(|of_axis| place(&of_axis) == wanted))
+    })
 }
 
 /// Writes a text as a TOML string.

@@ -3,7 +3,7 @@
 use crate::config::{ModelKind, TrialConfig};
 use crate::ids::ShapeClass;
 use crate::metric::Metric;
-use crate::net::Net;
+use crate::net::{Layer, Net};
 use crate::spec::{MAX_PREDICTIONS, Moment, Spec};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::suggest::suggest_nearest;
@@ -130,7 +130,8 @@ impl Spec {
                         .grid
                         .resolve_config(self.grid.class_cell_at(class, 0))?,
                 );
-                names.extend(net.into_iter().flat_map(|net| net.layers).map(|l| l.name));
+                let layers = net.into_iter().flat_map(|net| net.layers);
+                names.extend(layers.filter(Layer::has_weight).map(|l| l.name));
             }
 
             if !names.contains(layer) {

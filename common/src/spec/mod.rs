@@ -7,6 +7,8 @@ mod claims;
 mod evaluated_images;
 #[cfg(test)]
 mod expression_tests;
+#[cfg(test)]
+mod layer_tests;
 pub(crate) mod meaning_hash;
 pub mod measure;
 mod measure_checks;
@@ -62,7 +64,9 @@ use crate::spec::seeds::read_seeds;
 use crate::spec::stage::Stages;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
-use crate::spec_file::grammar::{GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR};
+use crate::spec_file::grammar::{
+    GRAMMAR, LAYERS_GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR,
+};
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
 use crate::trial::TrialKey;
@@ -366,7 +370,12 @@ impl Spec {
         let has_stages =
             !self.stages.names.is_empty() || self.grid.has_setting_in("model.init.results");
         let of_stages = if has_stages { STAGES_GRAMMAR } else { 1 };
-        let of_sections = of_measure.max(of_scales).max(of_stages);
+        let newer_fields = ["model.layers", "model.activation", "model.bias"];
+        let has_layers = newer_fields
+            .iter()
+            .any(|field| self.grid.has_setting_in(field));
+        let of_layers = if has_layers { LAYERS_GRAMMAR } else { 1 };
+        let of_sections = of_measure.max(of_scales).max(of_stages).max(of_layers);
         self.grid.min_grammar().max(of_sections)
     }
 

@@ -1,6 +1,7 @@
 //! Settings: fields from `--set`, and the choices of a scale and a stage.
 
 use crate::config::expand_short_name;
+use crate::grid::set_field;
 use crate::spec::scale::{SCALE, apply_scale, other_length, remove_at_path};
 use crate::spec::stage::{STAGE, apply_stage, is_stage_setting};
 use crate::spec_file::error::SpecError;
@@ -27,11 +28,8 @@ pub(super) fn apply_setting(
         return Ok(());
     }
 
-    let place = node.origin.clone();
     let field = expand_short_name(&path);
-    document
-        .set_at_path(&field, node)
-        .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
+    set_field(document, &field, node).map_err(|error| SpecError { path, ..error })?;
     if let Some(other) = other_length(&field) {
         remove_at_path(document, other);
     }

@@ -18,7 +18,8 @@ use crate::spec_file::error::{Origin, SpecError};
 ///    widths, and fields of `[derive]` that are computed from those below them, which earlier versions refuse; and entries of a
 ///    schedule that begin at the end of the trial.
 /// 4. `[program]`, which earlier versions refuse.
-pub const GRAMMAR: u32 = 4;
+/// 5. Networks as lists of layers, activations and biases, which earlier versions refuse.
+pub const GRAMMAR: u32 = 5;
 
 /// The first version with `[case]`.
 pub(crate) const CASES_GRAMMAR: u32 = 3;
@@ -35,6 +36,9 @@ pub(crate) const EXPRESSIONS_GRAMMAR: u32 = 3;
 
 /// The first version with `[program]`.
 pub(crate) const PROGRAMS_GRAMMAR: u32 = 4;
+
+/// The first version with `model.layers`, `model.activation` and `model.bias`.
+pub(crate) const LAYERS_GRAMMAR: u32 = 5;
 
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -70,6 +70,21 @@ impl SpecValue {
         }
     }
 
+    /// The items of a list.
+    pub(crate) fn as_list(&self) -> Option<&[SpecNode]> {
+        match self {
+            Self::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    fn item_mut(&mut self, at: usize) -> Option<&mut SpecNode> {
+        match self {
+            Self::List(items) => items.get_mut(at),
+            _ => None,
+        }
+    }
+
     /// The kind of the value, in words for an error.
     pub fn describe(&self) -> String {
         match self {
@@ -130,7 +145,10 @@ impl SpecTable {
         let (head, rest) = path
             .split_once('.')
             .map_or((path, None), |(h, r)| (h, Some(r)));
-        let node = self.get(head)?;
+        let node = match split_place(head) {
+            Some((list, at)) => self.get(list)?.value.as_list()?.get(at)?,
+            None => self.get(head)?,
+        };
         match (rest, &node.value) {
             (None, _) => Some(node),
             (Some(rest), SpecValue::Table(table)) => table.get_at_path(rest),
@@ -138,7 +156,7 @@ impl SpecTable {
         }
     }
 
-    /// Puts `node` at a dotted path, making tables on the way. A key with dots, such as the axis `"model.norm"`, is found by its name.
+    /// Puts `node` at a dotted path, making tables on the way. `layers[1]` is an item of a list, which is there. A key with dots, such as the axis `"model.norm"`, is found by its name.
     ///
     /// # Errors
     /// The part of the path at which something other than a table already stands.
@@ -155,6 +173,13 @@ impl SpecTable {
                 .split_once('.')
                 .map_or((path, None), |(head, rest)| (head, Some(rest))),
         };
+        if let Some((list, at)) = split_place(head) {
+            let item = self.get_mut(list).and_then(|node| node.value.item_mut(at));
+            return match (rest, item.map(|node| &mut node.value)) {
+                (Some(rest), Some(SpecValue::Table(table))) => table.set_at_path(rest, node),
+                _ => Err(head.to_owned()),
+            };
+        }
         let at = match self.0.iter().position(|(k, _)| k == head) {
             Some(at) => at,
             None => {
@@ -176,6 +201,12 @@ impl SpecTable {
 
         Ok(())
     }
+}
+
+/// Splits `layers[1]` into the key of a list and the place of an item.
+fn split_place(key: &str) -> Option<(&str, usize)> {
+    let (list, place) = key.strip_suffix(']')?.split_once('[')?;
+    Some((list, place.parse().ok()?))
 }
 
 /// Whether a dotted path begins with the parts of another one, or is the same.

@@ -237,6 +237,11 @@ impl<'a> TableReader<'a> {
         }
     }
 
+    /// The dotted path of this table.
+    pub fn table_path(&self) -> &str {
+        &self.path
+    }
+
     /// Creates an error at `key`, or at the table itself if `key` is absent.
     pub fn error_at(&self, key: &str, message: impl Into<String>) -> SpecError {
         let place = self

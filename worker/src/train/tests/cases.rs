@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    Average, DataConfig, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, ResultsSelection,
-    ResultsSource, ResultsStart, TrainConfig, TrialConfig, WeightDecayScope,
+    Activation, Average, DataConfig, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm,
+    ResultsSelection, ResultsSource, ResultsStart, TrainConfig, TrialConfig, WeightDecayScope,
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
@@ -53,6 +53,8 @@ pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
             init_scale: 1.0,
             layer_scales: Vec::new(),
             zero_residual: false,
+            activation: Activation::Relu,
+            bias: None,
         },
         train: TrainConfig {
             length: Length::Steps(5),

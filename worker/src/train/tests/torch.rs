@@ -4,7 +4,7 @@
 //! (`tests/oracles/ghosts.py`), and the largest eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
 
 use ergodic_common::config::{
-    AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope,
+    Activation, AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope,
 };
 use ergodic_common::net::{ActivationShape, Net, ParamRole};
 use ergodic_common::random_streams::Purpose;
@@ -105,6 +105,8 @@ fn model(config: &Value) -> (ModelConfig, ActivationShape) {
             init_scale,
             layer_scales: Vec::new(),
             zero_residual: false,
+            activation: Activation::Relu,
+            bias: None,
         },
         input,
     )
