@@ -275,7 +275,10 @@ impl ActivationFn for GeluFn {
     fn backward<S: Simd16>(s: S, y: S::Block, gradient: S::Block) -> S::Block {
         let (size, scaled, ratio) = Self::tail(s, y);
         let minus_density = s.splat(-Self::DENSITY_AT_0);
-        let below = s.mul(s.mul(scaled, s.fma(size, minus_density, ratio)), s.splat(DOWN_64));
+        let below = s.mul(
+            s.mul(scaled, s.fma(size, minus_density, ratio)),
+            s.splat(DOWN_64),
+        );
         let above = s.sub(s.splat(1.0), below);
         s.mul(s.select_greater(y, s.splat(0.0), above, below), gradient)
     }
@@ -293,7 +296,13 @@ const LOG2_E: f32 = std::f32::consts::LOG2_E;
 const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
 
 /// e^x = 1 + x + x²·P(x) for |x| ≤ ½ ln 2.
-const EXP_P: [f32; 5] = [0.5, 0.166_665_78, 0.041_666_724, 0.008_363_149, 0.001_390_900_5];
+const EXP_P: [f32; 5] = [
+    0.5,
+    0.166_665_78,
+    0.041_666_724,
+    0.008_363_149,
+    0.001_390_900_5,
+];
 
 /// e^(a + rest)·2⁶⁴ for a from −112 to 0 and a rest that is small beside it. Scaled so, it is exact to its last bits where the
 /// exponential itself is a denormal number or 0.

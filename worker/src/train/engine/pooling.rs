@@ -99,7 +99,8 @@ impl ActivatedKernel for PooledActivationKernel<'_> {
 
                     for at in (0..len).step_by(width) {
                         let pooled = (from + at) / width;
-                        let y = pool_window::<S, A>(s, &self.input, &channels, (z, pooled, b), share);
+                        let y =
+                            pool_window::<S, A>(s, &self.input, &channels, (z, pooled, b), share);
                         s.store(y, block_at_mut(out, at + b));
                     }
                 }

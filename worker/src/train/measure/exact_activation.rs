@@ -96,7 +96,10 @@ mod tests {
                 let slope = slope_at(activation, x);
                 let curvature = curvature_at(activation, x);
                 assert!((difference(activate) - slope).abs() < 1e-8, "{name} {x}");
-                assert!((difference(slope_at) - curvature).abs() < 1e-8, "{name} {x}");
+                assert!(
+                    (difference(slope_at) - curvature).abs() < 1e-8,
+                    "{name} {x}"
+                );
             }
         }
     }

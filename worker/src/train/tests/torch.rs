@@ -1,11 +1,12 @@
 //! Twenty steps of every architecture × norm against PyTorch in f64, from the same weights and batches.
 //!
 //! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And ghost batches
-//! (`tests/oracles/ghosts.py`), and the largest eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
+//! (`tests/oracles/ghosts.py`), networks that are written as lists of layers (`tests/oracles/layers.py`), and the largest eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
 
 use ergodic_common::config::{
     Activation, AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope,
 };
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::net::{ActivationShape, Net, ParamRole};
 use ergodic_common::random_streams::Purpose;
 use serde_json::Value;
@@ -27,6 +28,8 @@ use crate::train::{CandleDevice, Isa, SimdProgram};
 const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");
 
 const GHOSTS: &str = include_str!("../../../../tests/oracles/ghosts.json");
+
+const LAYERS: &str = include_str!("../../../../tests/oracles/layers.json");
 
 const HESSIANS: &str = include_str!("../../../../tests/oracles/hessians.json");
 
@@ -60,6 +63,11 @@ fn model(config: &Value) -> (ModelConfig, ActivationShape) {
         width: side,
         channels,
     };
+    if let Some(layers) = config["layers"].as_str() {
+        let listed = cases::listed_trial(DatasetName::Cifar10, layers);
+        return (listed.model, square(8, 3));
+    }
+
     let (kind, input) = match config["arch"].as_str().expect("a name") {
         "mlp" => (
             ModelKind::Mlp {
@@ -317,6 +325,14 @@ fn trajectories_over_ghost_batches_are_those_of_pytorch() {
     devices::candle_devices()
         .iter()
         .for_each(|candle| follow(GHOSTS, 6, Some(candle)));
+}
+
+#[test]
+fn trajectories_of_listed_layers_are_those_of_pytorch() {
+    follow(LAYERS, 10, None);
+    devices::candle_devices()
+        .iter()
+        .for_each(|candle| follow(LAYERS, 10, Some(candle)));
 }
 
 #[test]

@@ -291,7 +291,9 @@ impl HessianLayer<'_> {
             Pool::Average2 => {
                 let mut gradient = vec![0.0; len];
                 self.for_each_pooled(len, |at, members| {
-                    members.iter().for_each(|to| gradient[*to] = pooled[at] / 4.0)
+                    members
+                        .iter()
+                        .for_each(|to| gradient[*to] = pooled[at] / 4.0)
                 });
                 gradient
             }

@@ -136,8 +136,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
 
         for (at, layer) in self.layers.iter().enumerate().rev() {
             let output_gradient = take(&mut output_gradients[at]);
-            let mut y_gradient =
-                layer.unpool_gradient(&records[at], output_gradient, images.len());
+            let mut y_gradient = layer.unpool_gradient(&records[at], output_gradient, images.len());
             if layer.is_curved() {
                 records[at].activation_gradient.clone_from(&y_gradient);
             }
