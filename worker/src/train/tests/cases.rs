@@ -81,7 +81,7 @@ pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
 pub(crate) fn described_trial(dataset: DatasetName, model: &str) -> TrialConfig {
     let source = SpecSource {
         text: format!(
-            "name = \"t\"\n[model]\n{model}\n[data]\ndataset = \"{}\"\n[train]\nsteps = 5\nlr = 0.05\n",
+            "name = \"t\"\n[model]\n{model}\n[data]\ndataset = \"{}\"\n[train]\nsteps = 5\nbatch_size = 16\nlr = 0.05\n",
             dataset.as_str()
         ),
         ..SpecSource::default()

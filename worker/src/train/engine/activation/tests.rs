@@ -96,10 +96,10 @@ const BOUNDS: [(Activation, f64, f64); 7] = [
     (Activation::Identity, 0.0, 0.0),
     (Activation::Relu, 0.0, 0.0),
     (Activation::LeakyRelu, 1.0, 1.0),
-    (Activation::Tanh, 2.5, 5.0),
-    (Activation::Gelu, 6.0, 6.0),
-    (Activation::Silu, 4.0, 6.0),
-    (Activation::Softplus, 4.0, 4.0),
+    (Activation::Tanh, 2.0, 4.0),
+    (Activation::Gelu, 6.0, 7.0),
+    (Activation::Silu, 3.0, 3.5),
+    (Activation::Softplus, 3.0, 3.0),
 ];
 
 #[test]
@@ -166,7 +166,7 @@ fn limits_zeros_and_what_is_no_number_come_out_right() {
 
             for x in [f32::MAX, 1e30, 200.0] {
                 let [values, slopes] = applied(activation, &[-x, x], isa);
-                let near = |a: f32, b: f32| (a - b).abs() <= 1e-7 * b.abs();
+                let near = |a: f32, b: f32| (a - b).abs() <= 2e-7 * b.abs();
                 for (at, x) in [-x, x].into_iter().enumerate() {
                     let exact = activate(activation, f64::from(x)) as f32;
                     assert!(near(values[at], exact), "{activation:?}({x}) {isa}");

@@ -77,6 +77,11 @@ impl<'a> HessianLayer<'a> {
 }
 
 impl HessianLayer<'_> {
+    /// Whether the layer has a map whose weight is trained.
+    pub(super) fn has_trained_weight(&self) -> bool {
+        self.layer.trained && !self.weight.is_empty()
+    }
+
     /// Numbers of an image before pooling.
     fn image_len(&self) -> usize {
         self.linear_op.output_len()

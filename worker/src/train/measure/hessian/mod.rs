@@ -178,7 +178,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             let inputs =
                 source.map_or(self.input_images(&images), |source| &records[source].output);
 
-            if layer.layer.trained {
+            if layer.has_trained_weight() {
                 layer.linear_op.add_outputs(
                     self.s,
                     inputs,
@@ -276,7 +276,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         let op = &layer.linear_op;
         op.add_input_gradient(self.s, z_gradient_tangent, &layer.transposed, to);
 
-        if layer.layer.trained {
+        if layer.has_trained_weight() {
             let transposed = op.transpose_weight(&direction[layer.weight.clone()]);
             op.add_input_gradient(self.s, z_gradient, &transposed, to);
         }
