@@ -254,8 +254,8 @@ impl Kernel for ChannelSumsKernel<'_> {
             }
 
             let sums = add_partial_sums(s, parts);
-            for lane in 0..BLOCK {
-                self.sums[b + lane] += f64::from(sums[lane]);
+            for (to, sum) in self.sums[b..].iter_mut().zip(sums) {
+                *to += f64::from(sum);
             }
         }
     }

@@ -293,7 +293,11 @@ impl NetCase {
             } else if batch {
                 NormScope::Batch
             } else {
-                NormScope::Groups(if channels % groups == 0 { groups } else { 1 })
+                NormScope::Groups(if channels.is_multiple_of(groups) {
+                    groups
+                } else {
+                    1
+                })
             },
             eps: 0.1,
             affine,
@@ -307,7 +311,7 @@ impl NetCase {
         last.activation = extra.activation;
         last.pool = fitting_pool(extra.pool, last.output);
         let (input, is_pooled) = (last.activation_shape(), last.pool != Pool::None);
-        let norm = self.norm_spec(extra.norm, input.channels, self.seed % 2 == 0);
+        let norm = self.norm_spec(extra.norm, input.channels, self.seed.is_multiple_of(2));
         let convolution = |layers: &[Layer], norm| {
             let map = LinearOp::Conv {
                 kernel: 3,
@@ -351,10 +355,10 @@ impl NetCase {
     /// Adds a layer without a map, with all that may follow one.
     fn push_unmapped(&self, layers: &mut Vec<Layer>, extra: Extra) {
         let input = layers.last().map_or(self.input, Layer::activation_shape);
-        let norm = self.norm_spec(extra.norm, input.channels, self.seed % 3 == 0);
+        let norm = self.norm_spec(extra.norm, input.channels, self.seed.is_multiple_of(3));
         let unmapped = layer(layers, input, input.channels, LinearOp::Identity, norm);
         layers.push(Layer {
-            bias: norm.is_none() && self.seed % 2 == 0,
+            bias: norm.is_none() && self.seed.is_multiple_of(2),
             activation: extra.activation,
             pool: fitting_pool(extra.pool, input),
             ..unmapped

@@ -113,10 +113,8 @@ fn values_and_slopes_are_exact_to_a_few_units_in_the_last_place() {
             _ => 0.0,
         };
         let (error, at) = largest_error(&numbers, &values, |x| activate(activation, x), 0.0);
-        println!("{activation:?}: value {error:.2} ulp at {at}");
         let (slope_error, slope_at_x) =
             largest_error(&numbers, &slopes, |x| slope_at(activation, x), least);
-        println!("{activation:?}: slope {slope_error:.2} ulp at {slope_at_x}");
 
         if !(error <= of_value && slope_error <= of_slope) {
             far.push((activation, error, at, slope_error, slope_at_x));

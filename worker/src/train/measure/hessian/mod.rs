@@ -8,6 +8,7 @@
 mod layer;
 mod norm_sets;
 mod params;
+mod pool;
 
 use std::mem::take;
 use std::ops::Range;
