@@ -75,7 +75,11 @@ impl Net {
         let activations: u64 = self
             .layers
             .iter()
-            .map(|l| (5 * l.output.len() + 3 * l.activation_shape().len()) as u64)
+            .map(|l| {
+                // A smooth activation function needs its gradient and the tangent before it, too.
+                let copies = if l.activation.is_homogeneous() { 5 } else { 7 };
+                (copies * l.output.len() + 3 * l.activation_shape().len()) as u64
+            })
             .sum();
         8 * (images * activations
             + u64::from(config.effective_batch_size()) * self.input.len() as u64

@@ -27,7 +27,8 @@ pub(crate) struct ForwardOutput {
 
 /// The parameters of one layer.
 struct LayerParams<'a> {
-    weight: &'a Tensor,
+    /// `None` for a layer without a map.
+    weight: Option<&'a Tensor>,
     bias: Option<&'a Tensor>,
     scale: Option<&'a Tensor>,
     shift: Option<&'a Tensor>,
@@ -37,8 +38,7 @@ impl<'a> LayerParams<'a> {
     /// The parameters of layer `at`, among those that `described` describes in the same order.
     fn find_in(described: &[Param], params: &'a CandleParams, at: usize) -> Self {
         Self {
-            weight: find_param(described, params, at, ParamRole::Weight)
-                .expect("every layer has a weight"),
+            weight: find_param(described, params, at, ParamRole::Weight),
             bias: find_param(described, params, at, ParamRole::Bias),
             scale: find_param(described, params, at, ParamRole::NormScale),
             shift: find_param(described, params, at, ParamRole::NormShift),
@@ -76,7 +76,10 @@ pub(crate) fn forward_pass(
     for (at, layer) in net.layers.iter().enumerate() {
         let params = LayerParams::find_in(&described, params, at);
         let input = layer.source.map_or(images, |source| &activations[source]);
-        let mut x = apply_linear_op(layer, input, params.weight)?;
+        let mut x = match params.weight {
+            Some(weight) => apply_linear_op(layer, input, weight)?,
+            None => input.clone(),
+        };
         if let Some(bias) = params.bias {
             x = x.broadcast_add(&per_channel(bias)?)?;
         }
@@ -90,12 +93,7 @@ pub(crate) fn forward_pass(
             x = scale_and_shift(x, &params)?;
         }
 
-        let activated = if layer.activation == Activation::Relu {
-            relu(&x)?
-        } else {
-            x
-        };
-        activations.push(apply_pool(layer.pool, activated)?);
+        activations.push(apply_pool(layer.pool, activate(layer.activation, x)?)?);
     }
 
     let logits = activations.last().expect("a network has a head");
@@ -149,7 +147,7 @@ pub(crate) fn apply_linear_op(layer: &Layer, x: &Tensor, weight: &Tensor) -> Res
     let (lanes, batch, ..) = x.dims5()?;
 
     match layer.linear_op {
-        LinearOp::Identity => todo!(),
+        LinearOp::Identity => Ok(x.clone()),
         LinearOp::Linear => {
             let weight = weight.reshape((lanes, layer.fan_in(), outputs))?;
             let y = x.reshape((lanes, batch, layer.fan_in()))?.matmul(&weight)?;
@@ -218,9 +216,41 @@ fn pixel_coordinates(height: usize, width: usize) -> impl Iterator<Item = (usize
     (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)))
 }
 
+/// Applies the function that follows a layer's norm.
+fn activate(activation: Activation, x: Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Identity => Ok(x),
+        Activation::Relu => relu(&x),
+        Activation::LeakyRelu => {
+            let slope = Activation::LEAKY_SLOPE;
+            let slopes = is_positive(&x)?.affine(1.0 - slope, slope)?;
+            x * slopes
+        }
+        Activation::Tanh => x.tanh(),
+        Activation::Gelu => {
+            let twice = (&x * std::f64::consts::FRAC_1_SQRT_2)?.erf()?;
+            x * twice.affine(0.5, 0.5)?
+        }
+        Activation::Silu => {
+            // The logistic function: e⁻ˣ might be infinite, and its gradient no number.
+            let twice = (&x * 0.5)?.tanh()?;
+            x * twice.affine(0.5, 0.5)?
+        }
+        Activation::Softplus => {
+            let size = (&x * is_positive(&x)?.affine(2.0, -1.0)?)?;
+            relu(&x)? + size.neg()?.exp()?.affine(1.0, 1.0)?.log()?
+        }
+    }
+}
+
+/// Returns 1 where x is above 0, and 0 elsewhere.
+fn is_positive(x: &Tensor) -> Result<Tensor> {
+    x.gt(0.0)?.to_dtype(x.dtype())
+}
+
 /// Returns x where it is above 0, and 0 elsewhere. The slope at 0 is 0.
 fn relu(x: &Tensor) -> Result<Tensor> {
-    x * x.gt(0.0)?.to_dtype(x.dtype())?
+    x * is_positive(x)?
 }
 
 /// Returns (x − mean)/√(variance + ε), and 0 where that is 0/0.
@@ -300,13 +330,30 @@ fn apply_pool(pool: Pool, x: Tensor) -> Result<Tensor> {
             flat.mean_keepdim(2)?
                 .reshape((lanes, batch, 1, 1, channels))
         }
-        Pool::Average2 => todo!(),
+        Pool::Average2 => average_pool(&x),
         Pool::Max2 => max_pool(&x),
     }
 }
 
+/// The mean of every 2×2 pixels.
+fn average_pool(x: &Tensor) -> Result<Tensor> {
+    let [first, rest @ ..] = window_pixels(x)?;
+    rest.iter().try_fold(first, |sum, x| sum + x)? * 0.25
+}
+
 /// The maximum of every 2×2 pixels; the gradient goes to the first of equal ones.
 fn max_pool(x: &Tensor) -> Result<Tensor> {
+    let [mut largest, rest @ ..] = window_pixels(x)?;
+    for other in rest {
+        let take = other.gt(&largest)?.to_dtype(other.dtype())?;
+        largest = ((&largest * (1.0 - &take)?)? + (other * take)?)?;
+    }
+
+    Ok(largest)
+}
+
+/// The pixels of every window of 2×2, first to last. An odd last row or column is in none.
+fn window_pixels(x: &Tensor) -> Result<[Tensor; 4]> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let rows = height / 2;
     let columns = width / 2;
@@ -317,14 +364,8 @@ fn max_pool(x: &Tensor) -> Result<Tensor> {
         .reshape(vec![lanes * batch, rows, 2, columns, 2, channels])?;
 
     let shape = (lanes, batch, rows, columns, channels);
-    let mut largest = cells.narrow(2, 0, 1)?.narrow(4, 0, 1)?.reshape(shape)?;
-    for (y, x) in [(0, 1), (1, 0), (1, 1)] {
-        let other = cells.narrow(2, y, 1)?.narrow(4, x, 1)?.reshape(shape)?;
-        let take = other.gt(&largest)?.to_dtype(other.dtype())?;
-        largest = ((&largest * (1.0 - &take)?)? + (other * take)?)?;
-    }
-
-    Ok(largest)
+    let pixel = |y, x| cells.narrow(2, y, 1)?.narrow(4, x, 1)?.reshape(shape);
+    Ok([pixel(0, 0)?, pixel(0, 1)?, pixel(1, 0)?, pixel(1, 1)?])
 }
 
 /// `share` times the sum of the losses of each lane's images, `[lane]`; labels lane after lane.

@@ -1,6 +1,6 @@
 //! The backward pass over one layer.
 //!
-//! From the gradient of the activations, chunk by chunk: ∂L/∂z through ReLU, norm and scale; from that the gradients of
+//! From the gradient of the activations, chunk by chunk: ∂L/∂z through activation function, norm and scale; from that the gradients of
 //! the weight and of the layer's input. The reduction that the norm before needs (`gradient_sums`) is taken as soon as the
 //! gradient of its activations is complete, while the chunk is in the cache.
 
@@ -13,7 +13,9 @@ use super::backward_buffers::BackwardPart;
 use super::direct_conv::{DirectConvKernel, InitialSum};
 use super::image_range::ImageRange;
 use super::layer::{LayerPass, LayerState};
-use super::norm_backward::{GradientSums, GradientSumsKernel, NormBackwardKernel};
+use super::norm_backward::{
+    ChannelSumsKernel, GradientSums, GradientSumsKernel, NormBackwardKernel,
+};
 use super::pooling::UnpoolKernel;
 use super::simd::{BLOCK, Simd16};
 use super::weight_grad::WeightGradientKernel;
@@ -54,6 +56,7 @@ impl LayerState {
         };
 
         workspace.gradient_sums.reset();
+        workspace.z_gradient_sums.fill(0.0);
         if let Some(plan) = self.plan.winograd_plan() {
             workspace.winograd.reset_weight_gradient(plan);
         }
@@ -95,6 +98,12 @@ impl LayerState {
     ) {
         let own = &mut workspace.layers[pass.at];
         self.write_z_gradient(s, own, chunk, to);
+        if self.bias_flow.enters_z {
+            s.dispatch(ChannelSumsKernel {
+                numbers: &own.z_gradient[..chunk.images * self.plan.output_len()],
+                sums: &mut workspace.z_gradient_sums[..self.plan.channels],
+            });
+        }
         if self.trained {
             self.read_input(s, pass, own, chunk);
         }
@@ -115,6 +124,7 @@ impl LayerState {
                 let winograd = &mut workspace.winograd;
                 self.backward_winograd(s, plan, inputs, winograd, input_gradient);
             }
+            ConvAlgorithm::Copy => self.backward_copy(inputs, input_gradient),
         }
 
         if let Some(source) = source
@@ -135,6 +145,17 @@ impl LayerState {
         to: &mut BackwardPart<'_>,
     ) {
         let len = self.plan.output_len();
+        if self.readers.is_added_alone() {
+            let gradient = chunk.slice_of(&self.gradient, len);
+            workspace.z_gradient[..gradient.len()].copy_from_slice(gradient);
+            if self.add.is_some() {
+                chunk
+                    .slice_within_mut(to.part, to.added_gradient, len)
+                    .copy_from_slice(gradient);
+            }
+            return;
+        }
+
         s.dispatch(NormBackwardKernel {
             z: chunk.slice_of(&self.z, len),
             gradient: chunk.slice_of(&self.gradient, len),
@@ -254,6 +275,19 @@ impl LayerState {
         });
     }
 
+    /// Adds a chunk to the gradient of the input of a layer without a map.
+    fn backward_copy(&self, inputs: BackwardInputs<'_>, input_gradient: Option<InputGradient<'_>>) {
+        let Some(to) = input_gradient else { return };
+        let gradient = &inputs.workspace.z_gradient[..to.gradient.len()];
+        match to.initial_sum {
+            InitialSum::Zero => to.gradient.copy_from_slice(gradient),
+            InitialSum::Output | InitialSum::Buffer(_) => {
+                let sums = to.gradient.iter_mut();
+                sums.zip(gradient).for_each(|(sum, g)| *sum += g);
+            }
+        }
+    }
+
     /// Adds a chunk, the gradient of whose activations is complete, to the sums that the backward pass through norm,
     /// scale and shift needs.
     pub(crate) fn add_gradient_sums<S: Simd16>(
@@ -268,7 +302,7 @@ impl LayerState {
 
         if let Some((groups, _)) = self.norm_groups() {
             self.add_image_gradient_sums(s, chunk, groups, to, sums, image_sums);
-        } else if self.norm.is_some() || self.param_ranges.shift.is_some() {
+        } else if self.norm.is_some() || self.bias_flow.is_pending {
             let len = self.plan.output_len();
             s.dispatch(GradientSumsKernel {
                 z: chunk.slice_of(&self.z, len),
@@ -354,22 +388,33 @@ impl LayerState {
         write_gradient(gradient, self.param_ranges.scale.as_ref(), &sums.scale);
         if self.norm.is_some() {
             write_gradient(gradient, self.param_ranges.shift.as_ref(), &sums.shift);
-            return;
         }
 
-        self.bias_gradient.copy_from_slice(&sums.shift);
+        // Where biases enter z, the backward pass over the layer sums ∂L/∂z itself.
+        if !self.bias_flow.enters_z {
+            self.add_up_bias_gradient(after, first_after);
+        }
+        if self.norm.is_none() {
+            let bias = self.param_ranges.shift.as_ref();
+            write_gradient(gradient, bias, &self.bias_gradient);
+        }
+    }
+
+    /// Σ ∂L/∂z, which is 0 behind a norm over the batch, and that of the layer that adds this one's z.
+    fn add_up_bias_gradient(&mut self, after: &[Self], first_after: usize) {
+        if self.norm.is_none() {
+            self.bias_gradient
+                .copy_from_slice(&self.gradient_sums.shift);
+        } else {
+            self.bias_gradient.fill(0.0);
+        }
+
         if let Some(adder) = self.readers.adder {
             self.bias_gradient
                 .iter_mut()
                 .zip(&after[adder - first_after].bias_gradient)
                 .for_each(|(sum, x)| *sum += x);
         }
-
-        write_gradient(
-            gradient,
-            self.param_ranges.shift.as_ref(),
-            &self.bias_gradient,
-        );
     }
 }
 

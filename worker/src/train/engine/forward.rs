@@ -1,4 +1,4 @@
-//! The forward pass over one layer: inputs, linear map, and the statistics that its norm needs.
+//! The forward pass over one layer: inputs, map, and the statistics that its norm needs.
 
 use std::mem::take;
 
@@ -90,8 +90,14 @@ impl LayerState {
 
         for chunk in to.part.split_by(self.plan.chunk_images) {
             let z = chunk.slice_within_mut(to.part, to.z, self.plan.output_len());
-            self.read_input(s, pass, own, chunk);
-            self.apply_linear_op(s, pass, &own.input, chunk, &mut workspace.winograd, z);
+            if let ConvAlgorithm::Copy = self.plan.algorithm {
+                self.copy_input(s, pass, own, chunk, z);
+            } else {
+                self.read_input(s, pass, own, chunk);
+                self.apply_linear_op(s, pass, &own.input, chunk, &mut workspace.winograd, z);
+            }
+
+            self.add_entering_bias(pass, z);
             self.measure_statistics(s, pass, own, chunk, &mut to);
         }
     }
@@ -120,7 +126,7 @@ impl LayerState {
         }
     }
 
-    /// Writes the activations of a chunk: norm, ReLU and pooling of z.
+    /// Writes the activations of a chunk: norm, activation function and pooling of z.
     pub(crate) fn write_activations<S: Simd16>(
         &self,
         s: S,
@@ -143,6 +149,45 @@ impl LayerState {
                 grid,
                 output,
             });
+        }
+    }
+
+    /// z of a chunk of a layer without a map: its input, plus the z of the layer that this one adds.
+    fn copy_input<S: Simd16>(
+        &self,
+        s: S,
+        pass: &LayerPass<'_>,
+        workspace: &mut LayerWorkspace,
+        chunk: ImageRange,
+        z: &mut [f32],
+    ) {
+        match self.source {
+            Some(source) => {
+                pass.layers[source].write_activations(s, chunk, self.plan.input, z);
+            }
+            None => {
+                self.read_input(s, pass, workspace, chunk);
+                let pixels = workspace.input.chunks_exact(self.plan.input.channels);
+                for (z, pixel) in z.chunks_exact_mut(self.plan.channels).zip(pixels) {
+                    z[..pixel.len()].copy_from_slice(pixel);
+                }
+            }
+        }
+
+        if let Some(added) = self.add {
+            let added = chunk.slice_of(&pass.layers[added].z, self.plan.output_len());
+            z.iter_mut().zip(added).for_each(|(z, x)| *z += x);
+        }
+    }
+
+    /// Adds the biases that the added z lacks, where the layer's norm does not remove them.
+    fn add_entering_bias(&self, pass: &LayerPass<'_>, z: &mut [f32]) {
+        let (Some(added), true) = (self.add, self.bias_flow.enters_z) else {
+            return;
+        };
+        let bias = &pass.layers[added].pending_bias;
+        for pixel in z.chunks_exact_mut(bias.len()) {
+            pixel.iter_mut().zip(bias).for_each(|(z, b)| *z += b);
         }
     }
 
@@ -190,6 +235,7 @@ impl LayerState {
                     workspace: winograd,
                 });
             }
+            ConvAlgorithm::Copy => unreachable!("a layer without a map copies its input"),
         }
     }
 

@@ -7,8 +7,9 @@
 use std::ops::Range;
 
 use ergodic_common::config::Activation;
-use ergodic_common::net::{Net, NormScope, NormSpec, ParamRole, Pool};
+use ergodic_common::net::{LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
 
+use super::activation::padding_shift;
 use super::aligned_buffer::AlignedBuffer;
 use super::ghost_batch::GhostBatchTotals;
 use super::image_range::ImageRange;
@@ -31,9 +32,11 @@ pub(crate) struct LayerState {
     pub(crate) add: Option<usize>,
     pub(crate) norm: Option<NormSpec>,
     pub(crate) pool: Pool,
+    /// Whether there is a weight that is trained.
     pub(crate) trained: bool,
     pub(crate) unpadded_channels: usize,
     pub(crate) param_ranges: ParamRanges,
+    pub(crate) bias_flow: BiasFlow,
     pub(crate) readers: LayerReaders,
     /// Output of the linear map, plus what is added to it, for the whole batch.
     pub(crate) z: AlignedBuffer,
@@ -49,7 +52,10 @@ pub(crate) struct LayerState {
     pub(crate) gradient_means: GradientMeans,
     /// Sums over the ghost batches, if the norm runs over these.
     pub(crate) ghost_totals: Option<GhostBatchTotals>,
-    /// Σ ∂L/∂z where there is no norm: the gradient of the bias.
+    /// The biases that z does not contain yet: the layer's own, and those of the sums that it adds. The first reader applies
+    /// them.
+    pub(crate) pending_bias: Vec<f32>,
+    /// Σ ∂L/∂z, the gradient of [`Self::pending_bias`].
     pub(crate) bias_gradient: Vec<f64>,
 }
 
@@ -72,6 +78,11 @@ impl LayerReaders {
         }
     }
 
+    /// Whether no layer reads the activation, and one adds z.
+    pub(crate) fn is_added_alone(&self) -> bool {
+        self.activation.is_none() && self.adder.is_some()
+    }
+
     /// Whether layer `at` is the first that reads the activation, and so the last that adds to its gradient.
     pub(crate) fn is_first(&self, at: usize) -> bool {
         self.activation.is_some_and(|(first, _)| first == at)
@@ -83,8 +94,36 @@ impl LayerReaders {
     }
 }
 
+/// How biases reach a layer through the sums that it adds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BiasFlow {
+    /// Whether those that an added sum lacks are added to z, because a norm over several channels does not remove them.
+    pub(crate) enters_z: bool,
+    /// Whether the layer's own sum lacks biases, its own among them.
+    pub(crate) is_pending: bool,
+}
+
+impl BiasFlow {
+    fn from_net(net: &Net, at: usize) -> Self {
+        let layer = &net.layers[at];
+        let added = layer
+            .add
+            .is_some_and(|added| Self::from_net(net, added).is_pending);
+        let over_channels = layer
+            .norm
+            .is_some_and(|norm| !norm.has_running_statistics());
+        let enters_z = added && over_channels;
+        let is_pending = added && !enters_z || layer.bias && layer.norm.is_none();
+        Self {
+            enters_z,
+            is_pending,
+        }
+    }
+}
+
 /// The ranges of a layer's parameters in the packed vector.
 pub(crate) struct ParamRanges {
+    /// The weight; empty for a layer without a map.
     pub(crate) weight: Range<usize>,
     pub(crate) scale: Option<Range<usize>>,
     /// The bias, or the norm's shift.
@@ -98,7 +137,7 @@ impl ParamRanges {
         Self {
             weight: layout
                 .param_range(at, ParamRole::Weight)
-                .expect("every layer has a weight"),
+                .unwrap_or_default(),
             scale: layout.param_range(at, ParamRole::NormScale),
             shift: bias.or(shift),
         }
@@ -130,9 +169,10 @@ impl LayerState {
             add: layer.add,
             norm: layer.norm,
             pool: layer.pool,
-            trained: layer.trained,
+            trained: layer.trained && layer.linear_op != LinearOp::Identity,
             unpadded_channels: layer.output.channels,
             param_ranges: ParamRanges::new(layout, at),
+            bias_flow: BiasFlow::from_net(net, at),
             readers,
             z: AlignedBuffer::zeros(capacity * plan.output_len()),
             gradient: AlignedBuffer::zeros(batch * plan.output_len()),
@@ -140,13 +180,14 @@ impl LayerState {
             residual_gradient: zeros_if(has_residual, batch * plan.output_len()),
             coefficients: initial_coefficients(
                 width,
-                layer.activation == Activation::Relu,
+                layer.activation,
                 per_image.then_some(capacity),
             ),
             moments: ChannelMoments::new(width),
             gradient_sums: GradientSums::new(width),
             gradient_means: GradientMeans::new(width, if per_image { capacity } else { 1 }),
             ghost_totals: has_ghosts.then(|| GhostBatchTotals::new(width)),
+            pending_bias: vec![0.0; width],
             bias_gradient: vec![0.0; width],
             plan,
         }
@@ -163,6 +204,9 @@ impl LayerState {
     /// Resets what is summed over a batch.
     pub(crate) fn reset_batch_sums(&mut self) {
         self.gradient_sums.reset();
+        if self.bias_flow.enters_z {
+            self.bias_gradient.fill(0.0);
+        }
         if let Some(totals) = &mut self.ghost_totals {
             totals.reset();
         }
@@ -244,11 +288,11 @@ impl LayerState {
                 plan.transpose_weights(&weights[self.param_ranges.weight.clone()], to);
                 to
             }
-            ConvAlgorithm::Direct(_) => &[],
+            ConvAlgorithm::Direct(_) | ConvAlgorithm::Copy => &[],
         }
     }
 
-    /// The buffer for the gradient that reaches z past norm and ReLU.
+    /// The buffer for the gradient that reaches z past norm and activation function.
     pub(crate) fn residual_gradient_mut(&mut self) -> &mut AlignedBuffer {
         if self.readers.activation.is_some() {
             &mut self.residual_gradient
@@ -266,24 +310,33 @@ impl LayerState {
         running: Option<RunningStatistics<'_>>,
     ) {
         self.set_norm_statistics(running);
-        let ParamRanges { scale, shift, .. } = &self.param_ranges;
+        self.collect_pending_bias(before, weights);
 
-        if let Some(scale) = scale {
+        if let Some(scale) = &self.param_ranges.scale {
             let scale = &weights[scale.clone()];
             self.coefficients.scale.copy_from_slice(scale);
         }
 
-        if let Some(shift) = shift {
-            let shift = &weights[shift.clone()];
-            self.coefficients.shift.copy_from_slice(shift);
+        let shift = &mut self.coefficients.shift;
+        match (self.norm, &self.param_ranges.shift) {
+            (None, _) => shift.copy_from_slice(&self.pending_bias),
+            (Some(_), Some(own)) => shift.copy_from_slice(&weights[own.clone()]),
+            (Some(_), None) => {}
+        }
+        shift[self.unpadded_channels..].fill(padding_shift(self.coefficients.activation));
+    }
+
+    /// Adds up the biases that z does not contain.
+    fn collect_pending_bias(&mut self, before: &[Self], weights: &[f32]) {
+        match (self.norm, &self.param_ranges.shift) {
+            (None, Some(bias)) => self.pending_bias.copy_from_slice(&weights[bias.clone()]),
+            _ => self.pending_bias.fill(0.0),
         }
 
-        // z does not contain the layer's bias, so the bias of the added z is applied here.
-        if let (Some(at), None) = (self.add, self.norm) {
-            self.coefficients
-                .shift
+        if let (Some(at), false) = (self.add, self.bias_flow.enters_z) {
+            self.pending_bias
                 .iter_mut()
-                .zip(&before[at].coefficients.shift)
+                .zip(&before[at].pending_bias)
                 .for_each(|(b, added)| *b += added);
         }
     }
@@ -309,8 +362,12 @@ fn zeros_if(wanted: bool, len: usize) -> AlignedBuffer {
 }
 
 /// Coefficients that change nothing, for every one of `images` images where a norm runs over single images.
-fn initial_coefficients(width: usize, relu: bool, images: Option<usize>) -> ChannelCoefficients {
-    let coefficients = ChannelCoefficients::identity(width, relu);
+fn initial_coefficients(
+    width: usize,
+    activation: Activation,
+    images: Option<usize>,
+) -> ChannelCoefficients {
+    let coefficients = ChannelCoefficients::identity(width, activation);
     match images {
         Some(images) => coefficients.repeat_per_image(images),
         None => coefficients,

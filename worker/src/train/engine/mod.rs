@@ -4,6 +4,7 @@
 //! in the cache. Sums run through a part chunk by chunk and are then added part by part, so that the number of threads
 //! decides no bit. Nothing is allocated per step on one thread.
 
+pub(crate) mod activation;
 pub(crate) mod aligned_buffer;
 pub(crate) mod backward;
 pub(crate) mod backward_buffers;
@@ -297,6 +298,7 @@ impl CpuEngine {
         weight_gradient: &mut [f32],
     ) {
         let mut buffers = BackwardBuffers::take_from(&mut self.layers, at);
+        let mut bias_gradient = take(&mut self.layers[at].bias_gradient);
         let WeightScratch {
             transformed,
             transposed,
@@ -328,10 +330,16 @@ impl CpuEngine {
                 if let (Some(total), true) = (&mut total, layer.trained) {
                     add_elementwise(total, &workspace.weight_gradient);
                 }
+                if layer.bias_flow.enters_z {
+                    let sums = bias_gradient.iter_mut();
+                    sums.zip(&workspace.z_gradient_sums)
+                        .for_each(|(sum, x)| *sum += x);
+                }
             },
         );
 
         buffers.restore_to(&mut self.layers, at);
+        self.layers[at].bias_gradient = bias_gradient;
     }
 
     /// Runs a forward pass over a batch in training mode, for its statistics.

@@ -1,9 +1,12 @@
-//! From a linear map's output z to the layer's activation: y = (z − mean)·inv · scale + shift, then ReLU.
+//! From a linear map's output z to the layer's activation: y = (z − mean)·inv · scale + shift, then the activation function.
 //!
 //! One formula serves all layers; without a norm, mean is 0 and inv and scale are 1, which changes no bit of z. Passes
 //! over a batch run chunk by chunk while the chunk is in the cache: sums in f32 within a chunk, in f64 across chunks.
 //! No absolute constant occurs anywhere, so that scaling all weights by a power of two scales every intermediate exactly.
 
+use ergodic_common::config::Activation;
+
+use super::activation::{ActivatedKernel, ActivationFn, run_for_activation};
 use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 use crate::train::network::shape::HaloGrid;
 
@@ -19,20 +22,20 @@ pub(crate) struct ChannelCoefficients {
     pub(crate) image_stride: usize,
     pub(crate) scale: Vec<f32>,
     pub(crate) shift: Vec<f32>,
-    /// Whether a ReLU follows.
-    pub(crate) relu: bool,
+    /// The function that follows.
+    pub(crate) activation: Activation,
 }
 
 impl ChannelCoefficients {
-    /// The coefficients of the identity.
-    pub(crate) fn identity(width: usize, relu: bool) -> Self {
+    /// The coefficients that leave z as it is, before this function.
+    pub(crate) fn identity(width: usize, activation: Activation) -> Self {
         Self {
             mean: vec![0.0; width],
             inv_std: vec![1.0; width],
             image_stride: 0,
             scale: vec![1.0; width],
             shift: vec![0.0; width],
-            relu,
+            activation,
         }
     }
 
@@ -94,11 +97,15 @@ impl<B: Copy> LoadedCoefficients<B> {
         }
     }
 
-    /// Computes the activation from z; `relu` is whether a ReLU follows.
+    /// Computes the activation from z.
     #[inline(always)]
-    pub(crate) fn compute_activation<S: Simd16<Block = B>>(&self, s: S, z: B, relu: bool) -> B {
+    pub(crate) fn compute_activation<S, A>(&self, s: S, z: B) -> B
+    where
+        S: Simd16<Block = B>,
+        A: ActivationFn,
+    {
         let (_, y) = self.normalize_and_scale(s, z);
-        if relu { s.relu(y) } else { y }
+        A::value(s, y)
     }
 
     /// Computes the normalised value and y.
@@ -123,6 +130,13 @@ pub(crate) struct ActivationKernel<'a> {
 impl Kernel for ActivationKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
+        run_for_activation(s, self.coefficients.activation, self);
+    }
+}
+
+impl ActivatedKernel for ActivationKernel<'_> {
+    #[inline(always)]
+    fn run_for<S: Simd16, A: ActivationFn>(self, s: S) {
         let width = self.coefficients.padded_channels();
         for image in 0..self.images {
             for (from, to, len) in self.grid.contiguous_runs() {
@@ -134,11 +148,7 @@ impl Kernel for ActivationKernel<'_> {
                         LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
 
                     for at in (b..len).step_by(width) {
-                        let y = channels.compute_activation(
-                            s,
-                            s.load(block_at(z, at)),
-                            self.coefficients.relu,
-                        );
+                        let y = channels.compute_activation::<S, A>(s, s.load(block_at(z, at)));
                         s.store(y, block_at_mut(out, at));
                     }
                 }

@@ -1,5 +1,6 @@
-//! The backward pass through norm, scale, shift and ReLU: the sums over the batch that it needs, and ∂L/∂z.
+//! The backward pass through norm, scale, shift and activation function: the sums over the batch that it needs, and ∂L/∂z.
 
+use super::activation::{ActivatedKernel, ActivationFn, run_for_activation};
 use super::norm::{ChannelCoefficients, LoadedCoefficients, PARTIAL_SUMS, add_partial_sums};
 use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 
@@ -115,6 +116,13 @@ pub(crate) struct GradientSumsKernel<'a> {
 impl Kernel for GradientSumsKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
+        run_for_activation(s, self.coefficients.activation, self);
+    }
+}
+
+impl ActivatedKernel for GradientSumsKernel<'_> {
+    #[inline(always)]
+    fn run_for<S: Simd16, A: ActivationFn>(self, s: S) {
         let width = self.coefficients.padded_channels();
         let pixels = self.z.len() / width;
 
@@ -129,7 +137,7 @@ impl Kernel for GradientSumsKernel<'_> {
                         let at = (group + part) * width + b;
                         let (x, y) = channels.normalize_and_scale(s, s.load(block_at(self.z, at)));
                         let g = s.load(block_at(self.gradient, at));
-                        let g = gate_gradient(s, self.coefficients.relu, y, g);
+                        let g = A::backward(s, y, g);
                         shifts[part] = s.add(shifts[part], g);
 
                         scales[part] = s.fma(g, x, scales[part]);
@@ -153,7 +161,7 @@ pub(crate) struct NormBackwardKernel<'a> {
     pub(crate) z: &'a [f32],
     /// Gradient of the activations of the images.
     pub(crate) gradient: &'a [f32],
-    /// Gradient that reaches z past norm and ReLU, from the layer that adds z to its own.
+    /// Gradient that reaches z past norm and activation function, from the layer that adds z to its own.
     pub(crate) residual_gradient: Option<&'a [f32]>,
     /// Receives the gradient of the z that this layer adds to its own.
     pub(crate) added_gradient: Option<&'a mut [f32]>,
@@ -168,7 +176,14 @@ pub(crate) struct NormBackwardKernel<'a> {
 
 impl Kernel for NormBackwardKernel<'_> {
     #[inline(always)]
-    fn run_with<S: Simd16>(mut self, s: S) {
+    fn run_with<S: Simd16>(self, s: S) {
+        run_for_activation(s, self.coefficients.activation, self);
+    }
+}
+
+impl ActivatedKernel for NormBackwardKernel<'_> {
+    #[inline(always)]
+    fn run_for<S: Simd16, A: ActivationFn>(mut self, s: S) {
         let width = self.coefficients.padded_channels();
         let len = self.z.len() / self.images;
 
@@ -195,7 +210,7 @@ impl Kernel for NormBackwardKernel<'_> {
                 for at in (b..len).step_by(width) {
                     let (x, y) = channels.normalize_and_scale(s, s.load(block_at(z, at)));
                     let g = s.load(block_at(gradient, at));
-                    let g = gate_gradient(s, self.coefficients.relu, y, g);
+                    let g = A::backward(s, y, g);
                     let mut d = match means {
                         Some(means) => norm_gradient(s, &channels, means, x, g),
                         None => g,
@@ -215,13 +230,34 @@ impl Kernel for NormBackwardKernel<'_> {
     }
 }
 
-/// ∂L/∂y behind a ReLU, if there is one, from the gradient of the activation.
-#[inline(always)]
-fn gate_gradient<S: Simd16>(s: S, relu: bool, y: S::Block, gradient: S::Block) -> S::Block {
-    if relu {
-        s.relu_backward(y, gradient)
-    } else {
-        gradient
+/// Adds up numbers per channel.
+pub(crate) struct ChannelSumsKernel<'a> {
+    pub(crate) numbers: &'a [f32],
+    pub(crate) sums: &'a mut [f64],
+}
+
+impl Kernel for ChannelSumsKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(self, s: S) {
+        let width = self.sums.len();
+        let pixels = self.numbers.len() / width;
+
+        for b in (0..width).step_by(BLOCK) {
+            let mut parts = [s.splat(0.0); PARTIAL_SUMS];
+            for group in (0..pixels).step_by(PARTIAL_SUMS) {
+                for (part, sum) in parts.iter_mut().enumerate() {
+                    if group + part < pixels {
+                        let at = (group + part) * width + b;
+                        *sum = s.add(*sum, s.load(block_at(self.numbers, at)));
+                    }
+                }
+            }
+
+            let sums = add_partial_sums(s, parts);
+            for (to, sum) in self.sums[b..].iter_mut().zip(sums) {
+                *to += f64::from(sum);
+            }
+        }
     }
 }
 

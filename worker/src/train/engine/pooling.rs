@@ -2,6 +2,7 @@
 
 use ergodic_common::net::Pool;
 
+use super::activation::{ActivatedKernel, ActivationFn, run_for_activation};
 use super::norm::{ChannelCoefficients, LoadedCoefficients};
 use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 use crate::train::network::shape::HaloGrid;
@@ -24,6 +25,11 @@ pub(crate) struct PoolInput<'a> {
 impl PoolInput<'_> {
     fn image_len(&self) -> usize {
         self.pixels * self.coefficients.padded_channels()
+    }
+
+    /// Whether the pool takes means.
+    fn is_average(&self) -> bool {
+        matches!(self.pool, Pool::Average | Pool::Average2)
     }
 
     /// Number of pixels that are pooled into one.
@@ -69,6 +75,13 @@ pub(crate) struct PooledActivationKernel<'a> {
 impl Kernel for PooledActivationKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
+        run_for_activation(s, self.input.coefficients.activation, self);
+    }
+}
+
+impl ActivatedKernel for PooledActivationKernel<'_> {
+    #[inline(always)]
+    fn run_for<S: Simd16, A: ActivationFn>(self, s: S) {
         let width = self.input.coefficients.padded_channels();
         let share = s.splat(1.0 / self.input.window_area() as f32);
 
@@ -86,7 +99,8 @@ impl Kernel for PooledActivationKernel<'_> {
 
                     for at in (0..len).step_by(width) {
                         let pooled = (from + at) / width;
-                        let y = pool_window(s, &self.input, &channels, (z, pooled, b), share);
+                        let y =
+                            pool_window::<S, A>(s, &self.input, &channels, (z, pooled, b), share);
                         s.store(y, block_at_mut(out, at + b));
                     }
                 }
@@ -98,7 +112,7 @@ impl Kernel for PooledActivationKernel<'_> {
 /// Pools the window of one pixel of a block of channels, from z of its image. `share` is 1 over the
 /// pixels in a window.
 #[inline(always)]
-fn pool_window<S: Simd16>(
+fn pool_window<S: Simd16, A: ActivationFn>(
     s: S,
     input: &PoolInput<'_>,
     channels: &LoadedCoefficients<S::Block>,
@@ -106,19 +120,18 @@ fn pool_window<S: Simd16>(
     share: S::Block,
 ) -> S::Block {
     let zero = s.splat(0.0);
-    let relu = input.coefficients.relu;
     let mut y = zero;
     for (i, member) in input.window_offsets(pooled).enumerate() {
-        let other = channels.compute_activation(s, s.load(block_at(z, member + b)), relu);
+        let other = channels.compute_activation::<S, A>(s, s.load(block_at(z, member + b)));
         y = match input.pool {
             _ if i == 0 => other,
-            Pool::Average => s.add(y, other),
+            Pool::Average | Pool::Average2 => s.add(y, other),
             // Adds 0·other, because the comparison alone would drop a NaN.
             _ => s.fma(zero, other, s.select_greater(other, y, other, y)),
         };
     }
 
-    if input.pool == Pool::Average {
+    if input.is_average() {
         s.mul(share, y)
     } else {
         y
@@ -136,6 +149,13 @@ pub(crate) struct UnpoolKernel<'a> {
 impl Kernel for UnpoolKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
+        run_for_activation(s, self.input.coefficients.activation, self);
+    }
+}
+
+impl ActivatedKernel for UnpoolKernel<'_> {
+    #[inline(always)]
+    fn run_for<S: Simd16, A: ActivationFn>(self, s: S) {
         let Self {
             input: to,
             pooled_gradient: pooled,
@@ -155,10 +175,10 @@ impl Kernel for UnpoolKernel<'_> {
                 for pixel in 0..count {
                     let g = s.load(block_at(pooled, pixel * width + b));
                     match to.pool {
-                        Pool::Average => {
+                        Pool::Average | Pool::Average2 => {
                             spread_average_gradient(s, to.window_offsets(pixel), b, g, out)
                         }
-                        _ => route_max_gradient(s, to, &channels, (z, pixel, b), g, out),
+                        _ => route_max_gradient::<S, A>(s, to, &channels, (z, pixel, b), g, out),
                     }
                 }
             }
@@ -182,7 +202,7 @@ fn spread_average_gradient<S: Simd16>(
 }
 
 #[inline(always)]
-fn route_max_gradient<S: Simd16>(
+fn route_max_gradient<S: Simd16, A: ActivationFn>(
     s: S,
     to: PoolInput<'_>,
     channels: &LoadedCoefficients<S::Block>,
@@ -195,8 +215,7 @@ fn route_max_gradient<S: Simd16>(
     let mut before: [Option<usize>; 4] = [None; 4];
 
     for (i, member) in to.window_offsets(pixel).enumerate() {
-        let y =
-            channels.compute_activation(s, s.load(block_at(z, member + b)), to.coefficients.relu);
+        let y = channels.compute_activation::<S, A>(s, s.load(block_at(z, member + b)));
 
         if i == 0 {
             largest = y;

@@ -36,6 +36,7 @@ fn transformed_len(plan: &LayerPlan) -> usize {
 
 fn transposed_len(plan: &LayerPlan) -> usize {
     match &plan.algorithm {
+        ConvAlgorithm::Copy => 0,
         ConvAlgorithm::Winograd(plan) => plan.weight_len(),
         ConvAlgorithm::Direct(plan) => plan
             .transposed
@@ -51,6 +52,8 @@ pub(crate) struct Workspace {
     pub(crate) weight_gradient: AlignedBuffer,
     pub(crate) winograd: WinogradWorkspace,
     pub(crate) gradient_sums: GradientSums,
+    /// Σ ∂L/∂z per channel over a part of the batch.
+    pub(crate) z_gradient_sums: Vec<f64>,
     /// Sums of a single image, for norms over single images.
     pub(crate) image_gradient_sums: GradientSums,
 }
@@ -83,6 +86,7 @@ impl Workspace {
                 .map(|l| LayerWorkspace::new(&l.plan))
                 .collect(),
             gradient_sums: GradientSums::new(width),
+            z_gradient_sums: vec![0.0; width],
             image_gradient_sums: GradientSums::new(width),
         }
     }

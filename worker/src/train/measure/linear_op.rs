@@ -25,7 +25,9 @@ pub(crate) struct ExactLinearOp {
     /// Numbers of an image's input and output.
     input_len: usize,
     output_len: usize,
+    /// The inputs that outputs read; none where the output is the input.
     taps: Vec<ExactTap>,
+    is_identity: bool,
 }
 
 /// The inputs that an output pixel reads through a row of the kernel.
@@ -54,7 +56,7 @@ impl ExactLinearOp {
                 stride,
                 padding,
             } => (kernel, stride, padding, layer.input),
-            LinearOp::Identity => todo!(),
+            LinearOp::Identity => return Self::identity(layer.output),
             LinearOp::Linear => (
                 1,
                 1,
@@ -93,6 +95,19 @@ impl ExactLinearOp {
             input_len: input.len(),
             output_len: layer.output.len(),
             taps,
+            is_identity: false,
+        }
+    }
+
+    /// The map of numbers in this shape to themselves, without a weight.
+    fn identity(shape: ActivationShape) -> Self {
+        Self {
+            inputs: shape.channels,
+            outputs: shape.channels,
+            input_len: shape.len(),
+            output_len: shape.len(),
+            taps: Vec::new(),
+            is_identity: true,
         }
     }
 
@@ -109,6 +124,9 @@ impl ExactLinearOp {
         weight: &[f64],
         outputs: &mut [f64],
     ) {
+        if self.is_identity {
+            return add_numbers(outputs, inputs);
+        }
         s.dispatch(ExactForwardKernel {
             op: self,
             inputs,
@@ -125,6 +143,9 @@ impl ExactLinearOp {
         transposed: &[f64],
         to: &mut [f64],
     ) {
+        if self.is_identity {
+            return add_numbers(to, gradient);
+        }
         s.dispatch(ExactInputGradientKernel {
             op: self,
             output_gradient: gradient,
@@ -166,6 +187,11 @@ impl ExactLinearOp {
 
         transposed
     }
+}
+
+/// `to += more`
+fn add_numbers(to: &mut [f64], more: &[f64]) {
+    to.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
 }
 
 struct ExactForwardKernel<'a> {

@@ -4,7 +4,7 @@
 //! multiplied: output pixels at the border have fewer taps. Only images from the dataset and inputs of tiles have a
 //! halo of zeros. A linear layer is a 1×1 convolution of a one-pixel image with many channels.
 
-use ergodic_common::net::{ActivationShape, Layer, MICRO_BATCH, Net};
+use ergodic_common::net::{ActivationShape, Layer, LinearOp, MICRO_BATCH, Net};
 
 use super::direct_conv_plan::DirectConvPlan;
 use super::shape::{ConvShape, HaloGrid};
@@ -56,6 +56,8 @@ pub(crate) enum ConvAlgorithm {
     Direct(DirectConvPlan),
     /// Winograd's algorithm: tile by tile, with fewer multiplications.
     Winograd(WinogradPlan),
+    /// No map: the output is the input.
+    Copy,
 }
 
 /// Plans all layers of a network.
@@ -77,13 +79,16 @@ impl LayerPlan {
         let part = MIN_PART_PIXELS.div_ceil(pixels).next_power_of_two();
         let part_images = part.clamp(MIN_PART_IMAGES.max(chunk_images), MICRO_BATCH as usize);
 
-        let tiled = !first && WinogradPlan::is_suitable_for(&conv);
+        let copied = layer.linear_op == LinearOp::Identity;
+        let tiled = !first && !copied && WinogradPlan::is_suitable_for(&conv);
         // A halo costs multiplications and makes contiguous runs longer. It pays for images from
         // the dataset, which have few channels, and for large images, whose halo is small in
         // comparison.
         let halo = first || tiled || pixels > MAX_PIXELS_WITHOUT_HALO;
         let input = HaloGrid::new(conv.input, if halo { conv.padding } else { 0 });
-        let algorithm = if tiled {
+        let algorithm = if copied {
+            ConvAlgorithm::Copy
+        } else if tiled {
             ConvAlgorithm::Winograd(WinogradPlan::new(&conv, chunk_images, &input))
         } else {
             ConvAlgorithm::Direct(DirectConvPlan::new(

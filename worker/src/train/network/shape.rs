@@ -113,7 +113,19 @@ impl ConvShape {
                     output,
                 }
             }
-            LinearOp::Identity => todo!(),
+            LinearOp::Identity => {
+                let input = ActivationShape {
+                    channels,
+                    ..layer.input
+                };
+                Self {
+                    kernel: 1,
+                    stride: 1,
+                    padding: 0,
+                    input,
+                    output,
+                }
+            }
             LinearOp::Linear => {
                 let channels = layer.input.height * layer.input.width * channels;
                 let input = ActivationShape {

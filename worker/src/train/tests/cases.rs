@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use ergodic_common::Spec;
 use ergodic_common::config::{
     Activation, Average, DataConfig, InitScheme, Length, Loss, LrFactors, ModelConfig, ModelKind,
     Norm, ResultsSelection, ResultsSource, ResultsStart, TrainConfig, TrialConfig,
@@ -10,10 +11,11 @@ use ergodic_common::config::{
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
-use ergodic_common::ids::{CellHash, Repeat};
+use ergodic_common::ids::{CellHash, CellIndex, Repeat};
 use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::saved_moments::SavedMoments;
+use ergodic_common::spec::source::SpecSource;
 use ergodic_common::spec::{Measure, Moment, Probe};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 use rayon::ThreadPool;
@@ -78,6 +80,62 @@ pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
         results_start: None,
     }
 }
+
+/// A small trial of the model that `[model]` describes, on these images.
+pub(crate) fn described_trial(dataset: DatasetName, model: &str) -> TrialConfig {
+    let source = SpecSource {
+        text: format!(
+            "name = \"t\"\n[model]\n{model}\n[data]\ndataset = \"{}\"\n[train]\nsteps = 5\nbatch_size = 16\nlr = 0.05\n",
+            dataset.as_str()
+        ),
+        ..SpecSource::default()
+    };
+    let spec = Spec::read_stored(&source).unwrap_or_else(|error| panic!("{model}: {error}"));
+    let config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
+
+    let mut small = small_trial(config.model.kind.clone(), Norm::None);
+    small.model = config.model;
+    small.data.dataset = dataset;
+    small
+}
+
+/// A small trial of a network that is written as a list of layers.
+pub(crate) fn listed_trial(dataset: DatasetName, layers: &str) -> TrialConfig {
+    described_trial(dataset, &format!("kind = \"layers\"\n{layers}"))
+}
+
+/// Small networks that are written as lists of layers; together they have every activation, pool and sum.
+pub(crate) const LISTED: [(&str, &str); 6] = [
+    (
+        "tanh mlp",
+        "activation = \"tanh\"\nnorm = \"none\"\nlayers = [{ linear = 24 }, { linear = 17 }, { linear = \"classes\" }]",
+    ),
+    (
+        "gelu residual",
+        "activation = \"gelu\"\naffine = true\nlayers = [{ conv = 6 }, { pool = \"avg2\" }, { conv = 6, add = \"conv2.in\" }, \
+         { pool = \"global-avg\" }, { linear = \"classes\", bias = true }]",
+    ),
+    (
+        "leaky shortcuts",
+        "activation = \"leaky-relu\"\nnorm = \"none\"\nlayers = [{ conv = 5, stride = 3 }, { conv = 5, add = \"conv2.in\" }, \
+         { conv = 9, stride = 2, add = \"conv3.in\" }, { pool = \"max2\" }, { linear = \"classes\" }]",
+    ),
+    (
+        "silu image",
+        "activation = \"silu\"\nnorm = \"group\"\ngroups = 2\naffine = true\nlayers = [{ name = \"a\", conv = 4, kernel = 5 }, \
+         { name = \"b\", conv = 8, stride = 2, add = \"a.in\" }, { linear = \"classes\", bias = true }]",
+    ),
+    (
+        "softplus pooled",
+        "activation = \"softplus\"\nnorm = \"layer\"\nlayers = [{ pool = \"avg2\" }, { conv = 4 }, \
+         { linear = 12, norm = \"none\", bias = true }, { linear = \"classes\", bias = true }]",
+    ),
+    (
+        "biased sum",
+        "activation = \"tanh\"\nnorm = \"group\"\ngroups = 2\nlayers = [{ name = \"a\", conv = 4, stride = 2, norm = \"none\", bias = true }, \
+         { name = \"b\", conv = 4, add = \"a.sum\" }, { pool = \"avg2\" }, { linear = \"classes\", bias = true }]",
+    ),
+];
 
 /// A small perceptron without norms.
 pub(crate) fn mlp() -> TrialConfig {

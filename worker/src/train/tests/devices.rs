@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use candle_core::{DType, Device, Tensor, Var};
 use ergodic_common::config::{Length, ModelKind, Norm, TrialConfig, VggDepth};
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::metric::Metric;
 use ergodic_common::net::{Net, Param, ParamRole};
 use ergodic_common::spec::Measure;
@@ -80,8 +81,10 @@ fn trials() -> Vec<TrialConfig> {
         .iter()
         .flat_map(|kind| norms.map(|norm| (kind.clone(), norm)));
     let pairs = pairs.filter(|(kind, norm)| fits(kind, *norm));
+    let listed = cases::LISTED.map(|(_, layers)| cases::listed_trial(DatasetName::Glyphs, layers));
     pairs
         .map(|(kind, norm)| cases::on_its_images(cases::small_trial(kind, norm)))
+        .chain(listed)
         .collect()
 }
 

@@ -356,7 +356,8 @@ fn odd(input: ActivationShape, maps: [LinearOp; 2], norm: Option<NormSpec>) -> N
     for (i, map) in maps.into_iter().chain([LinearOp::Linear]).enumerate() {
         let channels = [7, 19, 10][i];
         let output = match map {
-            LinearOp::Linear | LinearOp::Identity => ActivationShape {
+            LinearOp::Identity => at,
+            LinearOp::Linear => ActivationShape {
                 height: 1,
                 width: 1,
                 channels,

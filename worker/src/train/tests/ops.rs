@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use candle_core::{Device, Tensor, Var};
-use ergodic_common::config::{Activation, Loss};
+use ergodic_common::config::{ACTIVATIONS, Activation, Loss};
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
 };
@@ -17,6 +17,7 @@ use crate::train::candle::{net, reference};
 use crate::train::data::ImageBatch;
 use crate::train::engine::CpuEngine;
 use crate::train::engine::simd::Simd16;
+use crate::train::measure::hessian::Hessian;
 use crate::train::network::plan;
 use crate::train::{Isa, SimdProgram};
 
@@ -30,11 +31,39 @@ struct Hidden {
     pool: bool,
 }
 
+/// What a network made of data has behind a hidden layer.
+#[derive(Debug, Clone, Copy)]
+struct Extra {
+    activation: Activation,
+    pool: Pool,
+    norm: Option<(bool, usize)>,
+    step: Step,
+}
+
+/// Layers behind a hidden one.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// None.
+    Nothing,
+    /// A convolution to which its input is added.
+    IdentityShortcut,
+    /// A convolution to which the sum of the layer before is added.
+    Sum,
+    /// A convolution to which a sum is added whose norm and activation nobody reads.
+    UnreadSum,
+    /// A layer without a map.
+    Unmapped,
+}
+
 /// A network on some images, all numbers drawn from a stream of this number.
 #[derive(Debug, Clone)]
 struct NetCase {
     input: ActivationShape,
     hidden: Vec<Hidden>,
+    /// What comes behind the hidden layers, one by one; nothing where the list ends.
+    extras: Vec<Extra>,
+    /// Whether a layer without a map comes before the first one.
+    pools_image: bool,
     /// Whether a block with an identity shortcut, and with a 1×1 one, comes before the head.
     blocks: (bool, bool),
     average: bool,
@@ -89,6 +118,8 @@ fn case() -> impl Strategy<Value = NetCase> {
         |((input, hidden, blocks, average, classes), batch, loss, seed)| NetCase {
             input,
             hidden,
+            extras: Vec::new(),
+            pools_image: false,
             blocks,
             average,
             classes,
@@ -96,6 +127,38 @@ fn case() -> impl Strategy<Value = NetCase> {
             ghosts: 1,
             loss,
             seed,
+        },
+    )
+}
+
+/// Networks with every activation, layers without a map, means of 2×2 pixels and several sums.
+fn free_cases() -> impl Strategy<Value = NetCase> {
+    let activations = ACTIVATIONS.map(|(_, activation)| activation).to_vec();
+    let pools = vec![Pool::None, Pool::None, Pool::Max2, Pool::Average2];
+    let steps = vec![
+        Step::Nothing,
+        Step::IdentityShortcut,
+        Step::Sum,
+        Step::UnreadSum,
+        Step::Unmapped,
+    ];
+    let extra = (
+        prop::sample::select(activations),
+        prop::sample::select(pools),
+        prop::option::of((any::<bool>(), 1..=3_usize)),
+        prop::sample::select(steps),
+    )
+        .prop_map(|(activation, pool, norm, step)| Extra {
+            activation,
+            pool,
+            norm,
+            step,
+        });
+    (case(), prop::collection::vec(extra, 3), any::<bool>()).prop_map(
+        |(case, extras, pools_image)| NetCase {
+            extras,
+            pools_image,
+            ..case
         },
     )
 }
@@ -160,23 +223,13 @@ impl NetCase {
     /// The network; maps that do not fit what comes before them are padded until they do.
     fn net(&self) -> Net {
         let mut layers: Vec<Layer> = Vec::new();
-        for hidden in &self.hidden {
+        if let (true, Some(extra)) = (self.pools_image, self.extras.first()) {
+            self.push_unmapped(&mut layers, *extra);
+        }
+
+        for (at, hidden) in self.hidden.iter().enumerate() {
             let input = layers.last().map_or(self.input, Layer::activation_shape);
-            let norm = hidden.norm.map(|(batch, groups)| NormSpec {
-                scope: if batch && self.ghosts > 1 {
-                    NormScope::GhostBatch(self.batch / self.ghosts)
-                } else if batch {
-                    NormScope::Batch
-                } else {
-                    NormScope::Groups(if hidden.channels % groups == 0 {
-                        groups
-                    } else {
-                        1
-                    })
-                },
-                eps: 0.1,
-                affine: hidden.affine,
-            });
+            let norm = self.norm_spec(hidden.norm, hidden.channels, hidden.affine);
             let layer = layer(
                 &layers,
                 input,
@@ -190,6 +243,9 @@ impl NetCase {
                 pool: if pools { Pool::Max2 } else { Pool::None },
                 ..layer
             });
+            if let Some(extra) = self.extras.get(at) {
+                self.push_extra(&mut layers, *extra);
+            }
         }
 
         let spatial = matches!(
@@ -223,6 +279,90 @@ impl NetCase {
             classes: self.classes,
             layers,
         }
+    }
+
+    fn norm_spec(
+        &self,
+        norm: Option<(bool, usize)>,
+        channels: usize,
+        affine: bool,
+    ) -> Option<NormSpec> {
+        norm.map(|(batch, groups)| NormSpec {
+            scope: if batch && self.ghosts > 1 {
+                NormScope::GhostBatch(self.batch / self.ghosts)
+            } else if batch {
+                NormScope::Batch
+            } else {
+                NormScope::Groups(if channels.is_multiple_of(groups) {
+                    groups
+                } else {
+                    1
+                })
+            },
+            eps: 0.1,
+            affine,
+        })
+    }
+
+    /// Changes the last layer, and adds those behind it.
+    fn push_extra(&self, layers: &mut Vec<Layer>, extra: Extra) {
+        let at = layers.len() - 1;
+        let last = &mut layers[at];
+        last.activation = extra.activation;
+        last.pool = fitting_pool(extra.pool, last.output);
+        let (input, is_pooled) = (last.activation_shape(), last.pool != Pool::None);
+        let norm = self.norm_spec(extra.norm, input.channels, self.seed.is_multiple_of(2));
+        let convolution = |layers: &[Layer], norm| {
+            let map = LinearOp::Conv {
+                kernel: 3,
+                stride: 1,
+                padding: 1,
+            };
+            Layer {
+                source: Some(at),
+                ..layer(layers, input, input.channels, map, norm)
+            }
+        };
+
+        let add = match extra.step {
+            Step::Nothing => return,
+            Step::Unmapped => return self.push_unmapped(layers, extra),
+            Step::Sum if !is_pooled => at,
+            Step::Sum | Step::IdentityShortcut => {
+                let shortcut = layer(layers, input, input.channels, LinearOp::Identity, None);
+                layers.push(Layer {
+                    bias: false,
+                    activation: Activation::Identity,
+                    ..shortcut
+                });
+                at + 1
+            }
+            Step::UnreadSum => {
+                // Under ghost batches, other norms would have other numbers of images.
+                let unread = convolution(layers, norm);
+                layers.push(unread);
+                at + 1
+            }
+        };
+        let convolution = convolution(layers, norm);
+        layers.push(Layer {
+            add: Some(add),
+            activation: extra.activation,
+            ..convolution
+        });
+    }
+
+    /// Adds a layer without a map, with all that may follow one.
+    fn push_unmapped(&self, layers: &mut Vec<Layer>, extra: Extra) {
+        let input = layers.last().map_or(self.input, Layer::activation_shape);
+        let norm = self.norm_spec(extra.norm, input.channels, self.seed.is_multiple_of(3));
+        let unmapped = layer(layers, input, input.channels, LinearOp::Identity, norm);
+        layers.push(Layer {
+            bias: norm.is_none() && self.seed.is_multiple_of(2),
+            activation: extra.activation,
+            pool: fitting_pool(extra.pool, input),
+            ..unmapped
+        });
     }
 
     /// The same network on two to four times as many images, with as many ghost batches in the place of each batch.
@@ -315,6 +455,15 @@ impl NetCase {
     }
 }
 
+/// The pool, or none where there are no 2×2 pixels.
+fn fitting_pool(pool: Pool, shape: ActivationShape) -> Pool {
+    if shape.height.min(shape.width) > 1 {
+        pool
+    } else {
+        Pool::None
+    }
+}
+
 /// Map – norm – ReLU after the last of `layers`.
 fn layer(
     layers: &[Layer],
@@ -324,7 +473,8 @@ fn layer(
     norm: Option<NormSpec>,
 ) -> Layer {
     let output = match map {
-        LinearOp::Linear | LinearOp::Identity => ActivationShape {
+        LinearOp::Identity => input,
+        LinearOp::Linear => ActivationShape {
             height: 1,
             width: 1,
             channels,
@@ -549,8 +699,18 @@ fn check_all(
 
 #[test]
 fn composed_gradients_are_the_limits_of_finite_differences() {
+    compare_with_differences(300, case(), 290);
+}
+
+#[test]
+fn composed_gradients_of_free_networks_are_the_limits_of_finite_differences() {
+    compare_with_differences(300, free_cases(), 280);
+}
+
+/// Compares the composed network's gradients with differences; more than `least` cases must have a derivative.
+fn compare_with_differences(cases: u32, all: impl Strategy<Value = NetCase>, least: u32) {
     let compared = Cell::new(0);
-    check(300, |case| {
+    check_all(cases, all, |case| {
         let net = case.net();
         let (params, images) = case.smooth(&net);
         let params = in_f64(&params);
@@ -594,7 +754,7 @@ fn composed_gradients_are_the_limits_of_finite_differences() {
     });
 
     assert!(
-        compared.get() > 290,
+        compared.get() > least,
         "only {} cases have a derivative",
         compared.get()
     );
@@ -733,6 +893,8 @@ fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
     let case = NetCase {
         input,
         hidden: vec![],
+        extras: vec![],
+        pools_image: false,
         blocks: (false, false),
         average: false,
         classes: 2,
@@ -765,6 +927,97 @@ fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
 #[test]
 fn the_engine_agrees_with_the_composed_network() {
     check(500, |case| agrees(&case));
+}
+
+#[test]
+fn free_networks_agree_with_the_composed_one_in_the_same_bits_on_all_instruction_sets() {
+    check_all(400, free_cases(), |case| {
+        agrees(&case)?;
+        same_bits(&case)
+    });
+    check_all(100, free_cases(), |case| {
+        let case = case.with_ghosts();
+        agrees(&case)?;
+        same_bits(&case)
+    });
+}
+
+#[test]
+fn the_hessian_of_free_networks_is_the_derivative_of_the_composed_gradient() {
+    check_all(100, free_cases(), |case| hessian_agrees(&case));
+}
+
+/// The exact product with a random direction is the change of the composed gradient along it.
+fn hessian_agrees(case: &NetCase) -> Result<(), TestCaseError> {
+    let net = case.net();
+    let (params, images) = case.smooth(&net);
+    let mut stream = case.stream("direction");
+    let direction: ReferenceParams = params
+        .iter()
+        .map(|numbers| numbers.iter().map(|_| stream.next_normal()).collect())
+        .collect();
+    let change = |h: f64| {
+        let gradient_at = |h: f64| {
+            let moved = in_f64(&params).into_iter().zip(&direction);
+            let moved = moved
+                .map(|(w, d)| w.iter().zip(d).map(|(w, d)| w + h * d).collect())
+                .collect();
+            composed(case, &net, &moved, &images).gradient.concat()
+        };
+        let pairs = gradient_at(h).into_iter().zip(gradient_at(-h));
+        pairs.map(|(a, b)| (a - b) / (2.0 * h)).collect::<Vec<_>>()
+    };
+    let apart =
+        |a: &[f64], b: &[f64]| norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>());
+
+    let (wide, narrow) = (change(2e-6), change(1e-6));
+    let size = 1.0 + norm(&narrow);
+    // Elsewhere a kink lies in between.
+    if apart(&wide, &narrow) < 1e-5 * size {
+        let product = hessian_product(case, &net, &params, &images, &direction.concat());
+        let off = apart(&product, &narrow);
+        prop_assert!(off < 1e-4 * size, "{off} off {size}");
+    }
+    Ok(())
+}
+
+/// The exact product of the loss's Hessian with a direction.
+fn hessian_product(
+    case: &NetCase,
+    net: &Net,
+    params: &[Vec<f32>],
+    images: &[f32],
+    direction: &[f64],
+) -> Vec<f64> {
+    struct Product<'a> {
+        case: &'a NetCase,
+        net: &'a Net,
+        params: &'a [Vec<f32>],
+        images: &'a [f32],
+        direction: &'a [f64],
+        out: &'a mut Vec<f64>,
+    }
+
+    impl SimdProgram for Product<'_> {
+        fn run_with<S: Simd16>(self, s: S) {
+            let labels = self.case.labels();
+            let indices: Vec<u32> = (0..self.case.batch as u32).collect();
+            let batch = ImageBatch::from_floats(self.images, &labels, &indices);
+            let hessian = Hessian::new(s, self.net, self.case.loss, self.params, &batch);
+            *self.out = hessian.product_with(self.direction);
+        }
+    }
+
+    let mut out = Vec::new();
+    Isa::detect_fastest().run_program(Product {
+        case,
+        net,
+        params,
+        images,
+        direction,
+        out: &mut out,
+    });
+    out
 }
 
 /// Loss and gradient of the composed network over ghost batches are the means of those that batch norm has over each of them.

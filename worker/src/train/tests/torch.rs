@@ -1,12 +1,15 @@
 //! Twenty steps of every architecture × norm against PyTorch in f64, from the same weights and batches.
 //!
 //! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And ghost batches
-//! (`tests/oracles/ghosts.py`), other optimizers and steps (`tests/oracles/optimizers.py`), and the largest eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
+//! (`tests/oracles/ghosts.py`), other optimizers and steps (`tests/oracles/optimizers.py`), networks that are written as lists of
+//! layers (`tests/oracles/layers.py`), and the largest eigenvalues of Hessians, against its double backward
+//! (`tests/oracles/hessians.py`).
 
 use ergodic_common::config::{
     Activation, Adam, AdamDecay, InitScheme, Loss, LrFactors, ModelConfig, ModelKind, Norm, Sam,
     TrainConfig, VggDepth, WeightDecayScope,
 };
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::net::{ActivationShape, Net, ParamRole};
 use ergodic_common::random_streams::Purpose;
 use serde_json::Value;
@@ -31,6 +34,8 @@ const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json"
 const GHOSTS: &str = include_str!("../../../../tests/oracles/ghosts.json");
 
 const OPTIMIZERS: &str = include_str!("../../../../tests/oracles/optimizers.json");
+
+const LAYERS: &str = include_str!("../../../../tests/oracles/layers.json");
 
 const HESSIANS: &str = include_str!("../../../../tests/oracles/hessians.json");
 
@@ -64,6 +69,11 @@ fn model(config: &Value) -> (ModelConfig, ActivationShape) {
         width: side,
         channels,
     };
+    if let Some(layers) = config["layers"].as_str() {
+        let listed = cases::listed_trial(DatasetName::Cifar10, layers);
+        return (listed.model, square(8, 3));
+    }
+
     let (kind, input) = match config["arch"].as_str().expect("a name") {
         "mlp" => (
             ModelKind::Mlp {
@@ -358,6 +368,14 @@ fn trajectories_of_other_steps_are_those_of_pytorch() {
     devices::candle_devices()
         .iter()
         .for_each(|candle| follow(OPTIMIZERS, 13, Some(candle)));
+}
+
+#[test]
+fn trajectories_of_listed_layers_are_those_of_pytorch() {
+    follow(LAYERS, 10, None);
+    devices::candle_devices()
+        .iter()
+        .for_each(|candle| follow(LAYERS, 10, Some(candle)));
 }
 
 #[test]

@@ -75,6 +75,16 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
         ("vgg ghost", vgg(ghost)),
         ("mlp added noise", mlp(Norm::Batch)),
     ];
+    let listed = cases::LISTED.map(|(name, layers)| {
+        let colour = name.starts_with("gelu") || name.starts_with("silu");
+        let images = if colour {
+            DatasetName::Cifar10
+        } else {
+            DatasetName::Mnist
+        };
+        (name, cases::listed_trial(images, layers))
+    });
+    let first_listed = all.len();
     for (at, (name, config)) in all.iter_mut().enumerate() {
         let colour = at == 2 || name.starts_with("vgg");
         config.data.dataset = if colour {
@@ -121,6 +131,8 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     all[2].1.train.loss = Loss::CrossEntropy { smoothing: 0.1 };
     all[3].1.model.fixed_head = true;
 
+    all.extend(listed);
+    all[first_listed + 4].1.train.adamw = all[6].1.train.adamw;
     all
 }
 
@@ -168,7 +180,7 @@ pub(super) const FINGERPRINTED: [Metric; 10] = [
 ];
 
 /// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/6`.
-const GOLDEN: [&str; 20] = [
+const GOLDEN: [&str; 26] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
     "5013f1fc17739500d93df42e7f1004a8c537d057eb440f5c918da6907a01f999",
@@ -189,6 +201,12 @@ const GOLDEN: [&str; 20] = [
     "737181add161005cd773c298abc0bc1a492ecb6709450d79a3b25cfe7dcca622",
     "ade035177ef2ef444b075de56961a9c17bdf6c9028f7888aff2f1c869d7ef427",
     "3b36a6a94b7b5ac03b47bf418d5b565fd801cf31510f5a2f7e2de7f4cac9ae78",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
 ];
 
 #[test]
@@ -201,6 +219,58 @@ fn short_trials_end_in_the_committed_bits() {
         found.push(fingerprint(&result));
     }
     assert_eq!(found, GOLDEN);
+}
+
+#[test]
+fn networks_that_are_written_as_layers_end_in_the_bits_of_their_kinds() {
+    let mut preresnet = "{ name = \"stem\", conv = 16 },\n".to_owned();
+    let (mut stream, mut read) = ("stem.sum".to_owned(), "stem".to_owned());
+    for block in 1..=9 {
+        let width = [16, 32, 64][(block - 1) / 3];
+        let stride = if block == 4 || block == 7 { 2 } else { 1 };
+        preresnet += &format!(
+            "{{ name = \"block{block}.conv1\", conv = {width}, stride = {stride}, from = \"{read}.out\" }},\n"
+        );
+        if stride == 2 {
+            preresnet += &format!(
+                "{{ name = \"block{block}.shortcut\", conv = {width}, kernel = 1, stride = 2, from = \"block{block}.conv1.in\" }},\n"
+            );
+            stream = format!("block{block}.shortcut.sum");
+        }
+        preresnet += &format!(
+            "{{ name = \"block{block}.conv2\", conv = {width}, from = \"block{block}.conv1.out\", add = \"{stream}\" }},\n"
+        );
+        read = format!("block{block}.conv2");
+        stream = format!("{read}.sum");
+    }
+    preresnet += "{ pool = \"global-avg\" },\n{ linear = \"classes\", bias = false }";
+
+    let cnn4 = "{ conv = 4 }, { conv = 8, stride = 2 }, { conv = 16, stride = 2 }, { conv = 16, stride = 2 }, \
+                { linear = \"classes\", bias = false }";
+    let mlp = "{ linear = 24 }, { linear = 17 }, { linear = \"classes\" }";
+    let vgg = "{ conv = 4 }, { pool = \"max2\" }, { conv = 8 }, { pool = \"max2\" }, { conv = 16 }, { conv = 16 }, \
+               { pool = \"max2\" }, { conv = 32 }, { conv = 32 }, { pool = \"max2\" }, { conv = 32 }, { conv = 32 }, \
+               { pool = \"max2\" }, { linear = \"classes\", bias = false }";
+    for (kind, layers, more) in [
+        ("kind = \"cnn4\"\nwidth = 4", cnn4, "affine = true"),
+        ("kind = \"mlp\"\nhidden = [24, 17]", mlp, "norm = \"none\""),
+        ("kind = \"preresnet\"", &preresnet, ""),
+        ("kind = \"vgg\"\nwidth = 4", vgg, "norm = \"layer\""),
+    ] {
+        let measure = Measure::with_metrics(Length::Steps(1), FINGERPRINTED.to_vec());
+        let listed = format!("kind = \"layers\"\nlayers = [{layers}]");
+        let [known, written] = [kind, &listed].map(|model| {
+            let mut config =
+                cases::described_trial(DatasetName::Cifar10, &format!("{model}\n{more}"));
+            (
+                config.train.length,
+                config.train.batch_size,
+                config.data.test,
+            ) = (Length::Steps(3), 9, 8);
+            bits(&cases::result(&config, &measure, Isa::detect_fastest()))
+        });
+        assert!(known == written, "{kind}");
+    }
 }
 
 #[test]
@@ -223,7 +293,18 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let mut trials = short_trials();
 
     // Batches of several parts: 300 images in layers of single pixels, 40 in convolutions.
-    for (at, batch) in [(1, 300), (4, 300), (3, 40), (5, 40), (15, 300), (16, 40)] {
+    for (at, batch) in [
+        (1, 300),
+        (4, 300),
+        (3, 40),
+        (5, 40),
+        (15, 300),
+        (16, 40),
+        (20, 300),
+        (21, 40),
+        (23, 40),
+        (25, 40),
+    ] {
         let (name, mut config) = trials[at].clone();
         if let Norm::GhostBatch { size } = &mut config.model.norm {
             *size = batch / 2;
@@ -641,9 +722,13 @@ fn invariant(config: &TrialConfig, unscaled: &Trajectory, c: f64) -> bool {
 /// architecture × norm, shortcuts included.
 #[test]
 fn gradients_are_at_right_angles_to_weights_without_scale() {
+    let has_normed_weights = |config: &TrialConfig| {
+        let net = Net::from_config(config).expect("a network");
+        net.params().iter().any(|param| param.normed)
+    };
     for (name, mut config) in short_trials()
         .into_iter()
-        .filter(|(_, c)| c.model.norm != Norm::None)
+        .filter(|(_, c)| has_normed_weights(c))
     {
         (config.model.fixed_head, config.model.affine) = (true, false);
         (config.data.train, config.train.batch_size) = (100, 18);
@@ -687,9 +772,16 @@ fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
         ),
     ];
 
-    for (kind, norm) in cases {
+    // Sums, layers without a map and leaky ReLUs scale exactly, too.
+    let listed = "activation = \"leaky-relu\"\nlayers = [{ conv = 4, stride = 3 }, { conv = 4, add = \"conv1.sum\" }, \
+                  { pool = \"avg2\" }, { pool = \"max2\" }, { conv = 6, kernel = 1 }, { linear = \"classes\", bias = false }]";
+    let listed = cases::listed_trial(DatasetName::Glyphs, listed);
+    let configs = cases.map(|(kind, norm)| cases::small_trial(kind, norm));
+
+    for config in configs.into_iter().chain([listed]) {
+        let kind = config.model.kind.clone();
         for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
-            let mut config = cases::small_trial(kind.clone(), norm);
+            let mut config = config.clone();
             if matches!(kind, ModelKind::Vgg { .. }) {
                 config.data.dataset = DatasetName::Cifar10;
             }

@@ -1,4 +1,4 @@
-//! One layer in the exact passes of the Hessian: norm, scale, shift, ReLU and pool, and their tangents.
+//! One layer in the exact passes of the Hessian: norm, scale, shift, activation function and pool, and their tangents.
 
 use std::mem::take;
 use std::ops::Range;
@@ -6,6 +6,7 @@ use std::ops::Range;
 use ergodic_common::config::Activation;
 use ergodic_common::net::{Layer, Net, ParamRole, Pool};
 
+use super::super::exact_activation::{activate, curvature_at, slope_at};
 use super::super::linear_op::ExactLinearOp;
 use super::norm_sets::NormSets;
 use super::params::{LocatedParam, find_range};
@@ -14,6 +15,7 @@ use super::params::{LocatedParam, find_range};
 pub(super) struct HessianLayer<'a> {
     pub(super) layer: &'a Layer,
     pub(super) linear_op: ExactLinearOp,
+    /// The weight; empty for a layer without a map.
     pub(super) weight: Range<usize>,
     pub(super) bias: Option<Range<usize>>,
     pub(super) scale: Option<Range<usize>>,
@@ -34,6 +36,8 @@ pub(super) struct LayerPassRecord {
     pub(super) max_choices: Vec<u8>,
     /// The activations, pooled, as the next layers read them.
     pub(super) output: Vec<f64>,
+    /// Gradient of the activations; empty if the activation function has no second derivative.
+    pub(super) activation_gradient: Vec<f64>,
     /// ∂L/∂y behind scale and shift, and ∂L/∂z.
     pub(super) y_gradient: Vec<f64>,
     pub(super) z_gradient: Vec<f64>,
@@ -44,6 +48,8 @@ pub(super) struct LayerTangent {
     pub(super) x: Vec<f64>,
     /// Tangent of 1/std, relative to it.
     pub(super) inv_std: Vec<f64>,
+    /// Tangent of y behind scale and shift; empty if the activation function has no second derivative.
+    pub(super) y: Vec<f64>,
     pub(super) output: Vec<f64>,
 }
 
@@ -51,7 +57,7 @@ impl<'a> HessianLayer<'a> {
     pub(super) fn new(net: &'a Net, at: usize, params: &[LocatedParam], weights: &[f64]) -> Self {
         let layer = &net.layers[at];
         let linear_op = ExactLinearOp::from_layer(layer);
-        let weight = find_range(params, at, ParamRole::Weight).expect("every layer has a weight");
+        let weight = find_range(params, at, ParamRole::Weight).unwrap_or_default();
         let transposed = match layer.source {
             Some(_) => linear_op.transpose_weight(&weights[weight.clone()]),
             None => Vec::new(),
@@ -71,12 +77,17 @@ impl<'a> HessianLayer<'a> {
 }
 
 impl HessianLayer<'_> {
+    /// Whether the layer has a map whose weight is trained.
+    pub(super) fn has_trained_weight(&self) -> bool {
+        self.layer.trained && !self.weight.is_empty()
+    }
+
     /// Numbers of an image before pooling.
-    fn image_len(&self) -> usize {
+    pub(super) fn image_len(&self) -> usize {
         self.linear_op.output_len()
     }
 
-    fn channel_count(&self) -> usize {
+    pub(super) fn channel_count(&self) -> usize {
         self.layer.output.channels
     }
 
@@ -145,9 +156,9 @@ impl HessianLayer<'_> {
         let inv_std = self.normalize_in_place(&mut x, images);
         let mut y = self.scale_and_shift(&x, weights);
 
-        if self.layer.activation == Activation::Relu {
-            y.iter_mut()
-                .for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
+        let activation = self.layer.activation;
+        if activation != Activation::Identity {
+            y.iter_mut().for_each(|y| *y = activate(activation, *y));
         }
 
         let max_choices = if self.layer.pool == Pool::Max2 {
@@ -162,6 +173,7 @@ impl HessianLayer<'_> {
             inv_std,
             max_choices,
             output,
+            activation_gradient: Vec::new(),
             y_gradient: Vec::new(),
             z_gradient: Vec::new(),
         }
@@ -190,129 +202,48 @@ impl HessianLayer<'_> {
         inv_std
     }
 
-    /// The index of the first largest of four pixels, for every number behind a max-pool.
-    fn choose_max_pixels(&self, y: &[f64]) -> Vec<u8> {
-        let mut chosen = Vec::new();
-        self.for_each_pooled(y.len(), |_, members| {
-            let best = (1..4).fold(0, |best, i| {
-                if y[members[i]] > y[members[best]] {
-                    i
-                } else {
-                    best
-                }
-            });
-            chosen.push(best as u8);
-        });
-
-        chosen
+    /// Whether the activation function has a second derivative.
+    pub(super) fn is_curved(&self) -> bool {
+        !self.layer.activation.is_homogeneous()
     }
 
-    /// Calls `each` with the index of every number behind a max-pool and those of the four that it is chosen from.
-    fn for_each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
-        let width = self.layer.output.width;
-        let channels = self.channel_count();
-        let pooled = self.layer.activation_shape();
-        let mut at = 0;
+    /// Multiplies numbers by the slopes of the activation function at the weights.
+    pub(super) fn multiply_by_slopes(
+        &self,
+        x: &mut [f64],
+        record: &LayerPassRecord,
+        weights: &[f64],
+    ) {
+        let activation = self.layer.activation;
+        if activation == Activation::Identity {
+            return;
+        }
 
-        for image in (0..len).step_by(self.image_len()) {
-            for y in 0..pooled.height {
-                for x in 0..pooled.width {
-                    for c in 0..channels {
-                        let corner = image + (2 * y * width + 2 * x) * channels + c;
-                        let below = corner + width * channels;
-                        each(at, [corner, corner + channels, below, below + channels]);
-                        at += 1;
-                    }
-                }
-            }
+        let y = self.scale_and_shift(&record.x, weights);
+        for (x, y) in x.iter_mut().zip(y) {
+            let slope = slope_at(activation, y);
+            // What a ReLU blocks is 0, even if it is infinite.
+            *x = if slope == 0.0 { 0.0 } else { *x * slope };
         }
     }
 
-    /// Activations, or their tangents, as readers see them.
-    fn pool_activations(&self, y: Vec<f64>, largest: &[u8]) -> Vec<f64> {
-        let channels = self.channel_count();
-        let pixels = self.image_len() / self.channel_count();
-
-        match self.layer.pool {
-            Pool::None => y,
-            Pool::Average => {
-                let mut means = vec![0.0; y.len() / pixels];
-                for (image, means) in y
-                    .chunks_exact(self.image_len())
-                    .zip(means.chunks_exact_mut(channels))
-                {
-                    image
-                        .chunks_exact(channels)
-                        .for_each(|pixel| add_elementwise(means, pixel));
-                    means.iter_mut().for_each(|sum| *sum /= pixels as f64);
-                }
-
-                means
-            }
-            Pool::Average2 => todo!(),
-            Pool::Max2 => {
-                let mut pooled = vec![0.0; largest.len()];
-                self.for_each_pooled(y.len(), |at, members| {
-                    pooled[at] = y[members[usize::from(largest[at])]]
-                });
-                pooled
-            }
-        }
-    }
-
-    /// The gradient behind scale and shift, or its tangent, from that of the pooled activations; 0 if no layer reads them.
-    pub(super) fn unpool_gradient(
+    /// Adds the change of the slopes to the tangent of ∂L/∂y.
+    pub(super) fn add_slope_tangents(
         &self,
         record: &LayerPassRecord,
-        pooled: Vec<f64>,
-        images: usize,
+        tangent: &LayerTangent,
         weights: &[f64],
-    ) -> Vec<f64> {
-        let len = images * self.image_len();
-        if pooled.is_empty() {
-            return vec![0.0; len];
+        y_gradient_tangent: &mut [f64],
+    ) {
+        if !self.is_curved() || record.activation_gradient.is_empty() {
+            return;
         }
 
-        let mut gradient = match self.layer.pool {
-            Pool::None => pooled,
-            Pool::Average => self.spread_average_gradient(&pooled, len),
-            Pool::Average2 => todo!(),
-            Pool::Max2 => {
-                let mut gradient = vec![0.0; len];
-                self.for_each_pooled(len, |at, members| {
-                    gradient[members[usize::from(record.max_choices[at])]] = pooled[at]
-                });
-                gradient
-            }
-        };
-
-        if self.layer.activation == Activation::Relu {
-            self.zero_where_inactive(&mut gradient, record, weights);
-        }
-
-        gradient
-    }
-
-    /// The gradient of `len` averaged activations, whose pixels share that of their mean equally.
-    fn spread_average_gradient(&self, pooled: &[f64], len: usize) -> Vec<f64> {
-        let channels = self.channel_count();
-        let pixels = self.image_len() / channels;
-        let mut gradient = Vec::with_capacity(len);
-        for mean in pooled.chunks_exact(channels) {
-            for _ in 0..pixels {
-                gradient.extend(mean.iter().map(|x| x / pixels as f64));
-            }
-        }
-
-        gradient
-    }
-
-    /// Sets to 0 what the ReLU blocks at the weights.
-    fn zero_where_inactive(&self, x: &mut [f64], record: &LayerPassRecord, weights: &[f64]) {
         let y = self.scale_and_shift(&record.x, weights);
-        x.iter_mut()
-            .zip(y)
-            .for_each(|(x, y)| *x = if y > 0.0 { *x } else { 0.0 });
+        for (at, to) in y_gradient_tangent.iter_mut().enumerate() {
+            let curvature = curvature_at(self.layer.activation, y[at]);
+            *to += curvature * tangent.y[at] * record.activation_gradient[at];
+        }
     }
 
     /// Multiplies by the norm's scale, if it has one.
@@ -373,13 +304,17 @@ impl HessianLayer<'_> {
                 .for_each(|(i, y)| *y += record.x[i] * scale[i % channels] + shift[i % channels]);
         }
 
-        if self.layer.activation == Activation::Relu {
-            self.zero_where_inactive(&mut y, record, weights);
-        }
+        let y_tangent = if self.is_curved() {
+            y.clone()
+        } else {
+            Vec::new()
+        };
+        self.multiply_by_slopes(&mut y, record, weights);
 
         LayerTangent {
             x,
             inv_std,
+            y: y_tangent,
             output: self.pool_activations(y, &record.max_choices),
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! The derivative of the gradient along a direction: the forward and the backward pass,
 //! differentiated once more (Pearlmutter 1994). ReLUs and max-pools choose as they do at the
-//! weights, and have no second derivative. A *tangent* is the change of a number per unit of the
+//! weights, and have no second derivative; smooth activation functions have one. A *tangent* is the change of a number per unit of the
 //! direction.
 
 mod layer;
 mod norm_sets;
 mod params;
+mod pool;
 
 use std::mem::take;
 use std::ops::Range;
@@ -135,12 +136,12 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         }
 
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let y_gradient = layer.unpool_gradient(
-                &records[at],
-                take(&mut output_gradients[at]),
-                images.len(),
-                &self.weights,
-            );
+            let output_gradient = take(&mut output_gradients[at]);
+            let mut y_gradient = layer.unpool_gradient(&records[at], output_gradient, images.len());
+            if layer.is_curved() {
+                records[at].activation_gradient.clone_from(&y_gradient);
+            }
+            layer.multiply_by_slopes(&mut y_gradient, &records[at], &self.weights);
             let mut gradient = layer.norm_backward(&records[at], &y_gradient, &self.weights);
 
             if let Some(adder) = layer.adder {
@@ -178,7 +179,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             let inputs =
                 source.map_or(self.input_images(&images), |source| &records[source].output);
 
-            if layer.layer.trained {
+            if layer.has_trained_weight() {
                 layer.linear_op.add_outputs(
                     self.s,
                     inputs,
@@ -232,8 +233,9 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             let tangent = &tangents[at];
             let at_point = (&self.weights[..], direction);
             let output_gradient = take(&mut output_gradients[at]);
-            let y_tangent =
-                layer.unpool_gradient(here, output_gradient, images.len(), &self.weights);
+            let mut y_tangent = layer.unpool_gradient(here, output_gradient, images.len());
+            layer.multiply_by_slopes(&mut y_tangent, here, &self.weights);
+            layer.add_slope_tangents(here, tangent, &self.weights, &mut y_tangent);
             layer.add_affine_tangents(here, tangent, &y_tangent, product);
             let mut gradient = layer.norm_backward_tangent(here, tangent, &y_tangent, at_point);
 
@@ -275,7 +277,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         let op = &layer.linear_op;
         op.add_input_gradient(self.s, z_gradient_tangent, &layer.transposed, to);
 
-        if layer.layer.trained {
+        if layer.has_trained_weight() {
             let transposed = op.transpose_weight(&direction[layer.weight.clone()]);
             op.add_input_gradient(self.s, z_gradient, &transposed, to);
         }
