@@ -71,7 +71,7 @@ pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, N
 
     let order = build_order(job, &folder, step)?;
     let ended = job.watch_program(&order, &folder, identity, &mut record, begun)?;
-    if let Some(why) = find_worker_fault(&ended, job.host.isolation.is_some()) {
+    if let Some(why) = find_worker_fault(&ended, job.host.is_isolated) {
         return Err(NoResult::Unable(why));
     }
 
@@ -125,8 +125,7 @@ impl<'a> ProgramJob<'a> {
         };
 
         let should_end = || self.find_early_end(begun);
-        let isolation = self.host.isolation.as_ref();
-        let ended = run_watched(order, isolation, Some(input), &should_end)?;
+        let ended = run_watched(order, &self.host.starter, Some(input), &should_end)?;
         if !self.assignment.is_stopped() && ended.early != Some(EarlyEnd::Stopped) {
             return Ok(ended);
         }
