@@ -739,6 +739,7 @@ mod tests {
     #[test]
     fn a_worker_that_is_not_renewed_begins_nothing_until_it_is_and_one_that_is_cut_off_goes_on() {
         let mut queue = queue_with_trials(9);
+        queue.set_supply(Supply::new(9, None, Vec::new()));
         let s = Duration::from_secs;
         queue.start_renewal_watch(s(30), s(100));
         assert!(queue.begin_trial(s(119)).is_some());

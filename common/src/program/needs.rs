@@ -88,7 +88,7 @@ fn count_gpu_parts(gpus: f64) -> Option<u32> {
     let most = f64::from(MAX_GPUS);
     let parts = (1..=GPU_PARTS).find(|part| gpus == f64::from(*part) / f64::from(GPU_PARTS));
     let is_whole = gpus.fract() == 0.0 && (1.0..=most).contains(&gpus);
-    parts.or_else(|| is_whole.then_some(gpus as u32 * GPU_PARTS))
+    parts.or_else(|| is_whole.then(|| gpus as u32 * GPU_PARTS))
 }
 
 /// Reads `checkpoint_limit = "512 MiB"`.
