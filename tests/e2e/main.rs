@@ -38,6 +38,7 @@ mod pictures;
 mod postgres;
 mod printed;
 mod program_faults;
+mod program_needs;
 mod program_trials;
 mod programs;
 mod quantities;

@@ -4,6 +4,7 @@
 //! that run trials, `checkpoint_store` holds their checkpoints, and [`spool`] the results that are not delivered yet. [`link`]
 //! connects to the coordinator: session, delivery, sweeps and datasets. [`cli`] reads the command line.
 
+mod assignment;
 mod cause;
 mod checkpoint_store;
 pub mod cli;
@@ -18,6 +19,7 @@ pub mod runner;
 pub mod shared_queue;
 pub mod slots;
 pub mod spool;
+mod supply;
 mod system;
 pub mod train;
 pub mod work_queue;

@@ -46,6 +46,7 @@ pub(crate) async fn run_single_trial(
         stop,
         time_limit: None,
         has_checkpoint: false,
+        gpus: Vec::new(),
     };
     let finished = tokio::task::spawn_blocking(move || run_here(&assignment, &config))
         .await

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::result_batch::SpoolRef;
 use crate::spool::{Spool, SpoolEntry};
+use crate::supply::Supply;
 use crate::train::FinishedTrial;
 use crate::work_queue::{Assignment, Uptime, WorkQueue};
 
@@ -38,6 +39,13 @@ impl SharedQueue {
             queue_changed: Notify::new(),
             results_ready: Notify::new(),
         }
+    }
+
+    /// Returns the queue with another supply of slots, memory and GPUs.
+    #[must_use]
+    pub(crate) fn with_supply(self, supply: Supply) -> Self {
+        self.with_queue(|queue| queue.set_supply(supply));
+        self
     }
 
     /// Returns the queue with a spool.

@@ -4,6 +4,8 @@ use std::fs::{DirEntry, read_to_string};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use ergodic_common::program::needs::GPU_VARIABLE;
+
 /// Memory of the machine, or the limit of this process's control group, in bytes. `None` if the
 /// system does not report it.
 pub(crate) fn available_memory_bytes() -> Option<u64> {
@@ -17,6 +19,31 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     limits
         .chain(read_proc_bytes("/proc/meminfo", "MemTotal:"))
         .min()
+}
+
+/// The NVIDIA GPUs that this process may use: those that `CUDA_VISIBLE_DEVICES` names, or else all of this machine.
+pub(crate) fn find_gpus() -> Vec<String> {
+    if let Ok(names) = std::env::var(GPU_VARIABLE) {
+        return parse_visible_gpus(&names);
+    }
+    let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let mut numbers: Vec<u32> = devices
+        .filter_map(|device| {
+            let name = device.file_name().into_string().ok()?;
+            name.strip_prefix("nvidia")?.parse().ok()
+        })
+        .collect();
+    numbers.sort_unstable();
+    numbers.iter().map(u32::to_string).collect()
+}
+
+/// The GPUs that CUDA finds by this value of `CUDA_VISIBLE_DEVICES`: those before the first that is none.
+fn parse_visible_gpus(names: &str) -> Vec<String> {
+    let names = names.split(',').map(str::trim);
+    names
+        .take_while(|name| !name.is_empty() && !name.starts_with('-'))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Peak memory of this process, in bytes. `None` if the system does not report it.
@@ -50,4 +77,16 @@ pub(crate) fn cpu_seconds() -> f64 {
 fn task_nanoseconds(task: DirEntry) -> Option<u64> {
     let text = read_to_string(task.path().join("schedstat")).ok()?;
     text.split_whitespace().next()?.parse::<u64>().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::system::*;
+
+    #[test]
+    fn gpus_end_where_cuda_stops_to_read() {
+        assert_eq!(parse_visible_gpus("1, GPU-ab"), ["1", "GPU-ab"]);
+        assert_eq!(parse_visible_gpus("2,-1,3"), ["2"]);
+        assert!(parse_visible_gpus("").is_empty());
+    }
 }

@@ -15,8 +15,10 @@ use std::time::Duration;
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{Fence, SweepId};
 
+pub use crate::assignment::Assignment;
 use crate::link::sweeps::LoadedSweep;
 use crate::result_batch::{ResultBatch, SpoolRef};
+use crate::supply::{Supply, TakenShare};
 use crate::train::FinishedTrial;
 
 /// Time since the start of the worker.
@@ -34,30 +36,6 @@ const MIN_BATCH_RESULTS: usize = 32;
 const MIN_BATCH_BYTES: usize = 256 << 10;
 /// The worker requests more work when its queue will last less than this, in seconds.
 const PREFETCH_SECONDS: f64 = 1.0;
-
-/// A trial for a slot.
-#[derive(Debug, Clone)]
-pub struct Assignment {
-    /// The lease that the trial belongs to.
-    pub fence: Fence,
-    /// The key of the trial.
-    pub key: TrialKey,
-    /// The sweep of the trial.
-    pub sweep: Arc<LoadedSweep>,
-    /// Set when the trial must stop before its end.
-    pub stop: Arc<AtomicBool>,
-    /// Time limit of the trial, if there is one.
-    pub time_limit: Option<Duration>,
-    /// Whether the coordinator has a checkpoint of the trial.
-    pub has_checkpoint: bool,
-}
-
-impl Assignment {
-    /// Whether the trial must stop before its end.
-    pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
 
 #[derive(Debug)]
 enum BufferedResult {
@@ -85,13 +63,25 @@ struct HeldLease {
     is_revoked: bool,
     /// Trials that were returned to the coordinator.
     retracted: Vec<TrialKey>,
-    running: BTreeMap<TrialKey, Arc<AtomicBool>>,
+    running: BTreeMap<TrialKey, RunningTrial>,
     finished: Vec<BufferedResult>,
     /// Number of results in batches that are not acknowledged.
     unacknowledged: usize,
 }
 
+/// A trial in a slot.
+#[derive(Debug)]
+struct RunningTrial {
+    stop: Arc<AtomicBool>,
+    share: TakenShare,
+}
+
 impl HeldLease {
+    /// Number of slots that its trials which are not begun will take.
+    fn queued_slots(&self) -> u64 {
+        self.queued.len() as u64 * u64::from(self.sweep.spec.trial_needs().slots)
+    }
+
     /// Whether to send the lease's results now: if there are enough of them, if no more will
     /// follow, or, with `any`, if there are any.
     fn has_batch(&self, any: bool) -> bool {
@@ -126,7 +116,7 @@ impl HeldLease {
 /// The leases, trials and results of a worker.
 #[derive(Debug, Default)]
 pub struct WorkQueue {
-    slots: u32,
+    supply: Supply,
     leases: BTreeMap<Fence, HeldLease>,
     /// Moving average of the duration of a trial, in seconds.
     mean_trial_seconds: Option<f64>,
@@ -168,9 +158,19 @@ impl WorkQueue {
     /// Creates an empty queue for `slots` slots.
     pub fn new(slots: u32) -> Self {
         Self {
-            slots,
+            supply: Supply::new(slots, None, Vec::new()),
             ..Self::default()
         }
+    }
+
+    /// Gives an idle worker its slots, memory and GPUs.
+    pub(crate) fn set_supply(&mut self, supply: Supply) {
+        self.supply = supply;
+    }
+
+    /// What the worker has, and what is free of it.
+    pub(crate) fn supply(&self) -> &Supply {
+        &self.supply
     }
 
     /// Starts to watch renewals in a new session, in which leases expire after `ttl` without one.
@@ -233,7 +233,7 @@ impl WorkQueue {
             lease
                 .running
                 .values()
-                .for_each(|stop| stop.store(true, Ordering::Relaxed));
+                .for_each(|trial| trial.stop.store(true, Ordering::Relaxed));
         }
 
         self.drop_finished_leases();
@@ -278,7 +278,7 @@ impl WorkQueue {
     }
 
     /// The next trial to run, from the oldest lease; none while memory for results is full, the queue is closed or renewals are
-    /// overdue.
+    /// overdue. A trial that needs more than is free waits for it, and later ones behind it: so wide trials get their turn.
     pub fn begin_trial(&mut self, now: Uptime) -> Option<Assignment> {
         if self.is_closed
             || self.buffered_bytes >= MAX_BUFFERED_BYTES
@@ -291,9 +291,15 @@ impl WorkQueue {
             .leases
             .iter_mut()
             .find(|(_, lease)| !lease.queued.is_empty())?;
+        let share = self.supply.take(lease.sweep.spec.trial_needs())?;
         let key = lease.queued.pop_front()?;
         let stop = Arc::new(AtomicBool::new(false));
-        lease.running.insert(key, stop.clone());
+        let gpus = share.gpus.clone();
+        let running = RunningTrial {
+            stop: stop.clone(),
+            share,
+        };
+        lease.running.insert(key, running);
 
         let limit = lease.sweep.spec.scheduling.time_limit;
         let kept = lease.checkpointed.contains(&key);
@@ -304,6 +310,7 @@ impl WorkQueue {
             stop,
             time_limit: limit,
             has_checkpoint: kept,
+            gpus,
         })
     }
 
@@ -324,7 +331,9 @@ impl WorkQueue {
         let Some(lease) = self.leases.get_mut(&fence) else {
             return;
         };
-        lease.running.remove(&key);
+        if let Some(ended) = lease.running.remove(&key) {
+            self.supply.give_back(&ended.share);
+        }
 
         if let Some(finished) = finished {
             let seconds = finished.result.seconds;
@@ -405,11 +414,11 @@ impl WorkQueue {
             return None;
         }
 
-        let queued = self.queued_count();
-        let idle = u64::from(self.slots).saturating_sub(self.running_count() + queued);
+        let queued: u64 = self.leases.values().map(HeldLease::queued_slots).sum();
+        let idle = u64::from(self.supply.free_slots()).saturating_sub(queued);
         let lasts = self
             .mean_trial_seconds
-            .map(|s| queued as f64 * s / f64::from(self.slots));
+            .map(|s| queued as f64 * s / f64::from(self.supply.slots()));
         let short = self
             .mean_trial_seconds
             .is_some_and(|s| s < PREFETCH_SECONDS)
@@ -433,7 +442,7 @@ impl WorkQueue {
             .leases
             .values()
             .flat_map(|lease| lease.running.values());
-        running.for_each(|stop| stop.store(true, Ordering::Relaxed));
+        running.for_each(|trial| trial.stop.store(true, Ordering::Relaxed));
     }
 
     /// Whether the queue takes no more work.
@@ -488,11 +497,11 @@ impl WorkQueue {
     }
 }
 
-impl FinishedTrial {}
-
 #[cfg(test)]
 mod tests {
+    use ergodic_common::Spec;
     use ergodic_common::ids::{Epoch, LeaseId};
+    use ergodic_common::spec::SpecSource;
     use ergodic_common::trial::{MetricCurve, TrialResult};
 
     use crate::work_queue::*;
@@ -602,6 +611,57 @@ mod tests {
         assert_eq!(WorkQueue::new(2).slots_to_request(), Some(2));
     }
 
+    /// A sweep of programs whose trials take so many slots.
+    fn wide_sweep(slots: u32) -> Arc<LoadedSweep> {
+        let text = format!(
+            "name = \"t\"\n[program]\ncommand = [\"true\"]\nmetrics = {{ loss = \"min\" }}\nslots = {slots}\n"
+        );
+        let source = SpecSource {
+            text,
+            ..SpecSource::default()
+        };
+        let mut sweep = LoadedSweep::for_tests();
+        sweep.spec = Spec::read_stored(&source).expect("a valid sweep");
+        Arc::new(sweep)
+    }
+
+    #[test]
+    fn a_wide_trial_gets_its_turn_before_later_narrow_ones() {
+        let mut queue = queue_with_trials(2);
+        let narrow = queue.begin_trial(Uptime::ZERO).expect("a slot is free");
+        let other = queue.begin_trial(Uptime::ZERO).expect("a slot is free");
+        let fence = |lease| Fence {
+            lease: LeaseId(lease),
+            ..FENCE
+        };
+        queue.add_lease(fence(2), wide_sweep(2), keys(2), BTreeSet::new());
+        queue.add_lease(fence(3), wide_sweep(1), keys(9), BTreeSet::new());
+
+        queue.finish_trial(FENCE, narrow.key, None);
+        assert!(
+            queue.begin_trial(Uptime::ZERO).is_none(),
+            "one slot is free"
+        );
+        queue.finish_trial(FENCE, other.key, None);
+        let wide = queue.begin_trial(Uptime::ZERO).expect("both are free");
+        assert_eq!(wide.fence, fence(2));
+        assert!(queue.begin_trial(Uptime::ZERO).is_none());
+        queue.finish_trial(wide.fence, wide.key, None);
+        let wide = queue.begin_trial(Uptime::ZERO).expect("both are free");
+        queue.finish_trial(wide.fence, wide.key, None);
+        let fences = [(); 2].map(|()| queue.begin_trial(Uptime::ZERO).map(|a| a.fence));
+        assert_eq!(fences, [Some(fence(3)); 2]);
+    }
+
+    #[test]
+    fn slots_that_queued_trials_will_take_are_not_idle() {
+        let mut queue = WorkQueue::new(8);
+        queue.add_lease(FENCE, wide_sweep(3), keys(2), BTreeSet::new());
+        assert_eq!(queue.slots_to_request(), Some(2));
+        let _first = queue.begin_trial(Uptime::ZERO).expect("slots are free");
+        assert_eq!(queue.slots_to_request(), Some(2));
+    }
+
     #[test]
     fn full_memory_pauses_and_an_acknowledgement_resumes() {
         let mut queue = queue_with_trials(1000);
@@ -679,6 +739,7 @@ mod tests {
     #[test]
     fn a_worker_that_is_not_renewed_begins_nothing_until_it_is_and_one_that_is_cut_off_goes_on() {
         let mut queue = queue_with_trials(9);
+        queue.set_supply(Supply::new(9, None, Vec::new()));
         let s = Duration::from_secs;
         queue.start_renewal_watch(s(30), s(100));
         assert!(queue.begin_trial(s(119)).is_some());

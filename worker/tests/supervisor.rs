@@ -1,9 +1,17 @@
 //! The supervisor of a program, as a real process over real ones.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{
+    self, BufRead as _, BufReader, IoSlice, PipeReader, PipeWriter, Read as _, Write as _,
+};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,16 +36,8 @@ impl Supervised {
             .stderr(Stdio::piped())
             .spawn()
             .expect("a supervisor starts");
-        let order = json!({
-            "command": command,
-            "env": [["PATH", std::env::var("PATH").expect("a path")], ["GIVEN", "a b"]],
-            "work_dir": folder.path(),
-            "attempt_dir": folder.path(),
-        });
-        let order = order.to_string();
         let mut control = child.stdin.take().expect("a pipe");
-        let length = (order.len() as u32).to_le_bytes();
-        let sent = control.write_all(&[&length[..], order.as_bytes()].concat());
+        let sent = control.write_all(&encode_order(command, folder.path()));
         sent.expect("the supervisor reads");
 
         let output = BufReader::new(child.stderr.take().expect("a pipe"));
@@ -73,6 +73,102 @@ impl Supervised {
         let end = report.strip_prefix("started\n").unwrap_or(&report);
         (serde_json::from_str(end).unwrap_or(Value::Null), rest)
     }
+}
+
+/// The order to run a command in a folder.
+fn encode_order(command: &[&str], folder: &Path) -> Vec<u8> {
+    let order = json!({
+        "command": command,
+        "env": [["PATH", std::env::var("PATH").expect("a path")], ["GIVEN", "a b"]],
+        "work_dir": folder,
+        "attempt_dir": folder,
+    });
+    let order = order.to_string();
+    let length = (order.len() as u32).to_le_bytes();
+    [&length[..], order.as_bytes()].concat()
+}
+
+/// A supervisor that a starter has started: the worker's ends of its pipes.
+struct Served {
+    control: PipeWriter,
+    report: PipeReader,
+    output: PipeReader,
+    _folder: TempDir,
+}
+
+impl Served {
+    /// Sends the pipes to a starter, and then an order to the supervisor.
+    fn start(socket: &OwnedFd, text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (for_control, mut control) = io::pipe().expect("a pipe");
+        let (report, for_report) = io::pipe().expect("a pipe");
+        let (output, for_output) = io::pipe().expect("a pipe");
+        let pipes = [for_control.as_fd(), for_report.as_fd(), for_output.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut message = SendAncillaryBuffer::new(&mut space);
+        assert!(message.push(SendAncillaryMessage::ScmRights(&pipes)));
+        sendmsg(
+            socket,
+            &[IoSlice::new(b"s")],
+            &mut message,
+            SendFlags::empty(),
+        )
+        .expect("the starter reads");
+        let sent = control.write_all(&encode_order(&script(text), folder.path()));
+        sent.expect("the supervisor reads");
+        Self {
+            control,
+            report,
+            output,
+            _folder: folder,
+        }
+    }
+
+    /// What the supervisor says at the end, and what the program printed.
+    fn wait_for_end(mut self) -> (Value, String) {
+        let mut report = String::new();
+        self.report.read_to_string(&mut report).expect("a report");
+        let mut output = String::new();
+        self.output.read_to_string(&mut output).expect("output");
+        let end = report.strip_prefix("started\n").unwrap_or(&report);
+        (serde_json::from_str(end).unwrap_or(Value::Null), output)
+    }
+}
+
+#[test]
+fn a_starter_starts_supervisors_until_the_worker_is_gone() {
+    let (own, other) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .expect("sockets");
+    let mut starter = Command::new(env!("CARGO_BIN_EXE_ergodic-worker"))
+        .args(["supervise-program", "--serve"])
+        .env("SECRET", "of the worker")
+        .stdin(other)
+        .spawn()
+        .expect("a starter starts");
+    // What the test itself has open may be open in all that it starts.
+    let count = "ls /proc/self/fd | wc -l";
+    let own_files = Command::new("sh").args(["-c", count]).output();
+    let own_files = String::from_utf8_lossy(&own_files.expect("a shell").stdout).into_owned();
+    for status in [0, 3] {
+        let text = format!("env | grep -c SECRET; {count}; exit {status}");
+        let (report, output) = Served::start(&own, &text).wait_for_end();
+        assert_eq!(report, json!({"Exited": status}));
+        // The program got no socket, and no pipe but its output.
+        assert_eq!(output, format!("0\n{own_files}"));
+    }
+
+    let mut last = Served::start(&own, "echo ready; while :; do sleep 0.01; done");
+    drop(own);
+    assert!(starter.wait().expect("it ends").success());
+    let mut ready = [0; 6];
+    last.output.read_exact(&mut ready).expect("it still runs");
+    last.control.write_all(b"e").expect("the supervisor reads");
+    assert_eq!(last.wait_for_end().0, json!({"Signaled": 15}));
 }
 
 fn script(text: &str) -> Vec<&str> {

@@ -1,9 +1,11 @@
 //! Programs as trials: what `[program]` of a sweep file says, and what one trial of it gets.
 //!
 //! A trial is a process of the user's. All cells of a sweep have one [`Program`]; a [`ProgramCell`] adds the values of the
-//! axes and derived fields. The process gets arguments made from [`Template`]s, [`seeds`] and the files of a [`bundle`].
+//! axes and derived fields. The process gets arguments made from [`Template`]s, [`seeds`] and the files of a [`bundle`], and [`needs`] are what it takes of its
+//! worker.
 
 pub mod bundle;
+pub mod needs;
 mod read;
 pub mod seeds;
 mod template;
@@ -17,6 +19,7 @@ pub use value::ProgramValue;
 use std::sync::Arc;
 
 use crate::ids::FileHash;
+use needs::TrialNeeds;
 
 /// Most bytes of a trial's last checkpoint, and those if the sweep file sets no limit: 960 MiB. With names of files and what the
 /// program has reported, no more than 1 GiB travels.
@@ -55,6 +58,8 @@ pub struct Program {
     pub deterministic: bool,
     /// Most bytes of a checkpoint.
     pub checkpoint_limit: u64,
+    /// What a trial takes of its worker.
+    pub needs: TrialNeeds,
 }
 
 /// A metric that a program declares.
@@ -141,7 +146,7 @@ impl ProgramCell {
 impl Program {
     /// The numerics class: `program/` and 16 hex digits of a hash of all that decides the results.
     ///
-    /// Scheduling, `require` and the limit of checkpoints decide none. Of `pass_env`, the names count.
+    /// Scheduling, `require`, the limit of checkpoints and what a trial takes of its worker decide none. Of `pass_env`, the names count.
     pub fn numerics_class(&self) -> String {
         let hash = self.identity_hash().to_hex();
         format!("{NUMERICS_PREFIX}{}", &hash[..16])

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use super::bundle::check_name;
+use super::needs::{read_checkpoint_limit, read_needs};
 use super::value::is_identifier;
 use super::{
-    DEFAULT_CHECKPOINT_LIMIT, DIRECTIONS, DeclaredMetric, PYTHON_HELPER, PYTHON_HELPER_FILE,
-    Placeholder, Program, ProgramCell, ProgramValue, RESERVED_PLACEHOLDERS, Template,
+    DIRECTIONS, DeclaredMetric, PYTHON_HELPER, PYTHON_HELPER_FILE, Placeholder, Program,
+    ProgramCell, ProgramValue, RESERVED_PLACEHOLDERS, Template,
 };
 use crate::pinned_file::PROGRAM_BUNDLE;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::PROGRAMS_GRAMMAR;
 use crate::spec_file::node::{SpecNode, SpecValue};
-use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
+use crate::spec_file::reader::{TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
 
 /// The section of the sweep file.
@@ -34,24 +35,10 @@ const MAX_ITEMS: usize = 1_000;
 const MAX_METRIC_NAME: usize = 64;
 
 /// Keys of the section that later versions may have.
-const LATER_KEYS: [(&str, &str); 4] = [
-    (
-        "slots",
-        "a trial takes one slot of a worker; start workers with fewer slots where a program needs more",
-    ),
-    (
-        "memory",
-        "no memory is reserved for trials; start workers with as many slots as fit",
-    ),
-    (
-        "gpus",
-        "no GPUs are handed out; start one worker per GPU, and name CUDA_VISIBLE_DEVICES in pass_env",
-    ),
-    (
-        "save",
-        "files of a program are not kept; let it write them to a folder of your own",
-    ),
-];
+const LATER_KEYS: [(&str, &str); 1] = [(
+    "save",
+    "files of a program are not kept; let it write them to a folder of your own",
+)];
 
 /// Names that a line of metrics, or a quantity, reads as something else.
 const RESERVED_METRICS: [&str; 9] = [
@@ -88,7 +75,7 @@ impl Program {
         let (command, files, metrics) = (read_command(&r), read_files(&r), read_metrics(&r));
         let (env, pass_env, require) = (read_env(&r), read_pass_env(&r), read_require(&r));
         let deterministic = r.read_bool("deterministic");
-        let checkpoint_limit = read_checkpoint_limit(&r);
+        let (checkpoint_limit, needs) = (read_checkpoint_limit(&r), read_needs(&r));
         // Unknown keys are reported first: a misspelt one explains what is missing because of it.
         r.refuse_unknown_keys()?;
         let program = Self {
@@ -101,8 +88,10 @@ impl Program {
             require: require?,
             deterministic: deterministic?.unwrap_or(false),
             checkpoint_limit: checkpoint_limit?,
+            needs: needs?,
         };
         program.check_variables(&r)?;
+        program.check_gpu_variable(&r)?;
         Ok(Some(program))
     }
 
@@ -401,28 +390,6 @@ fn read_require(r: &TableReader<'_>) -> Result<Vec<Vec<String>>, SpecError> {
         commands.push(command.collect::<Result<_, _>>()?);
     }
     Ok(commands)
-}
-
-/// Reads `checkpoint_limit = "512 MiB"`.
-fn read_checkpoint_limit(r: &TableReader<'_>) -> Result<u64, SpecError> {
-    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let range = NumberRange::whole_numbers(1, DEFAULT_CHECKPOINT_LIMIT >> 10);
-    let Some(text) = r.read_str("checkpoint_limit")? else {
-        return Ok(DEFAULT_CHECKPOINT_LIMIT);
-    };
-    let parsed = text.trim().split_once(' ').and_then(|(count, unit)| {
-        let count: u64 = count.parse().ok()?;
-        let unit = UNITS.iter().find(|(word, _)| *word == unit.trim())?.1;
-        count.checked_mul(unit)
-    });
-    parsed
-        .filter(|bytes| range.contains((bytes >> 10) as f64))
-        .ok_or_else(|| {
-            let message = format!(
-                "expected a size from \"1 KiB\" to \"960 MiB\", such as \"512 MiB\", found '{text}'"
-            );
-            r.error_at("checkpoint_limit", message)
-        })
 }
 
 /// Reads a string without placeholders.

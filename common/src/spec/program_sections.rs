@@ -3,6 +3,7 @@
 use crate::config::Length;
 use crate::grid::reserved_names::is_column_of_program;
 use crate::metric::Metric;
+use crate::program::needs::TrialNeeds;
 use crate::program::{Program, SECTION};
 use crate::spec::Spec;
 use crate::spec::SpecSource;
@@ -89,6 +90,12 @@ impl Spec {
     /// The program, if the trials are one.
     pub fn program(&self) -> Option<&Program> {
         self.program.as_ref()
+    }
+
+    /// What a trial takes of its worker.
+    pub fn trial_needs(&self) -> TrialNeeds {
+        self.program()
+            .map_or(TrialNeeds::ONE_SLOT, |program| program.needs)
     }
 
     /// Whether equal trials must have equal results, so that a differing one is an alarm.

@@ -4,6 +4,7 @@ use crate::Spec;
 use crate::ids::{CellHash, CellIndex, DatasetHash, FileHash, Repeat};
 use crate::metric::Metric;
 use crate::pinned_file::{FilePin, PROGRAM_BUNDLE};
+use crate::program::needs::TrialNeeds;
 use crate::program::{Direction, TrialFacts};
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::SpecSource;
@@ -127,6 +128,22 @@ fn conditions_and_quantities_find_values_by_name() {
 }
 
 #[test]
+fn a_trial_takes_what_the_program_needs() {
+    assert_eq!(
+        read(&format!("{PROGRAM}{GRID}")).trial_needs(),
+        TrialNeeds::ONE_SLOT
+    );
+    let keys = "slots = 4\nmemory = \"1536 MiB\"\ngpus = 0.25\n";
+    let needs = read(&format!("{PROGRAM}{keys}{GRID}")).trial_needs();
+    let expected = TrialNeeds {
+        slots: 4,
+        memory: 1536 << 20,
+        gpu_parts: 25,
+    };
+    assert_eq!(needs, expected);
+}
+
+#[test]
 fn the_identity_of_a_cell_is_what_the_program_gets() {
     let spec = read(&format!("{PROGRAM}{GRID}"));
     let hash = |spec: &Spec, cell: u64| {
@@ -138,6 +155,10 @@ fn the_identity_of_a_cell_is_what_the_program_gets() {
     assert_eq!(spec.numerics.len(), "program/".len() + 16);
 
     let same = format!("{PROGRAM}checkpoint_limit = \"1 MiB\"\nrequire = [[\"true\"]]\n{GRID}");
+    let same = same.replace(
+        "metrics",
+        "slots = 2\nmemory = \"1 GiB\"\ngpus = 1\nmetrics",
+    );
     let same = same.replace("repeats = 2", "repeats = 5\ntime_limit = \"1h\"");
     assert_eq!(hash(&read(&same), 0), hash(&spec, 0));
 
@@ -443,18 +464,33 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "metrics = {",
-            "slots = 2\nmetrics = {",
-            "program.slots: this is not built yet, so remove it: a trial takes one slot",
+            "slots = 0\nmetrics = {",
+            "program.slots: expected a whole number >= 1 and <= 4096, found 0",
         ),
         (
             "metrics = {",
-            "memory = \"4 GiB\"\nmetrics = {",
-            "program.memory: this is not built yet",
+            "memory = 4\nmetrics = {",
+            "program.memory: expected a string",
         ),
         (
             "metrics = {",
-            "gpus = 1\nmetrics = {",
-            "program.gpus: this is not built yet",
+            "memory = \"4 GB\"\nmetrics = {",
+            "program.memory: expected a size from \"1 KiB\" to \"65536 GiB\", such as \"4 GiB\", found '4 GB'",
+        ),
+        (
+            "metrics = {",
+            "gpus = 1.5\nmetrics = {",
+            "program.gpus: expected a share of one GPU in hundredths, such as 0.5, or a whole number of GPUs from 1 to 64, found 1.5",
+        ),
+        (
+            "metrics = {",
+            "gpus = 1\npass_env = [\"CUDA_VISIBLE_DEVICES\"]\nmetrics = {",
+            "program.pass_env: gpus sets CUDA_VISIBLE_DEVICES already: keep one of the two",
+        ),
+        (
+            "metrics = {",
+            "gpus = 0.5\nenv = { CUDA_VISIBLE_DEVICES = \"0\" }\nmetrics = {",
+            "program.env: gpus sets CUDA_VISIBLE_DEVICES already",
         ),
         (
             "metrics = {",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ergodic_common::Spec;
 use ergodic_common::ids::{Fence, ShapeClass, TrialIndex, WorkerId};
 use ergodic_common::program::is_program_class;
 
@@ -267,21 +268,19 @@ impl Core {
         unleased: u64,
         idle: u32,
     ) -> Option<u64> {
-        let all_slots = self
-            .workers
-            .values()
-            .filter(|w| w.connected)
-            .map(|w| w.slots)
+        let sweep = self.sweeps.get(&number)?;
+        let connected = self.workers.values().filter(|worker| worker.connected);
+        let all_slots = connected
+            .map(|worker| worker.parallel_trials(&sweep.spec))
             .sum();
 
-        let slots = self.workers.get(id)?.slots;
-        let trial_seconds = self.sweeps.get(&number)?.classes[class.position()].trial_seconds;
+        let slots = self.workers.get(id)?.parallel_trials(&sweep.spec);
         Some(compute_lease_size(LeaseDemand {
             unleased,
             slots,
-            idle,
+            idle: idle / sweep.spec.trial_needs().slots,
             all_slots,
-            trial_seconds,
+            trial_seconds: sweep.classes[class.position()].trial_seconds,
         }))
     }
 
@@ -340,6 +339,22 @@ impl Core {
 }
 
 impl Worker {
+    /// Number of trials of a sweep that the worker can run at a time.
+    pub(super) fn parallel_trials(&self, spec: &Spec) -> u32 {
+        self.slots / spec.trial_needs().slots
+    }
+
+    /// Why the worker has too few slots for a trial of a sweep whose numerics class it offers.
+    pub(super) fn explain_too_few_slots(&self, spec: &Spec) -> Option<String> {
+        let needed = spec.trial_needs().slots;
+        (self.offers_class(&spec.numerics) && self.slots < needed).then(|| {
+            format!(
+                "a trial takes {needed} slots, and this worker has {}: start one with --slots {needed}",
+                self.slots
+            )
+        })
+    }
+
     /// Whether the worker runs trials of a numerics class: one that it names, or a program if it runs these.
     pub(super) fn offers_class(&self, numerics: &str) -> bool {
         match is_program_class(numerics) {
@@ -353,6 +368,7 @@ impl Worker {
     pub(super) fn is_able_to_run(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let unable = self.unable_sweeps.get(&sweep.number);
         self.offers_class(&sweep.spec.numerics)
+            && self.parallel_trials(&sweep.spec) > 0
             && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
     }
 }

@@ -401,10 +401,11 @@ impl Core {
 
         let connected = self.workers.values().filter(|worker| worker.connected);
         findings.extend(connected.filter_map(|worker| {
-            let (_, why) = worker.unable_sweeps.get(&sweep.number)?;
+            let said = worker.unable_sweeps.get(&sweep.number);
+            let said = said.map(|(_, why)| why.clone());
             Some(RunningFinding::WorkerUnable {
                 worker: worker.name.clone(),
-                why: why.clone(),
+                why: said.or_else(|| worker.explain_too_few_slots(&sweep.spec))?,
             })
         }));
 
@@ -415,12 +416,15 @@ impl Core {
     /// Explains which workers can run a sweep, or why none can.
     fn explain_capacity(&self, sweep: &Sweep, findings: &mut Vec<RunningFinding>) {
         let (workers, slots) = self.capacity_for(&sweep.spec);
-        if !self.workers.values().any(|worker| worker.connected) {
-            findings.push(RunningFinding::NoWorker);
-        } else if workers == 0 {
-            self.explain_missing_class(&sweep.spec.numerics, findings);
-        } else {
-            findings.push(RunningFinding::Capacity { workers, slots });
+        let mut connected = self.workers.values().filter(|worker| worker.connected);
+        let has_workers = connected.clone().next().is_some();
+        // What these lack is told of each.
+        let has_narrow = connected.any(|w| w.explain_too_few_slots(&sweep.spec).is_some());
+        match (has_workers, workers) {
+            (false, _) => findings.push(RunningFinding::NoWorker),
+            (true, 0) if has_narrow => {}
+            (true, 0) => self.explain_missing_class(&sweep.spec.numerics, findings),
+            (true, _) => findings.push(RunningFinding::Capacity { workers, slots }),
         }
     }
 

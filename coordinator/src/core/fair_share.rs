@@ -56,7 +56,8 @@ impl Core {
             .workers
             .get(&lease.row.worker)
             .map_or(1.0, |worker| f64::from(worker.slots));
-        let taken = now.saturating_sub(lease.granted_at).as_secs_f64() * slots.min(left);
+        let wanted = left * slots_per_trial(sweep);
+        let taken = now.saturating_sub(lease.granted_at).as_secs_f64() * slots.min(wanted);
         (taken / sweep.share.weight - lease.charge_per_trial * left).max(0.0)
     }
 
@@ -114,7 +115,7 @@ impl Core {
         let clock = self.virtual_clocks.entry(sweep.share.priority).or_default();
         *clock = clock.max(passed);
 
-        let each = seconds / sweep.share.weight;
+        let each = seconds * slots_per_trial(sweep) / sweep.share.weight;
         sweep.fair_share.vruntime += each * trials as f64;
         each
     }
@@ -155,7 +156,8 @@ impl Core {
         };
 
         let took: f64 = rows.iter().map(|row| row.seconds.max(0.0)).sum();
-        sweep.fair_share.vruntime += took / sweep.share.weight - booked * rows.len() as f64;
+        let taken = took * slots_per_trial(sweep);
+        sweep.fair_share.vruntime += taken / sweep.share.weight - booked * rows.len() as f64;
     }
 
     /// Refunds what was charged for the remaining trials of a lease that ended.
@@ -178,10 +180,10 @@ impl Core {
         sweep.fair_share.vruntime += new_clock - old_clock;
     }
 
-    /// Number of slots that a running sweep can expect, as workers are shared now; 0 if a higher
+    /// Number of trials of a running sweep that can be expected to run at a time, as workers are shared now; 0 if a higher
     /// priority may take all.
     pub fn estimate_slots(&self, sweep: &Sweep) -> f64 {
-        let (_, slots) = self.capacity_for(&sweep.spec);
+        let slots = self.count_parallel_trials(&sweep.spec);
         let rivals = self.rival_sweeps(sweep);
         if rivals
             .iter()
@@ -214,6 +216,11 @@ impl Core {
 /// Whether the same workers can run two sweeps. Whoever runs one program runs all.
 fn want_same_workers(a: &Spec, b: &Spec) -> bool {
     a.numerics == b.numerics || (a.program().is_some() && b.program().is_some())
+}
+
+/// Number of slots that a trial of a sweep takes.
+fn slots_per_trial(sweep: &Sweep) -> f64 {
+    f64::from(sweep.spec.trial_needs().slots)
 }
 
 /// Mean duration of a trial in seconds, over the classes of a sweep in which it is known.

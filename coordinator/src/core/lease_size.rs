@@ -10,11 +10,11 @@ const MAX_LEASE_TRIALS: u64 = 16_384;
 pub struct LeaseDemand {
     /// Number of the sweep's trials that no worker holds.
     pub unleased: u64,
-    /// Number of slots of the worker.
+    /// Number of trials that the worker can run at a time: its slots, if each takes one.
     pub slots: u32,
-    /// Number of idle slots of the worker.
+    /// Number of trials that its idle slots can run.
     pub idle: u32,
-    /// Number of slots of all workers.
+    /// Number of trials that all workers can run at a time.
     pub all_slots: u32,
     /// Observed duration of a trial of this class, in seconds.
     pub trial_seconds: Option<f64>,

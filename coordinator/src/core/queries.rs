@@ -165,8 +165,18 @@ impl Core {
         let able = self
             .workers
             .values()
-            .filter(|w| w.connected && w.offers_class(&spec.numerics));
+            .filter(|w| w.connected && w.offers_class(&spec.numerics))
+            .filter(|w| w.parallel_trials(spec) > 0);
         able.fold((0, 0), |(workers, slots), w| (workers + 1, slots + w.slots))
+    }
+
+    /// Number of trials of a sweep that connected workers can run at a time.
+    pub(super) fn count_parallel_trials(&self, spec: &Spec) -> u32 {
+        let able = self
+            .workers
+            .values()
+            .filter(|w| w.connected && w.offers_class(&spec.numerics));
+        able.map(|worker| worker.parallel_trials(spec)).sum()
     }
 
     /// The location of a trial of a running sweep.

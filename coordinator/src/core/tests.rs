@@ -2,6 +2,7 @@
 
 mod fair_share;
 mod stopping;
+mod wide_trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -31,7 +31,7 @@ struct LeaseForecast {
     waiting: u64,
     /// Expected seconds per trial on the holder.
     trial_seconds: f64,
-    /// Number of slots of the holder.
+    /// Number of trials that the holder can run at a time.
     slots: f64,
 }
 
@@ -90,11 +90,15 @@ impl Core {
                     .then(b.fence.cmp(&a.fence))
             })?;
 
+        let sweep = &self.sweeps[&self.leases[&longest.fence.lease].row.sweep];
         let there = longest.slots / longest.trial_seconds.max(1e-6);
         let here: f64 = idle
             .iter()
             .filter_map(|id| self.workers.get(id))
-            .map(|worker| f64::from(worker.slots) / (usual * worker.pace).max(1e-6))
+            .map(|worker| {
+                let slots = worker.parallel_trials(&sweep.spec);
+                f64::from(slots) / (usual * worker.pace).max(1e-6)
+            })
             .sum();
         let part = (longest.waiting as f64 * here / (here + there)).ceil() as u64;
         Some((longest.fence, part.clamp(1, longest.waiting)))
@@ -135,18 +139,15 @@ impl Core {
             .workers
             .get(&lease.row.worker)
             .filter(|worker| worker.connected)?;
+        let slots = holder.parallel_trials(&self.sweeps[&lease.row.sweep].spec);
         let silent = now
             .saturating_sub(lease.granted_at.max(holder.last_results_at))
             .saturating_sub(DELIVERY_ALLOWANCE);
         Some(LeaseForecast {
             fence: lease.row.fence,
-            waiting: lease
-                .row
-                .trials
-                .len()
-                .saturating_sub(u64::from(holder.slots)),
+            waiting: lease.row.trials.len().saturating_sub(u64::from(slots)),
             trial_seconds: (usual * holder.pace).max(silent.as_secs_f64()),
-            slots: f64::from(holder.slots.max(1)),
+            slots: f64::from(slots.max(1)),
         })
     }
 

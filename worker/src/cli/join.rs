@@ -22,6 +22,7 @@ use crate::program::host::ProgramHost;
 use crate::runner::SlotConfig;
 use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
+use crate::supply::Supply;
 use crate::train::Isa;
 use crate::{slots, system};
 
@@ -43,7 +44,18 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         .as_deref()
         .map(|dir| Spool::open(dir, &worker_id, args.spool_size))
         .transpose()?;
-    let queue = Arc::new(SharedQueue::new(slots).with_spool(spool));
+    let memory = args.memory.or_else(system::available_memory_bytes);
+    let gpus = match (&programs, &args.gpus) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(names)) => names.0.clone(),
+        (Some(_), None) => system::find_gpus(),
+    };
+    let supply = Supply::new(slots, memory, gpus);
+    let queue = Arc::new(
+        SharedQueue::new(slots)
+            .with_supply(supply)
+            .with_spool(spool),
+    );
     let numerics = start_slots(&args, isa, slots, &queue, (&links, &worker_id), &programs)?;
     let identity = WorkerIdentity {
         coordinator_url: url,
@@ -53,7 +65,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         slots,
         idle_exit: args.idle_exit,
         has_programs: programs.is_some(),
-        memory: args.memory.or_else(system::available_memory_bytes),
+        memory,
     };
 
     let dirs = DatasetDirs {

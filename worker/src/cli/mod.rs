@@ -24,8 +24,8 @@ use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
 use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
+use crate::program::command::{SuperviseArgs, run_supervise_command};
 use crate::program::host::ProgramTrust;
-use crate::program::isolation::{SuperviseArgs, run_supervise_command};
 use crate::runner::SlotConfig;
 use crate::train::{self, BenchReport, Isa};
 use crate::{failpoint, memory, replay, system};
@@ -174,6 +174,9 @@ struct JoinArgs {
     /// coordinator at a loopback address alone (which a tunnel can lead to another machine), or with =trusted all of them, which can then read what this worker can
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "isolated", value_name = "trusted")]
     programs: Option<ProgramTrust>,
+    /// GPUs that programs get shares of, as in 0,1 or none [default: those of CUDA_VISIBLE_DEVICES, or else all NVIDIA ones]
+    #[arg(long, value_parser = parse_gpus, requires = "programs", value_name = "GPUS")]
+    gpus: Option<GpuNames>,
     /// Memory that trials may use, as in 8GiB; trials of a sweep that needs more are returned to the coordinator [default: all memory]
     #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse_size, value_name = "SIZE")]
     memory: Option<u64>,
@@ -193,6 +196,30 @@ struct JoinArgs {
     /// Maximum size of the results that wait there, as in 8GiB; beyond it, no trial is started
     #[arg(long, default_value = "1GiB", requires = "spool", value_parser = memory::parse_size, value_name = "SIZE")]
     spool_size: u64,
+}
+
+/// The GPUs of a worker, as CUDA_VISIBLE_DEVICES names them.
+#[derive(Debug, Clone)]
+struct GpuNames(Vec<String>);
+
+fn parse_gpus(text: &str) -> Result<GpuNames, String> {
+    if text == "none" {
+        return Ok(GpuNames(Vec::new()));
+    }
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    let is_name = |name: &String| {
+        let mut letters = name.chars();
+        !name.is_empty() && letters.all(|c| c.is_ascii_alphanumeric() || "-_/:".contains(c))
+    };
+    let is_twice = names
+        .iter()
+        .any(|a| names.iter().filter(|b| a == *b).count() > 1);
+    match names.iter().all(is_name) && !is_twice {
+        true => Ok(GpuNames(names)),
+        false => Err(format!(
+            "expected numbers or names of GPUs, each once and separated by commas, as in 0,1, or none; found '{text}'"
+        )),
+    }
 }
 
 /// Interval between uploads of checkpoints; `None` for no uploads.
@@ -437,6 +464,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         WorkerCli::command().debug_assert();
+    }
+
+    #[test]
+    fn gpus_are_named_once_each() {
+        let names = |text: &str| parse_gpus(text).map(|gpus| gpus.0.join(" "));
+        assert_eq!(names("0, GPU-ab"), Ok("0 GPU-ab".into()));
+        assert_eq!(names("none"), Ok(String::new()));
+        for wrong in ["", "0,", "0,0", "a b", "none,1;2"] {
+            let why = names(wrong).expect_err("no names");
+            assert!(why.contains("as in 0,1, or none"), "{why}");
+        }
     }
 
     #[test]

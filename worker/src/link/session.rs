@@ -250,9 +250,12 @@ impl<'a> WorkerSession<'a> {
             .collect();
         let checkpointed = grant.checkpointed.into_iter().map(TrialKey::from).collect();
 
-        let identity = self.identity;
+        let (identity, queue) = (self.identity, self.queue);
         let id = SweepId::from(grant.sweep);
-        let fetching = sweeps.get_or_fetch(&id, |spec| check_fits_memory(identity, spec, &keys));
+        let fetching = sweeps.get_or_fetch(&id, |spec| {
+            let lack = queue.with_queue(|queue| queue.supply().explain_lack(spec.trial_needs()));
+            lack.or_else(|| check_fits_memory(identity, spec, &keys))
+        });
         match self.with_heartbeats(fence, fetching).await {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease.0, trials = keys.len(), "lease granted");

@@ -76,6 +76,7 @@ mod tests {
 
     use ergodic_common::ids::{CellHash, Repeat};
     use ergodic_common::program::DEFAULT_CHECKPOINT_LIMIT;
+    use ergodic_common::program::needs::TrialNeeds;
     use ergodic_common::random_streams::{SeedPlan, Streams};
 
     use crate::program::environment::*;
@@ -91,6 +92,7 @@ mod tests {
             require: Vec::new(),
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+            needs: TrialNeeds::ONE_SLOT,
         }
     }
 

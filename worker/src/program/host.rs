@@ -18,6 +18,7 @@ use ergodic_proto::status::UserError;
 use super::environment::build_environment;
 use super::folder::{AttemptFolder, remove_abandoned_folders};
 use super::isolation::Isolation;
+use super::starter::SupervisorStarter;
 use super::supervisor::order::{LaunchOrder, ProgramEnd};
 use super::watch::{EarlyEnd, WatchedEnd, run_watched};
 
@@ -42,8 +43,10 @@ pub(crate) enum ProgramTrust {
 /// How this worker runs programs.
 #[derive(Debug, Clone)]
 pub struct ProgramHost {
-    /// The namespaces of programs, where the kernel allows them.
-    pub(super) isolation: Option<Isolation>,
+    /// Whether programs are run in namespaces, which not all kernels allow.
+    pub(super) is_isolated: bool,
+    /// What starts their supervisors.
+    pub(super) starter: Arc<SupervisorStarter>,
     /// Whether the worker may not follow a coordinator to another machine.
     pub(crate) is_local_only: bool,
     /// Whether the worker is leaving, so that no sweep is prepared any more.
@@ -75,7 +78,8 @@ impl ProgramHost {
         remove_abandoned_folders(&std::env::temp_dir());
         tracing::info!(isolated = isolation.is_some(), "programs are run here");
         Ok(Self {
-            isolation,
+            is_isolated: isolation.is_some(),
+            starter: Arc::new(SupervisorStarter::new(isolation)),
             is_local_only: !is_trusted && remote.is_none(),
             is_leaving: Arc::default(),
         })
@@ -148,7 +152,7 @@ impl LoadedProgram {
             true => Some(EarlyEnd::Stopped),
             false => (Instant::now() >= until).then_some(EarlyEnd::TimedOut),
         };
-        let ended = run_watched(&order, host.isolation.as_ref(), None, &should_end)
+        let ended = run_watched(&order, &host.starter, None, &should_end)
             .map_err(|error| failed(error.to_string()))?;
         match ended.report.end {
             Some(ProgramEnd::Exited(0)) if ended.early.is_none() => Ok(()),

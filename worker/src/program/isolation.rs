@@ -1,18 +1,21 @@
 //! Namespaces of a trial's own: it sees neither other processes nor what the worker hides.
 //!
-//! A process starts the supervisor as the first process of new PID and mount namespaces, with a `/proc` of their own, and mounts
-//! empty folders over the hidden ones. The supervisor has no capabilities there, so that nothing can be unmounted. Its end is
-//! the end of all processes in the namespace.
+//! A process forks the supervisor as the first process of new PID and mount namespaces, with a `/proc` of their own, which mounts
+//! empty folders over the hidden ones. Then it gives up its capabilities, so that nothing can be unmounted. Its end is the end of
+//! all processes in the namespace.
 
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
-use clap::Args;
-use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal, setsid};
+use rustix::process::{
+    Signal, WaitOptions, getgid, getuid, set_parent_process_death_signal, setsid, waitpid,
+};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+use super::process::{fork_process, ignore_signals};
 
 /// The hidden command by which the worker becomes a supervisor.
 pub(super) const SUPERVISE_COMMAND: &str = "supervise-program";
@@ -26,23 +29,6 @@ pub(crate) struct Isolation {
     hidden: Vec<PathBuf>,
     /// Whether the namespaces belong to a user namespace, as they must unless the worker runs as root.
     has_user_namespace: bool,
-}
-
-/// The arguments of the hidden command.
-#[derive(Debug, Args)]
-pub(crate) struct SuperviseArgs {
-    /// Start the supervisor in namespaces of its own
-    #[arg(long)]
-    isolate: bool,
-    /// With a user namespace
-    #[arg(long)]
-    user_namespace: bool,
-    /// What the program does not see
-    #[arg(long)]
-    hide: Vec<PathBuf>,
-    /// End at once
-    #[arg(long)]
-    probe: bool,
 }
 
 impl Isolation {
@@ -86,52 +72,35 @@ impl Isolation {
     }
 }
 
-/// Runs the hidden command.
+/// Has a process supervise as the first one of new namespaces, and waits for its end.
 ///
 /// # Errors
-/// The kernel refuses namespaces, or the supervisor fails.
-pub(crate) fn run_supervise_command(args: &SuperviseArgs) -> io::Result<()> {
-    match (args.isolate, args.probe) {
-        (true, _) => start_isolated(args).and_then(|status| match status.success() {
-            true => Ok(()),
-            false => Err(io::Error::other(format!("the supervisor ended: {status}"))),
-        }),
-        (false, true) => Ok(()),
-        (false, false) => super::supervisor::supervise_program(),
-    }
-}
-
-/// Starts the supervisor as the first process of its namespaces, and waits for it.
-#[expect(unsafe_code, reason = "there is no other way to mount in a child")]
-fn start_isolated(args: &SuperviseArgs) -> io::Result<ExitStatus> {
+/// The kernel refuses namespaces, or the process was ended.
+pub(super) fn supervise_isolated(
+    has_user_namespace: bool,
+    hidden: &[PathBuf],
+    supervise: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let _ = setsid();
     ignore_signals();
-    enter_namespaces(args.user_namespace)?;
-    let plan = MountPlan::new(&args.hide)?;
-    let mut command = Command::new(OWN_PROGRAM);
-    command.arg(SUPERVISE_COMMAND).env_clear();
-    if args.probe {
-        command.arg("--probe");
-    }
+    enter_namespaces(has_user_namespace)?;
+    let plan = MountPlan::new(hidden)?;
+    let supervisor = fork_process(|| {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        plan.mount_all()?;
+        drop_capabilities()?;
+        supervise()
+    })?;
 
-    // SAFETY: the closure makes system calls alone, with texts that were made before.
-    let mut child = unsafe {
-        command.pre_exec(move || {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            plan.mount_all()?;
-            drop_capabilities()
-        });
-        command.spawn()?
+    let ended = loop {
+        match waitpid(Some(supervisor), WaitOptions::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => break ended?,
+        }
     };
-    child.wait()
-}
-
-/// Has this process and the supervisor go on when a terminal or service manager signals all processes: the worker decides.
-#[expect(unsafe_code, reason = "the standard library cannot ignore signals")]
-fn ignore_signals() {
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
-        // SAFETY: no handler is installed.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    match ended.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(()),
+        _ => Err(io::Error::other("the supervisor was ended")),
     }
 }
 
@@ -171,7 +140,7 @@ impl MountPlan {
         })
     }
 
-    /// Mounts everything in the namespace of this process. Allocates nothing.
+    /// Mounts everything in the namespace of this process.
     fn mount_all(&self) -> io::Result<()> {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         let safe = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
@@ -213,7 +182,7 @@ fn mount_path(
     })
 }
 
-/// Has the next program start without capabilities, even if its user is root, and gain none.
+/// Has this process and all that it starts be without capabilities, even if its user is root, and gain none.
 #[expect(unsafe_code, reason = "the standard library knows no capabilities")]
 fn drop_capabilities() -> io::Result<()> {
     for capability in 0..64 {
@@ -221,7 +190,13 @@ fn drop_capabilities() -> io::Result<()> {
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     }
     // SAFETY: the call takes no pointers.
-    check_call(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+    check_call(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(set_capabilities(None, none)?)
 }
 
 fn check_call(result: libc::c_int) -> io::Result<()> {

@@ -2,16 +2,20 @@
 //!
 //! `host` knows how this worker runs programs, and `trial` runs one attempt of a trial. `lines`, `statement` and `record` make
 //! metrics, curve, predictions and digest of what the program writes; they are pure. `watch` waits for the program, its output
-//! and its lines. `supervisor` is a process between worker and program, `isolation` gives it namespaces of its own, `folder` and
-//! `environment` are what the program finds, and `checkpoint` is what it leaves for whoever continues.
+//! and its lines. `supervisor` is a process between worker and program, `starter` is the process that starts it, `isolation` gives
+//! it namespaces of its own, `folder` and `environment` are what the program finds, and `checkpoint` is what it leaves for whoever
+//! continues.
 
 mod checkpoint;
+pub(crate) mod command;
 mod environment;
 mod folder;
 pub(crate) mod host;
-pub(crate) mod isolation;
+mod isolation;
 mod lines;
+mod process;
 mod record;
+mod starter;
 mod statement;
 mod supervisor;
 mod tail;

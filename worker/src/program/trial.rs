@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ergodic_common::duration::format_duration;
 use ergodic_common::ids::TrialIdentity;
+use ergodic_common::program::needs::GPU_VARIABLE;
 use ergodic_common::program::{ProgramCell, TrialFacts};
 use ergodic_common::random_streams::Streams;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -71,7 +72,7 @@ pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, N
 
     let order = build_order(job, &folder, step)?;
     let ended = job.watch_program(&order, &folder, identity, &mut record, begun)?;
-    if let Some(why) = find_worker_fault(&ended, job.host.isolation.is_some()) {
+    if let Some(why) = find_worker_fault(&ended, job.host.is_isolated) {
         return Err(NoResult::Unable(why));
     }
 
@@ -125,8 +126,7 @@ impl<'a> ProgramJob<'a> {
         };
 
         let should_end = || self.find_early_end(begun);
-        let isolation = self.host.isolation.as_ref();
-        let ended = run_watched(order, isolation, Some(input), &should_end)?;
+        let ended = run_watched(order, &self.host.starter, Some(input), &should_end)?;
         if !self.assignment.is_stopped() && ended.early != Some(EarlyEnd::Stopped) {
             return Ok(ended);
         }
@@ -168,11 +168,15 @@ fn build_order(
     let trial_file = folder.trial_file.to_string_lossy();
     let metrics_pipe = folder.metrics_pipe.to_string_lossy();
     let checkpoint_dir = folder.checkpoint_dir.to_string_lossy();
-    let own = [
+    let mut own = vec![
         ("ERGODIC_TRIAL", &*trial_file),
         ("ERGODIC_METRICS", &*metrics_pipe),
         ("ERGODIC_CHECKPOINT", &*checkpoint_dir),
     ];
+    let gpus = job.assignment.gpus.join(",");
+    if !gpus.is_empty() {
+        own.push((GPU_VARIABLE, &gpus));
+    }
     let set = job.cell.fill_env(&facts);
     Ok(LaunchOrder {
         command: job.cell.fill_command(&facts),

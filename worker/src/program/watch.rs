@@ -9,9 +9,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::{OpenOptions, Receiver};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::isolation::Isolation;
 use super::lines::LineSplitter;
 use super::record::{LineEffect, TrialRecord};
+use super::starter::SupervisorStarter;
 use super::supervisor::launch::StartedSupervisor;
 use super::supervisor::order::{LaunchOrder, SupervisorReport};
 use super::tail::OutputTail;
@@ -67,7 +67,7 @@ pub(super) struct MetricsInput<'r, 'm> {
 /// The system refuses a process, pipes or a runtime: no fault of the program.
 pub(super) fn run_watched(
     order: &LaunchOrder,
-    isolation: Option<&Isolation>,
+    starter: &SupervisorStarter,
     metrics: Option<MetricsInput<'_, '_>>,
     should_end: &dyn Fn() -> Option<EarlyEnd>,
 ) -> io::Result<WatchedEnd> {
@@ -80,7 +80,7 @@ pub(super) fn run_watched(
             .map(|metrics| open_metrics_pipe(metrics.pipe))
             .transpose()?;
         let watch = Watch {
-            supervisor: StartedSupervisor::start(order, isolation)?,
+            supervisor: StartedSupervisor::start(order, starter)?,
             pipe,
             metrics,
             lines: LineSplitter::default(),

@@ -3,6 +3,7 @@ use std::os::unix::fs::symlink;
 use std::sync::{Arc, Mutex};
 
 use ergodic_common::ids::{CellHash, Repeat};
+use ergodic_common::program::needs::TrialNeeds;
 use ergodic_common::program::{DEFAULT_CHECKPOINT_LIMIT, Direction, Program};
 use ergodic_common::random_streams::SeedPlan;
 
@@ -227,6 +228,7 @@ fn a_checkpoint_is_of_metrics_in_one_order() {
             require: Vec::new(),
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+            needs: TrialNeeds::ONE_SLOT,
         };
         let cell = ProgramCell {
             program: Arc::new(program),

@@ -1,17 +1,16 @@
 //! Starting a supervisor from the worker, and its pipes.
 
 use std::io::{self, PipeReader, PipeWriter, Write as _};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command};
+use std::os::fd::{AsFd as _, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::net::unix::pipe::Receiver;
 
 use super::order::LaunchOrder;
-use crate::program::isolation::{Isolation, OWN_PROGRAM, SUPERVISE_COMMAND};
+use crate::program::starter::SupervisorStarter;
 
 /// A supervisor that was started, and the worker's ends of its pipes. Dropping it ends everything that it started.
 pub(crate) struct StartedSupervisor {
-    child: Child,
     /// The pipe whose end has the supervisor end everything.
     control: Option<PipeWriter>,
     /// What the supervisor says of the end.
@@ -25,27 +24,15 @@ impl StartedSupervisor {
     ///
     /// # Errors
     /// The system refuses a process or pipes.
-    pub(crate) fn start(order: &LaunchOrder, isolation: Option<&Isolation>) -> io::Result<Self> {
+    pub(crate) fn start(order: &LaunchOrder, starter: &SupervisorStarter) -> io::Result<Self> {
         let (for_control, control) = io::pipe()?;
         let (report, for_report) = io::pipe()?;
         let (output, for_output) = io::pipe()?;
-        let mut command = Command::new(OWN_PROGRAM);
-        command.arg(SUPERVISE_COMMAND);
-        if let Some(isolation) = isolation {
-            command.args(isolation.to_args());
-        }
-        command
-            .env_clear()
-            .current_dir("/")
-            .stdin(for_control)
-            .stdout(for_report)
-            .stderr(for_output);
+        starter.start_supervisor([for_control.as_fd(), for_report.as_fd(), for_output.as_fd()])?;
+        // The supervisor alone has the other ends.
+        drop((for_control, for_report, for_output));
 
-        let child = command.spawn()?;
-        // The command holds the other ends of the pipes.
-        drop(command);
         let mut supervisor = Self {
-            child,
             control: Some(control),
             report: to_receiver(report)?,
             output: to_receiver(output)?,
@@ -63,13 +50,29 @@ impl StartedSupervisor {
             let _ = control.write_all(b"e");
         }
     }
+
+    /// Waits until the supervisor has ended, and with it everything that it started.
+    fn wait_for_end(&self) -> io::Result<()> {
+        let mut buffer = [0; 256];
+        loop {
+            let mut waiting = [PollFd::new(&self.report, PollFlags::IN)];
+            match poll(&mut waiting, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match rustix::io::read(&self.report, &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 impl Drop for StartedSupervisor {
-    /// Waits until everything has ended.
     fn drop(&mut self) {
         self.control = None;
-        let _ = self.child.wait();
+        let _ = self.wait_for_end();
     }
 }
 

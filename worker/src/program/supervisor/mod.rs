@@ -1,6 +1,6 @@
 //! The supervisor of one program: a process between worker and program, which ends all that the program started.
 //!
-//! The worker starts itself again as a hidden command for each attempt. That process adopts all orphans below it, so that no
+//! The worker has a process for each attempt, a hidden command of its own program. That process adopts all orphans below it, so that no
 //! process of the program's escapes it, in whatever session. Its stdin is a pipe that the worker holds: a byte, or the end of the
 //! pipe when the worker dies, has it end everything. Then, and when the program ends, every process below gets SIGTERM, a short
 //! time, and SIGKILL until none is left. Its stdout takes the [`ProgramEnd`]; what the program prints goes to its stderr.
@@ -9,6 +9,7 @@ mod descendants;
 pub(crate) mod launch;
 pub(crate) mod order;
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
@@ -66,7 +67,8 @@ pub(crate) fn supervise_program() -> io::Result<()> {
     // In a session of its own, it is told nothing by the terminal. It leads one already if it is the first of its namespace.
     let _ = setsid();
     set_child_subreaper(Some(getpid()))?;
-    let order = LaunchOrder::read_from(&mut io::stdin().lock())?;
+    // Not by way of a buffer, which would keep what is said behind the order.
+    let order = LaunchOrder::read_from(&mut File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
