@@ -7,7 +7,7 @@
 
 use ergodic_common::config::{
     Activation, Adam, AdamDecay, InitScheme, Loss, LrFactors, ModelConfig, ModelKind, Norm, Sam,
-    TrainConfig, VggDepth, WeightDecayScope,
+    TrainConfig, VggDepth,
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::net::{ActivationShape, Net, ParamRole};

@@ -132,7 +132,7 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     all[3].1.model.fixed_head = true;
 
     all.extend(listed);
-    all[first_listed + 4].1.train.adamw = all[6].1.train.adamw;
+    all[first_listed + 4].1.train.adam = all[6].1.train.adam;
     all
 }
 
