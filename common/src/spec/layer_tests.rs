@@ -453,6 +453,14 @@ fn wrong_layers_are_named_with_line_and_remedy() {
             ["model.layers[1].name", "give one of them another name"],
         ),
         (
+            format!("{{ name = \"head\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "is called 'head'"],
+        ),
+        (
+            format!("{a}{{ name = \"out\", linear = \"classes\" }}"),
+            ["model.layers[1].name", "is called 'head'"],
+        ),
+        (
             format!("{{ name = \"a b\", conv = 8 }}, {head}"),
             ["model.layers[0].name", "expected a letter"],
         ),

@@ -1,6 +1,7 @@
 //! The paths of settings of layers: `model.layers.b.width` by name, `model.layers.1.width` by place.
 
 use super::item::{CLASSES, NUMBERS};
+use super::references::HEAD;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::reader::NumberRange;
 use crate::spec_file::suggest::suggest_nearest;
@@ -30,7 +31,7 @@ fn count_default_name(table: &SpecTable, [convs, linears]: &mut [usize; 2]) -> O
     }
 
     match &table.get("linear")?.value {
-        SpecValue::Str(word) if word == CLASSES => Some("head".to_owned()),
+        SpecValue::Str(word) if word == CLASSES => Some(HEAD.to_owned()),
         _ => {
             *linears += 1;
             Some(format!("fc{linears}"))

@@ -4,6 +4,9 @@ use super::{AddedInput, LayerInput, PendingLayer};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::suggest::suggest_nearest;
 
+/// The name of the last layer.
+pub(super) const HEAD: &str = "head";
+
 /// Maximum length of the name of a layer, in characters.
 const MAX_NAME: usize = 64;
 
@@ -59,6 +62,12 @@ pub(super) fn resolve_references(
 fn check_name(layer: &PendingLayer<'_>, earlier: &[PendingLayer<'_>]) -> Result<(), SpecError> {
     let name = &layer.name;
     if let Some(message) = explain_wrong_name(name) {
+        return Err(layer.reader.error_at("name", message));
+    }
+
+    // Its initial weights have a random stream of their own.
+    if (name == HEAD) != layer.is_head() {
+        let message = "the layer of the classes is called 'head', and no other one: choose another name, or remove this";
         return Err(layer.reader.error_at("name", message));
     }
 

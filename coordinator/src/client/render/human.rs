@@ -180,7 +180,11 @@ fn human_columns(table: &v1::TableResponse) -> Vec<TextColumn> {
     columns
 }
 
+/// The last part of an axis' path, with the layer if it is a key of one.
 fn last_path_part(axis: &str) -> &str {
+    if let Some(of_layer) = axis.strip_prefix("model.layers.") {
+        return of_layer;
+    }
     axis.rsplit('.').next().unwrap_or(axis)
 }
 
