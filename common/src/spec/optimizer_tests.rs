@@ -140,7 +140,7 @@ fn rules_of_a_step_say_what_they_need() {
             "lr_on = { head = -1 }",
             MLP,
             "train.lr_on",
-            "head: expected a number >= 0",
+            "head: expected a finite number >= 0",
         ),
         (
             "lr_on = { fc3 = 2 }",
@@ -149,7 +149,7 @@ fn rules_of_a_step_say_what_they_need() {
             "no layer or role 'fc3', did you mean 'fc",
         ),
         (
-            "lr_on = { bias = 2 }",
+            "lr_on = { biase = 2 }",
             MLP,
             "train.lr_on",
             "did you mean 'biases'?",
@@ -231,7 +231,7 @@ fn rules_of_a_step_are_axes_and_expressions() {
 
     let found = configs(
         "",
-        "[grid]\n\"train.lr_on\" = [{ head = 0 }, { biases = 2 }]\n",
+        "[case]\na = { train.lr_on = { head = 0 } }\nb = { train.lr_on = { biases = 2 } }\n",
     );
     assert_eq!(found.len(), 2);
 }
