@@ -127,7 +127,8 @@ impl ActivationFn for TanhFn {
 
         let square = s.mul(y, y);
         let cubic = s.mul(s.mul(y, square), polynomial(s, square, &Self::P));
-        let small = s.add(y, cubic);
+        // The sum of −0 and 0 would be 0.
+        let small = s.select_greater(s.abs(y), s.splat(0.0), s.add(y, cubic), y);
         s.select_greater(s.abs(y), s.splat(Self::SMALL), large, small)
     }
 
