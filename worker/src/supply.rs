@@ -55,7 +55,7 @@ impl Supply {
     }
 
     /// Takes what a trial needs; `None` if too little is free.
-    pub(crate) fn take(&mut self, needs: TrialNeeds) -> Option<TakenShare> {
+    pub(crate) fn take_share(&mut self, needs: TrialNeeds) -> Option<TakenShare> {
         let memory = self.taken_memory.saturating_add(needs.memory);
         let has_memory = needs.memory == 0 || self.all_memory.is_none_or(|all| memory <= all);
         if self.free_slots < needs.slots || !has_memory {
@@ -146,31 +146,37 @@ mod tests {
     #[test]
     fn trials_run_at_a_time_as_far_as_everything_suffices() {
         let mut supply = supply();
-        let wide = supply.take(needs(3, 0, 0)).expect("all is free");
-        assert_eq!(supply.take(needs(2, 0, 0)), None);
-        let narrow = supply.take(needs(1, 10 << 20, 0)).expect("a slot is free");
+        let wide = supply.take_share(needs(3, 0, 0)).expect("all is free");
+        assert_eq!(supply.take_share(needs(2, 0, 0)), None);
+        let narrow = supply
+            .take_share(needs(1, 10 << 20, 0))
+            .expect("a slot is free");
         assert_eq!(supply.free_slots(), 0);
         supply.give_back(&wide);
-        assert_eq!(supply.take(needs(1, 1, 0)), None, "no memory is left");
+        assert_eq!(supply.take_share(needs(1, 1, 0)), None, "no memory is left");
         supply.give_back(&narrow);
-        assert!(supply.take(needs(4, 10 << 20, 200)).is_some());
+        assert!(supply.take_share(needs(4, 10 << 20, 200)).is_some());
     }
 
     #[test]
     fn shares_of_a_gpu_fill_one_before_the_next() {
         let mut supply = supply();
         let gpus = |share: &TakenShare| share.gpus.join(",");
-        let half = supply.take(needs(1, 0, 50)).expect("all is free");
-        let other = supply.take(needs(1, 0, 50)).expect("a half is free");
+        let half = supply.take_share(needs(1, 0, 50)).expect("all is free");
+        let other = supply.take_share(needs(1, 0, 50)).expect("a half is free");
         assert_eq!((gpus(&half), gpus(&other)), ("0".into(), "0".into()));
-        let whole = supply.take(needs(1, 0, 100)).expect("one is free");
+        let whole = supply.take_share(needs(1, 0, 100)).expect("one is free");
         assert_eq!(gpus(&whole), "3");
-        assert_eq!(supply.take(needs(1, 0, 1)), None);
+        assert_eq!(supply.take_share(needs(1, 0, 1)), None);
         supply.give_back(&half);
-        assert_eq!(supply.take(needs(1, 0, 100)), None, "half of it is taken");
+        assert_eq!(
+            supply.take_share(needs(1, 0, 100)),
+            None,
+            "half of it is taken"
+        );
         supply.give_back(&other);
         supply.give_back(&whole);
-        let both = supply.take(needs(1, 0, 200)).expect("both are free");
+        let both = supply.take_share(needs(1, 0, 200)).expect("both are free");
         assert_eq!(gpus(&both), "0,3");
     }
 

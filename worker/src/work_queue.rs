@@ -291,7 +291,7 @@ impl WorkQueue {
             .leases
             .iter_mut()
             .find(|(_, lease)| !lease.queued.is_empty())?;
-        let share = self.supply.take(lease.sweep.spec.trial_needs())?;
+        let share = self.supply.take_share(lease.sweep.spec.trial_needs())?;
         let key = lease.queued.pop_front()?;
         let stop = Arc::new(AtomicBool::new(false));
         let gpus = share.gpus.clone();

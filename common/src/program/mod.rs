@@ -1,8 +1,8 @@
 //! Programs as trials: what `[program]` of a sweep file says, and what one trial of it gets.
 //!
 //! A trial is a process of the user's. All cells of a sweep have one [`Program`]; a [`ProgramCell`] adds the values of the
-//! axes and derived fields. The process gets arguments made from [`Template`]s, [`seeds`] and the files of a [`bundle`], and [`needs`] are what it takes of its
-//! worker.
+//! axes and derived fields. The process gets arguments made from [`Template`]s, [`seeds`], and the files of a [`bundle`];
+//! [`needs`] are what it takes of its worker.
 
 pub mod bundle;
 pub mod needs;

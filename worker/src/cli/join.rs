@@ -45,17 +45,9 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         .map(|dir| Spool::open(dir, &worker_id, args.spool_size))
         .transpose()?;
     let memory = args.memory.or_else(system::available_memory_bytes);
-    let gpus = match (&programs, &args.gpus) {
-        (None, _) => Vec::new(),
-        (Some(_), Some(names)) => names.0.clone(),
-        (Some(_), None) => system::find_gpus(),
-    };
-    let supply = Supply::new(slots, memory, gpus);
-    let queue = Arc::new(
-        SharedQueue::new(slots)
-            .with_supply(supply)
-            .with_spool(spool),
-    );
+    let supply = Supply::new(slots, memory, choose_gpus(&args));
+    let queue = SharedQueue::new(slots).with_supply(supply);
+    let queue = Arc::new(queue.with_spool(spool));
     let numerics = start_slots(&args, isa, slots, &queue, (&links, &worker_id), &programs)?;
     let identity = WorkerIdentity {
         coordinator_url: url,
@@ -119,6 +111,15 @@ fn set_up_programs(args: &JoinArgs, url: &str) -> Result<Option<ProgramHost>, Us
     .cloned()
     .collect();
     ProgramHost::set_up(trust, url, &hidden).map(Some)
+}
+
+/// The GPUs that programs get shares of.
+fn choose_gpus(args: &JoinArgs) -> Vec<String> {
+    match (&args.programs, &args.gpus) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(names)) => names.0.clone(),
+        (Some(_), None) => system::find_gpus(),
+    }
 }
 
 /// Number of trials at a time: by default as many as the cores allow, or 1 on a device.

@@ -54,13 +54,13 @@ impl SupervisorStarter {
             return Ok(());
         }
         // There is none yet, or somebody has ended it.
-        let started = self.start()?;
+        let started = self.start_process()?;
         send_pipes(&started, &pipes)?;
         *socket = Some(started);
         Ok(())
     }
 
-    fn start(&self) -> io::Result<OwnedFd> {
+    fn start_process(&self) -> io::Result<OwnedFd> {
         let (own, other) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
