@@ -45,6 +45,10 @@ def biased_sum(s, x):
     a = s.conv(x, "a", 8, bias=True)
     b = torch.tanh(s.normed(s.conv(torch.tanh(a), "b", 8) + a, "b", "group", False, 4))
     return s.full(F.avg_pool2d(b, 2), "head", 10)
+def biased_batch_sum(s, x):
+    a = s.conv(x, "a", 8, bias=True)
+    b = torch.tanh(s.normed(s.conv(torch.tanh(a), "b", 8) + a, "b", "batch"))
+    return s.full(F.avg_pool2d(b, 2), "head", 10)
 NETS = {
     "tanh-mlp": ('activation = "tanh"\nnorm = "none"\nlayers = [{ linear = 24 }, { linear = 16 }, { linear = "classes" }]', tanh_mlp),
     "gelu-residual": ('activation = "gelu"\naffine = true\nlayers = [{ conv = 8 }, { pool = "avg2" }, { conv = 8, add = "conv2.in" }, { pool = "avg2" }, '
@@ -57,6 +61,8 @@ NETS = {
         '{ linear = "classes", bias = true }]', softplus_pooled),
     "biased-sum": ('activation = "tanh"\nnorm = "group"\ngroups = 4\nlayers = [{ name = "a", conv = 8, norm = "none", bias = true }, '
         '{ name = "b", conv = 8, add = "a.sum" }, { pool = "avg2" }, { linear = "classes", bias = true }]', biased_sum),
+    "biased-batch-sum": ('activation = "tanh"\nlayers = [{ name = "a", conv = 8, norm = "none", bias = true }, '
+        '{ name = "b", conv = 8, add = "a.sum" }, { pool = "avg2" }, { linear = "classes", bias = true }]', biased_batch_sum),
 }
 SHAPE = {n: (8, 8, 3) for n in NETS}; Net = Layers; cases = []
 for a, (text, _) in NETS.items():

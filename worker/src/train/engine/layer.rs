@@ -219,17 +219,21 @@ impl LayerState {
         }
     }
 
-    /// Mean and unbiased variance of the last training batch before the layer's norm; their means over ghost batches.
+    /// Mean and unbiased variance of the last training batch before the layer's norm; their means over ghost batches. The mean
+    /// is that of the whole sum, with the biases that z does not contain.
     pub(crate) fn batch_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
         let over_ghosts = self.ghost_totals.as_ref();
         let whole = over_ghosts
             .is_none()
             .then(|| self.moments.unbiased_statistics());
         let over_ghosts = over_ghosts.map(GhostBatchTotals::mean_statistics);
-        whole
+        let of_z = whole
             .into_iter()
             .flatten()
-            .chain(over_ghosts.into_iter().flatten())
+            .chain(over_ghosts.into_iter().flatten());
+
+        of_z.zip(&self.pending_bias)
+            .map(|((mean, variance), bias)| (mean + f64::from(*bias), variance))
     }
 
     pub(crate) fn pool_input(&self, chunk: ImageRange) -> PoolInput<'_> {
@@ -309,8 +313,8 @@ impl LayerState {
         weights: &[f32],
         running: Option<RunningStatistics<'_>>,
     ) {
-        self.set_norm_statistics(running);
         self.collect_pending_bias(before, weights);
+        self.set_norm_statistics(running);
 
         if let Some(scale) = &self.param_ranges.scale {
             let scale = &weights[scale.clone()];
@@ -341,6 +345,7 @@ impl LayerState {
         }
     }
 
+    /// Sets mean and 1/std of a norm over the batch. Running means are those of the whole sum, and z lacks the pending biases.
     fn set_norm_statistics(&mut self, running: Option<RunningStatistics<'_>>) {
         let Some(norm) = self.norm.filter(NormSpec::has_running_statistics) else {
             return;
@@ -350,7 +355,11 @@ impl LayerState {
         match running {
             None => set_mean_and_inv_std(self.moments.biased_statistics(), norm.eps, mean, inv_std),
             Some(running) => {
-                set_mean_and_inv_std(running.mean_variance_pairs(), norm.eps, mean, inv_std)
+                let of_z = running
+                    .mean_variance_pairs()
+                    .zip(&self.pending_bias)
+                    .map(|((m, v), bias)| (m - f64::from(*bias), v));
+                set_mean_and_inv_std(of_z, norm.eps, mean, inv_std);
             }
         }
     }

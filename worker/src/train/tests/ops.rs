@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use ergodic_common::config::{ACTIVATIONS, Activation, Loss};
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
@@ -447,6 +447,23 @@ impl NetCase {
         )
     }
 
+    /// Running mean and variance of every batch norm.
+    fn running_statistics(&self, net: &Net) -> Vec<[Vec<f32>; 2]> {
+        let mut stream = self.stream("running statistics");
+        let of_batches = |layer: &&Layer| layer.norm.is_some_and(|n| n.has_running_statistics());
+        net.layers
+            .iter()
+            .filter(of_batches)
+            .map(|layer| {
+                let channels = 0..layer.output.channels;
+                let mean = channels.clone().map(|_| stream.next_normal() as f32);
+                let mean = mean.collect();
+                let variance = channels.map(|_| (0.5 + stream.next_normal().powi(2)) as f32);
+                [mean, variance.collect()]
+            })
+            .collect()
+    }
+
     fn labels(&self) -> Vec<u8> {
         let mut stream = self.stream("labels");
         (0..self.batch)
@@ -608,13 +625,53 @@ fn composed(
     reference::forward_backward(net, params, &batch, case.loss).expect("the composed network runs")
 }
 
-/// Loss and gradient, tensor by tensor, of the trainer's own engine.
+/// The loss of the composed network under the running statistics of the case.
+fn composed_evaluation(case: &NetCase, net: &Net, params: &[Vec<f32>], images: &[f32]) -> f64 {
+    let as_param = |numbers: &[f32]| {
+        let numbers: Vec<_> = numbers.iter().map(|x| f64::from(*x)).collect();
+        net::build_param(&numbers, 1, DType::F64, &Device::Cpu)
+    };
+    let evaluate = || {
+        let params = params
+            .iter()
+            .map(|numbers| as_param(numbers))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let running = case
+            .running_statistics(net)
+            .iter()
+            .map(|[mean, variance]| {
+                Ok([as_param(mean)?, as_param(variance)?].map(|var| var.as_tensor().clone()))
+            })
+            .collect::<candle_core::Result<Vec<_>>>()?;
+
+        let ActivationShape {
+            height,
+            width,
+            channels,
+        } = net.input;
+        let images = as_param(images)?.reshape((1, case.batch, height, width, channels))?;
+        let output = net::forward_pass(net, &params, &images, Some(&running))?;
+        let share = 1.0 / case.batch as f64;
+        net::compute_objective(&output.logits, &case.labels(), case.loss, share)?
+            .get(0)?
+            .to_scalar()
+    };
+    evaluate().expect("the composed network runs")
+}
+
+/// The results of the trainer's own engine: of a training pass, and the loss under some running statistics.
+struct OwnPass {
+    training: reference::ReferencePass,
+    evaluated: f64,
+}
+
+/// A training pass of the trainer's own engine, then an evaluation.
 struct Own<'a> {
     case: &'a NetCase,
     net: &'a Net,
     params: &'a [Vec<f32>],
     images: &'a [f32],
-    out: &'a mut (f64, ReferenceParams),
+    out: &'a mut Option<OwnPass>,
 }
 
 impl SimdProgram for Own<'_> {
@@ -639,27 +696,57 @@ impl SimdProgram for Own<'_> {
         let labels = self.case.labels();
         let indices = (0..self.case.batch as u32).collect::<Vec<_>>();
         let source = ImageBatch::from_floats(self.images, &labels, &indices);
-        self.out.0 = engine
+        let loss = engine
             .compute_gradient(s, &packed, &source, &mut gradient)
             .mean_loss();
 
-        self.out.1 = engine
-            .layout
+        let layout = &engine.layout;
+        let gradient = layout
             .params
             .iter()
             .map(|slot| slot.logical_values(&gradient).map(f64::from).collect())
             .collect();
+        let training = reference::ReferencePass {
+            loss,
+            gradient,
+            statistics: batch_statistics(&engine, self.net),
+        };
+
+        let mut running = layout.initial_statistics();
+        let stored = self.case.running_statistics(self.net);
+        for (range, of_norm) in layout.running_mean_ranges.iter().flatten().zip(&stored) {
+            for (from, numbers) in [range.start, range.end].into_iter().zip(of_norm) {
+                running[from..from + numbers.len()].copy_from_slice(numbers);
+            }
+        }
+        let evaluated = engine
+            .evaluate_batch(s, &packed, &running, &source)
+            .mean_loss();
+
+        engine.collect_statistics(s, &packed, &source);
+        let collected = batch_statistics(&engine, self.net);
+        assert_eq!(collected, training.statistics, "without a gradient");
+
+        *self.out = Some(OwnPass {
+            training,
+            evaluated,
+        });
     }
 }
 
-fn own(
-    case: &NetCase,
-    net: &Net,
-    params: &[Vec<f32>],
-    images: &[f32],
-    isa: Isa,
-) -> (f64, ReferenceParams) {
-    let mut out = (0.0, Vec::new());
+/// Mean and unbiased variance before every batch norm in the last training batch.
+fn batch_statistics(engine: &CpuEngine, net: &Net) -> Vec<(Vec<f64>, Vec<f64>)> {
+    let norms = engine.layout.batch_norms();
+    norms
+        .map(|(range, _)| {
+            let channels = net.layers[range.layer].output.channels;
+            engine.batch_statistics(range.layer).take(channels).unzip()
+        })
+        .collect()
+}
+
+fn own_pass(case: &NetCase, net: &Net, params: &[Vec<f32>], images: &[f32], isa: Isa) -> OwnPass {
+    let mut out = None;
     isa.run_program(Own {
         case,
         net,
@@ -668,7 +755,19 @@ fn own(
         out: &mut out,
     });
 
-    out
+    out.expect("the engine has run")
+}
+
+/// Loss and gradient, tensor by tensor, of the trainer's own engine.
+fn own(
+    case: &NetCase,
+    net: &Net,
+    params: &[Vec<f32>],
+    images: &[f32],
+    isa: Isa,
+) -> (f64, ReferenceParams) {
+    let pass = own_pass(case, net, params, images, isa).training;
+    (pass.loss, pass.gradient)
 }
 
 fn norm(all: &[f64]) -> f64 {
@@ -760,12 +859,21 @@ fn compare_with_differences(cases: u32, all: impl Strategy<Value = NetCase>, lea
     );
 }
 
-/// Loss and gradient of the engine are those of the composed network.
+/// Loss, gradient and batch statistics of the engine, and its loss under running statistics, are those of the composed network.
 fn agrees(case: &NetCase) -> Result<(), TestCaseError> {
     let net = case.net();
     let (params, images) = case.smooth(&net);
     let expected = composed(case, &net, &in_f64(&params), &images);
-    let (loss, gradient) = own(case, &net, &params, &images, Isa::detect_fastest());
+    let ours = own_pass(case, &net, &params, &images, Isa::detect_fastest());
+    statistics_agree(&ours.training.statistics, &expected.statistics)?;
+    let evaluated = composed_evaluation(case, &net, &params, &images);
+    prop_assert!(
+        (ours.evaluated - evaluated).abs() < 1e-5 * (1.0 + evaluated),
+        "evaluation: {} is not {evaluated}",
+        ours.evaluated
+    );
+
+    let (loss, gradient) = (ours.training.loss, ours.training.gradient);
     prop_assert!(
         (loss - expected.loss).abs() < 1e-5 * (1.0 + expected.loss),
         "{loss} is not {}",
@@ -788,6 +896,32 @@ fn agrees(case: &NetCase) -> Result<(), TestCaseError> {
             "{off} off {} of {all}",
             norm(theirs)
         );
+    }
+
+    Ok(())
+}
+
+/// Mean and variance before every batch norm are those of the composed network.
+fn statistics_agree(
+    ours: &[(Vec<f64>, Vec<f64>)],
+    theirs: &[(Vec<f64>, Vec<f64>)],
+) -> Result<(), TestCaseError> {
+    prop_assert_eq!(ours.len(), theirs.len());
+    for ((our_mean, our_variance), (mean, variance)) in ours.iter().zip(theirs) {
+        prop_assert_eq!(our_mean.len(), mean.len());
+        for (ours, theirs) in our_mean.iter().zip(mean) {
+            let size = 1.0 + norm(mean);
+            prop_assert!((ours - theirs).abs() < 1e-5 * size, "mean {ours}, {theirs}");
+        }
+
+        // A single value has no unbiased variance.
+        for (ours, theirs) in our_variance.iter().zip(variance) {
+            let size = 1.0 + norm(variance);
+            prop_assert!(
+                !theirs.is_finite() || (ours - theirs).abs() < 1e-4 * size,
+                "variance {ours}, {theirs}"
+            );
+        }
     }
 
     Ok(())
