@@ -469,6 +469,7 @@ fn tables_of_cells(document: &SpecTable) -> SpecTable {
             .0
             .extend(node.map(|node| (key.to_owned(), node.clone())));
     }
+    program::move_constants(&mut tables);
     tables
 }
 

@@ -6,6 +6,8 @@ mod case_tests;
 mod claims;
 mod evaluated_images;
 #[cfg(test)]
+mod experiment_tests;
+#[cfg(test)]
 mod expression_tests;
 pub(crate) mod meaning_hash;
 pub mod measure;

@@ -91,6 +91,7 @@ mod tests {
             require: Vec::new(),
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+            experiment: None,
         }
     }
 

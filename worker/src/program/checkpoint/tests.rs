@@ -227,6 +227,7 @@ fn a_checkpoint_is_of_metrics_in_one_order() {
             require: Vec::new(),
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+            experiment: None,
         };
         let cell = ProgramCell {
             program: Arc::new(program),
