@@ -20,7 +20,7 @@ pub const EXPERIMENT_PREFIX: &str = "custom/";
 const KIND_PREFIX: &str = "custom:";
 
 /// Keys of `[model]` that are no constants.
-const OWN_KEYS: [&str; 3] = ["kind", "version", "metrics"];
+const OWN_KEYS: [&str; 4] = ["kind", "version", "metrics", "deterministic"];
 
 /// Most characters of a name, so that a numerics class has at most 64.
 const MAX_NAME: usize = 40;
@@ -144,6 +144,7 @@ impl Program {
         let experiment = Experiment::from_kind(kind).map_err(|why| r.error_at("kind", why))?;
         let versions = NumberRange::whole_numbers(1, u64::from(u32::MAX));
         let version = r.read_whole_number("version", versions)?;
+        let deterministic = r.read_bool("deterministic")?;
         check_constants(&r, node)?;
 
         Ok(Some(Self {
@@ -154,7 +155,7 @@ impl Program {
             pass_env: Vec::new(),
             metrics: read_metrics(&r)?,
             require: Vec::new(),
-            deterministic: true,
+            deterministic: deterministic.unwrap_or(true),
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
             experiment: Some(Experiment {
                 version: version.map(|version| version as u32),

@@ -189,6 +189,11 @@ fn wrong_fields_of_an_experiment_are_named_with_line_and_remedy() {
             "sweep.toml:2: repeats.until.metric: model.metrics has no 'los', did you mean 'loss'?",
         ),
         (
+            "repeats = 2\n[model]",
+            "repeats = 2\naudit = 0.5\n[model]\ndeterministic = false",
+            "audit: an audit compares results, which may differ between runs of this program: remove audit, or set model.deterministic",
+        ),
+        (
             "[grid]",
             "[data]\ntrain = 1\n[grid]",
             "sweep.toml:8: data: an experiment brings its own data: remove [data]",
@@ -213,6 +218,17 @@ fn wrong_fields_of_an_experiment_are_named_with_line_and_remedy() {
         let found = refusal(&FILE.replacen(from, to, 1));
         assert!(found.contains(expected), "{to}: {found}");
     }
+}
+
+#[test]
+fn a_training_has_no_numerics_class_of_an_experiment() {
+    let found = refusal(
+        "name = \"t\"\nnumerics = \"custom/a/1\"\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\n[train]\nepochs = 1\nlr = 1\n",
+    );
+    assert!(
+        found.starts_with("sweep.toml:2: numerics: this is the class of an experiment, which model.kind does not name"),
+        "{found}"
+    );
 }
 
 /// Without its experiment, a file would be one of a training, whose axes are fields.

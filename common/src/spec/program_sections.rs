@@ -3,7 +3,7 @@
 use crate::config::Length;
 use crate::grid::reserved_names::is_column_of_program;
 use crate::metric::Metric;
-use crate::program::{Program, SECTION, find_version, names_experiment};
+use crate::program::{Program, SECTION, find_version, is_experiment_class, names_experiment};
 use crate::spec::Spec;
 use crate::spec::SpecSource;
 use crate::spec::measure::Measure;
@@ -71,6 +71,18 @@ pub(super) fn measure_of_program(program: &Program) -> Measure {
     Measure::with_metrics(Length::Epochs(1), metrics.collect())
 }
 
+/// Reads the numerics class of trials that Ergodic trains itself.
+pub(super) fn numerics_of_training(root: &TableReader<'_>) -> Result<String, SpecError> {
+    let written = read_numerics(root)?;
+    match is_experiment_class(&written) {
+        true => Err(root.error_at(
+            "numerics",
+            "this is the class of an experiment, which model.kind does not name: remove numerics",
+        )),
+        false => Ok(written),
+    }
+}
+
 /// Reads the numerics class of a program, which is its own. A launch writes it down, for an experiment with the version of the
 /// workers; a stored sweep keeps the one that it has.
 pub(super) fn numerics_of_program(
@@ -131,8 +143,11 @@ impl Spec {
     pub(super) fn check_program_scheduling(&self) -> Result<(), SpecError> {
         let is_audited = self.scheduling.audit_share > 0.0;
         if is_audited && !self.must_repeat_exactly() {
-            let message = "an audit compares results, which may differ between runs of this program: remove audit, or set \
-                 program.deterministic = true";
+            let section = self.program().map_or(SECTION, Program::section);
+            let message = format!(
+                "an audit compares results, which may differ between runs of this program: remove audit, or set \
+                 {section}.deterministic = true"
+            );
             return Err(SpecError::new(Origin::Default, "audit", message));
         }
         Ok(())
