@@ -264,9 +264,10 @@ fn known_experiments(core: &Core) -> Vec<KnownExperiment> {
     let mut known: Vec<KnownExperiment> = Vec::new();
     let connected = core.workers().filter(|(_, worker)| worker.connected);
     for one in connected.flat_map(|(_, worker)| &worker.experiments) {
-        let is_same =
-            |other: &&KnownExperiment| (&other.name, other.version) == (&one.name, one.version);
-        if known.iter().find(is_same).is_none() {
+        let is_known = known
+            .iter()
+            .any(|other| (&other.name, other.version) == (&one.name, one.version));
+        if !is_known {
             known.push(one.clone());
         }
     }
