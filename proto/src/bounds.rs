@@ -119,6 +119,9 @@ const MAX_PIECE_BYTES: usize = 4 << 20;
 
 /// The limits of all fields that are texts or lists. Other fields are as long as a number.
 pub const FIELD_BOUNDS: &[FieldBound] = &[
+    list_bound("AnnouncedExperiment", "metrics", MAX_SEVERAL),
+    text_bound("AnnouncedExperiment", "config_schema", 65_536),
+    text_bound("AnnouncedExperiment", "name", MAX_NAME_BYTES),
     text_bound("AxisChoice", "axis", MAX_NAME_BYTES),
     text_bound("AxisChoice", "value", MAX_NAME_BYTES),
     list_bound("CellChoice", "values", MAX_AXES),
@@ -148,6 +151,8 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("EffectsRequest", "metric", MAX_NAME_BYTES),
     text_bound("EffectsRequest", "sweep", MAX_NAME_BYTES),
     text_list_bound("EffectsRequest", "interaction", MAX_AXES, MAX_NAME_BYTES),
+    text_bound("ExperimentMetric", "better", MAX_NAME_BYTES),
+    text_bound("ExperimentMetric", "name", MAX_NAME_BYTES),
     text_bound("ExplainRequest", "sweep", MAX_NAME_BYTES),
     text_bound("ExtendRequest", "checksum", HASH_BYTES),
     text_bound("ExtendRequest", "sweep", MAX_NAME_BYTES),
@@ -160,6 +165,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("HasRequest", "hash", HASH_BYTES),
     list_bound("Heartbeat", "held", MAX_LEASES),
     list_bound("Heartbeat", "running", 4096),
+    list_bound("Hello", "experiments", MAX_SEVERAL),
     list_bound("Hello", "held", MAX_LEASES),
     text_bound("Hello", "build", 128),
     text_bound("Hello", "name", 128),

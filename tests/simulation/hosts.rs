@@ -29,6 +29,7 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_worker::device::DeviceChoice;
+use ergodic_worker::experiment::Experiments;
 use ergodic_worker::link::datasets::DatasetDirs;
 use ergodic_worker::link::session::WorkerIdentity;
 use ergodic_worker::link::{Link, LinkPool, delivery, reconnect};
@@ -275,6 +276,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         slots: SLOTS,
         idle_exit: None,
         has_programs: false,
+        experiments: Experiments::default(),
         memory: None,
     };
     delivery::start_delivery(&queue, &links, &identity.worker_id);
@@ -300,6 +302,7 @@ async fn slot(queue: Arc<SharedQueue>, seed: u64) {
         device: DeviceChoice::Cpu,
         checkpoint_dir: None,
         programs: None,
+        experiments: Experiments::default(),
     };
     let machine = TrialRunner::new(&equipment).expect("a slot without a device");
 

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    ergodic_worker::cli::main()
+    ergodic_worker::main(ergodic_worker::experiments![])
 }

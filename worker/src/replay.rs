@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepId};
-use ergodic_common::program::is_program_class;
+use ergodic_common::program::{is_experiment_class, is_program_class};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
@@ -81,7 +81,15 @@ fn run_here(
     let runner = TrialRunner::new(config)?;
     let wanted = &assignment.sweep.spec.numerics;
     let ours = runner.numerics_class();
-    if wanted != ours && !is_program_class(wanted) {
+    let is_experiment = config.experiments.find_class(wanted).is_some();
+    if is_experiment_class(wanted) && !is_experiment {
+        let message = format!(
+            "the sweep has the numerics class {wanted}, and this worker program has no such experiment: name one that has it with \
+             --worker-bin"
+        );
+        return Err(UserError::new(ErrorCode::Version, message));
+    }
+    if wanted != ours && !is_experiment && !is_program_class(wanted) {
         let message = format!(
             "the sweep has the numerics class {wanted}, but this program computes {ours} here"
         );

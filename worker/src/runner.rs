@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ergodic_common::TrialResult;
 use ergodic_common::config::ModelKind;
+use ergodic_common::program::ProgramCell;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Outcome};
 use ergodic_proto::status::UserError;
@@ -12,6 +13,8 @@ use ergodic_proto::status::UserError;
 use crate::cause::shorten_cause;
 use crate::checkpoint_store::CheckpointDir;
 use crate::device::DeviceChoice;
+use crate::experiment::Experiments;
+use crate::experiment::run::{ExperimentJob, run_experiment_trial};
 use crate::link::sweeps::{CellStart, ResolvedCell};
 use crate::program::host::{PROGRAMS_ARE_OFF, ProgramHost};
 pub use crate::program::trial::NoResult;
@@ -33,6 +36,8 @@ pub struct SlotConfig {
     pub checkpoint_dir: Option<PathBuf>,
     /// How programs are run; `None` if this worker runs none.
     pub programs: Option<ProgramHost>,
+    /// The experiments of the worker program.
+    pub experiments: Experiments,
 }
 
 /// The resources that a slot trains with: device, threads and folder of checkpoints.
@@ -46,6 +51,8 @@ pub struct TrialRunner {
     pub(crate) checkpoint_dir: Option<CheckpointDir>,
     /// How programs are run, if they are.
     pub(crate) programs: Option<ProgramHost>,
+    /// The experiments of the worker program, and the number of threads of a trial.
+    pub(crate) experiments: (Experiments, u32),
 }
 
 impl TrialRunner {
@@ -69,6 +76,7 @@ impl TrialRunner {
             pool,
             checkpoint_dir: folder,
             programs: config.programs.clone(),
+            experiments: (config.experiments.clone(), config.threads),
         })
     }
 
@@ -118,8 +126,11 @@ fn train_assignment(
 ) -> Result<Result<FinishedTrial, NoResult>, String> {
     let sweep = &assignment.sweep;
     let cell = sweep.cached_cell(assignment.key.cell)?;
-    if let ModelKind::Program(_) = &cell.config.model.kind {
-        return Ok(start_program(assignment, runner, &cell, checkpoints));
+    if let ModelKind::Program(values) = &cell.config.model.kind {
+        return Ok(match values.program.experiment {
+            Some(_) => start_experiment(assignment, runner, (&cell, values), checkpoints),
+            None => start_program(assignment, runner, &cell, checkpoints),
+        });
     }
     let streams = sweep.spec.trial_streams(assignment.key, cell.hash);
     let measure = sweep
@@ -173,10 +184,42 @@ fn start_program(
         assignment,
         checkpoint_store: checkpoints,
     })?;
+    shorten_failure(&mut finished);
+    Ok(finished)
+}
+
+fn start_experiment(
+    assignment: &Assignment,
+    runner: &TrialRunner,
+    (cell, values): (&ResolvedCell, &ProgramCell),
+    checkpoints: Option<&dyn train::CheckpointStore>,
+) -> Result<FinishedTrial, NoResult> {
+    let (experiments, threads) = &runner.experiments;
+    let spec = &assignment.sweep.spec;
+    let Some(experiment) = experiments.find_class(&spec.numerics) else {
+        let class = &spec.numerics;
+        return Err(NoResult::Unable(format!(
+            "this worker has no experiment {class}: start a worker program that has it"
+        )));
+    };
+    let streams = spec.trial_streams(assignment.key, cell.hash);
+    let mut finished = run_experiment_trial(&ExperimentJob {
+        experiment,
+        cell: values,
+        streams: &streams,
+        assignment,
+        checkpoint_store: checkpoints,
+        threads: (runner.pool.as_ref(), *threads),
+    })?;
+    shorten_failure(&mut finished);
+    Ok(finished)
+}
+
+/// Shortens what a trial failed of, if the coordinator would refuse it.
+fn shorten_failure(finished: &mut FinishedTrial) {
     if let Outcome::Failed { cause } = &mut finished.result.outcome {
         *cause = shorten_cause(std::mem::take(cause));
     }
-    Ok(finished)
 }
 
 fn failed_trial(assignment: &Assignment, cause: String) -> FinishedTrial {

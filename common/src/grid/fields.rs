@@ -27,11 +27,11 @@ pub(crate) enum NameKind {
 }
 
 impl NameKind {
-    /// The kind of a document: a sweep of a program has values.
+    /// The kind of a document: a sweep of a program or an experiment has values.
     pub(crate) fn of_document(document: &SpecTable) -> Self {
-        match document.get(program::SECTION) {
-            Some(_) => Self::Values,
-            None => Self::Fields,
+        match document.get(program::SECTION).is_some() || program::names_experiment(document) {
+            true => Self::Values,
+            false => Self::Fields,
         }
     }
 

@@ -401,7 +401,7 @@ impl Grid {
 
     /// Draws at most `most` kept cells from a fixed random stream; returns all if there are no
     /// more.
-    pub(crate) fn sample_cells(&self, most: u64) -> Vec<CellIndex> {
+    pub fn sample_cells(&self, most: u64) -> Vec<CellIndex> {
         let cells = self.cell_count();
         if cells <= most {
             return (0..cells).map(|n| self.nth_kept_cell(n)).collect();
@@ -472,6 +472,7 @@ fn tables_of_cells(document: &SpecTable) -> SpecTable {
             .0
             .extend(node.map(|node| (key.to_owned(), node.clone())));
     }
+    program::move_constants(&mut tables);
     tables
 }
 

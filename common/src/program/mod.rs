@@ -5,12 +5,18 @@
 //! [`needs`] are what it takes of its worker.
 
 pub mod bundle;
+mod experiment;
 pub mod needs;
 mod read;
 pub mod seeds;
 mod template;
 mod value;
 
+pub use experiment::{
+    EXPERIMENT_PREFIX, Experiment, experiment_class, find_version, is_experiment_class,
+    is_experiment_name,
+};
+pub(crate) use experiment::{MODEL, move_constants, names_experiment};
 pub use read::SECTION;
 pub(crate) use read::{VALUES, explain_wrong_value_name};
 pub use template::{Placeholder, RESERVED_PLACEHOLDERS, Template, TrialFacts};
@@ -60,6 +66,8 @@ pub struct Program {
     pub checkpoint_limit: u64,
     /// What a trial takes of its worker.
     pub needs: TrialNeeds,
+    /// The experiment in a worker that is run in place of a command.
+    pub experiment: Option<Experiment>,
 }
 
 /// A metric that a program declares.
@@ -136,6 +144,15 @@ impl ProgramCell {
     /// The values as part of the identity of a cell.
     pub(crate) fn identity_text(&self) -> String {
         let mut text = String::new();
+        if self.program.experiment.is_some() {
+            // The numerics class of a program stands for its metrics, and that of an experiment does not.
+            let metrics = self.program.metrics.iter();
+            let mut metrics: Vec<String> = metrics
+                .map(|metric| format!("{}:{};", metric.name, metric.direction.as_str()))
+                .collect();
+            metrics.sort_unstable();
+            text.push_str(&metrics.concat());
+        }
         for (name, value) in &self.values {
             text.push_str(&format!("{name}={value:?};"));
         }
@@ -144,10 +161,22 @@ impl ProgramCell {
 }
 
 impl Program {
-    /// The numerics class: `program/` and 16 hex digits of a hash of all that decides the results.
+    /// The section of the sweep file that says what is run.
+    pub fn section(&self) -> &'static str {
+        match self.experiment {
+            Some(_) => MODEL,
+            None => SECTION,
+        }
+    }
+
+    /// The numerics class: `program/` and 16 hex digits of a hash of all that decides the results. An experiment has
+    /// [its own](Experiment::numerics_class).
     ///
     /// Scheduling, `require`, the limit of checkpoints and what a trial takes of its worker decide none. Of `pass_env`, the names count.
     pub fn numerics_class(&self) -> String {
+        if let Some(experiment) = &self.experiment {
+            return experiment.numerics_class();
+        }
         let hash = self.identity_hash().to_hex();
         format!("{NUMERICS_PREFIX}{}", &hash[..16])
     }

@@ -60,7 +60,7 @@ impl Program {
     /// Names the first thing that is wrong, with field and line.
     pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
         let Some(node) = root.read_node(SECTION) else {
-            return Ok(None);
+            return Self::read_experiment(root);
         };
         root.reading_mode()
             .require_grammar(PROGRAMS_GRAMMAR, &node.origin, SECTION)?;
@@ -89,6 +89,7 @@ impl Program {
             deterministic: deterministic?.unwrap_or(false),
             checkpoint_limit: checkpoint_limit?,
             needs: needs?,
+            experiment: None,
         };
         program.check_variables(&r)?;
         program.check_gpu_variable(&r)?;
@@ -166,7 +167,7 @@ impl ProgramCell {
     }
 }
 
-fn read_value(name: &str, node: &SpecNode) -> Result<ProgramValue, SpecError> {
+pub(super) fn read_value(name: &str, node: &SpecNode) -> Result<ProgramValue, SpecError> {
     match &node.value {
         SpecValue::Bool(value) => Ok(ProgramValue::Bool(*value)),
         SpecValue::Int(number) if number.unsigned_abs() > MAX_WHOLE_NUMBER => {
@@ -306,7 +307,7 @@ fn check_variable(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn read_metrics(r: &TableReader<'_>) -> Result<Vec<DeclaredMetric>, SpecError> {
+pub(super) fn read_metrics(r: &TableReader<'_>) -> Result<Vec<DeclaredMetric>, SpecError> {
     let example = "set metrics = { loss = \"min\" }, with \"max\", \"min\" or \"volatile\"";
     if let Some(node) = r.read_node("metrics")
         && !matches!(node.value, SpecValue::Table(_))

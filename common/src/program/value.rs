@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
+/// Largest whole number up to which an `f64` keeps every one.
+const MAX_WHOLE_NUMBER: f64 = (1_u64 << 53) as f64;
+
 /// A value of an axis or of a derived field.
 ///
 /// `Display` is the text that takes the place of `{name}`: a number has the fewest digits that read back as the same `f64`,
@@ -23,6 +28,20 @@ impl fmt::Display for ProgramValue {
             Self::Number(x) => write!(f, "{x:e}"),
             Self::Text(text) => f.write_str(text),
             Self::Bool(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+/// The value with all its bits. Whole numbers have no point, so that they can be counted with.
+impl Serialize for ProgramValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(x) if x.fract() == 0.0 && x.abs() <= MAX_WHOLE_NUMBER => {
+                serializer.serialize_i64(*x as i64)
+            }
+            Self::Number(x) => serializer.serialize_f64(*x),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Bool(value) => serializer.serialize_bool(*value),
         }
     }
 }

@@ -35,12 +35,21 @@ impl SpecSource {
 }
 
 impl Spec {
+    /// The field that a setting sets in the cells. A constant of an experiment is a value there.
+    fn field_of_setting(&self, path: &str) -> String {
+        let is_experiment = self.program().is_some_and(|one| one.experiment.is_some());
+        match path.strip_prefix("model.").filter(|_| is_experiment) {
+            Some(name) => NameKind::Values.resolve(name).unwrap_or_default(),
+            None => self.grid.place_layer(&expand_short_name(path)),
+        }
+    }
+
     /// Refuses a `--set`, or a field of the chosen scale, that an axis, a case or `[derive]` would override, because it would
     /// have no effect.
     pub(super) fn check_settings(&self, source: &SpecSource) -> Result<(), SpecError> {
         for setting in &source.settings {
             let (path, node) = node::parse_setting(setting)?;
-            let field = self.grid.place_layer(&expand_short_name(&path));
+            let field = self.field_of_setting(&path);
             self.check_not_an_axis(&field, &path, &node)?;
             self.check_overridden(&field, path, node)?;
         }

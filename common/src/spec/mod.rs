@@ -6,6 +6,8 @@ mod case_tests;
 mod claims;
 mod evaluated_images;
 #[cfg(test)]
+mod experiment_tests;
+#[cfg(test)]
 mod expression_tests;
 mod layer_overlay;
 #[cfg(test)]
@@ -57,9 +59,8 @@ use crate::quantity::{ClaimSection, FigureSection};
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::name::read_name;
-use crate::spec::numerics::read_numerics;
 use crate::spec::program_sections::{
-    measure_of_program, numerics_of_program, refuse_other_sections,
+    measure_of_program, numerics_of_program, numerics_of_training, refuse_other_sections,
 };
 use crate::spec::scale::{Scales, find_scales, sets_cells};
 use crate::spec::scheduling::Scheduling;
@@ -229,7 +230,7 @@ impl Spec {
         let measure = read_measure(&r, declared);
         let numerics = match declared {
             Some(program) => numerics_of_program(&r, program),
-            None => read_numerics(&r),
+            None => numerics_of_training(&r),
         };
         let scheduling = Scheduling::read_fields(&r);
         let claims = ClaimSection::read(&r);

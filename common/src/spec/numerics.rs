@@ -1,6 +1,6 @@
 //! The numerics class of a sweep.
 
-use crate::program::is_program_class;
+use crate::program::{find_version, is_experiment_class, is_experiment_name, is_program_class};
 use crate::spec::Spec;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::reader::TableReader;
@@ -46,6 +46,10 @@ fn is_full_class(text: &str) -> bool {
     if is_program_class(text) {
         let is_hash = |part: &str| part.len() == 16 && part.bytes().all(|b| b.is_ascii_hexdigit());
         return parts.len() == 2 && is_hash(parts[1]);
+    }
+    if is_experiment_class(text) {
+        // The launch adds the version, as it does for CUDA.
+        return find_version(text).is_some() || parts.len() == 2 && is_experiment_name(parts[1]);
     }
     let is_known = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
     let is_complete = parts.iter().all(|part| !part.is_empty());

@@ -1,10 +1,10 @@
-//! What a sweep of a program may have besides `[program]`.
+//! What a sweep of a program may have besides `[program]`, and one of an experiment besides `[model]`.
 
 use crate::config::Length;
 use crate::grid::reserved_names::is_column_of_program;
 use crate::metric::Metric;
 use crate::program::needs::TrialNeeds;
-use crate::program::{Program, SECTION};
+use crate::program::{Program, SECTION, find_version, is_experiment_class, names_experiment};
 use crate::spec::Spec;
 use crate::spec::SpecSource;
 use crate::spec::measure::Measure;
@@ -35,14 +35,32 @@ const REFUSED: [(&str, &str); 4] = [
     ),
 ];
 
-/// Refuses the tables that a sweep of a program does not have.
+/// Tables that a sweep of an experiment does not have, with what to do.
+const REFUSED_BESIDE_EXPERIMENT: [(&str, &str); 3] = [
+    (
+        "data",
+        "an experiment brings its own data: remove [data], and write what varies as keys of [model] or [grid]",
+    ),
+    (
+        "train",
+        "an experiment trains by itself: remove [train], and write its settings as keys of [model] or [grid], such as lr = 0.1",
+    ),
+    (
+        "measure",
+        "an experiment measures what it declares: remove [measure], and name the metrics in model.metrics",
+    ),
+];
+
+/// Refuses the tables that a sweep of a program or an experiment does not have.
 pub(super) fn refuse_other_sections(document: &SpecTable) -> Result<(), SpecError> {
-    if document.get(SECTION).is_none() {
-        return Ok(());
-    }
-    for (key, message) in REFUSED {
+    let refused = match document.get(SECTION) {
+        Some(_) => &REFUSED[..],
+        None if names_experiment(document) => &REFUSED_BESIDE_EXPERIMENT,
+        None => return Ok(()),
+    };
+    for (key, message) in refused {
         if let Some(node) = document.get(key) {
-            return Err(SpecError::new(node.origin.clone(), key, message));
+            return Err(SpecError::new(node.origin.clone(), *key, *message));
         }
     }
     Ok(())
@@ -54,7 +72,20 @@ pub(super) fn measure_of_program(program: &Program) -> Measure {
     Measure::with_metrics(Length::Epochs(1), metrics.collect())
 }
 
-/// Reads the numerics class of a program, which is its own. A launch writes it down; a stored sweep keeps the one that it has.
+/// Reads the numerics class of trials that Ergodic trains itself.
+pub(super) fn numerics_of_training(root: &TableReader<'_>) -> Result<String, SpecError> {
+    let written = read_numerics(root)?;
+    match is_experiment_class(&written) {
+        true => Err(root.error_at(
+            "numerics",
+            "this is the class of an experiment, which model.kind does not name: remove numerics",
+        )),
+        false => Ok(written),
+    }
+}
+
+/// Reads the numerics class of a program, which is its own. A launch writes it down, for an experiment with the version of the
+/// workers; a stored sweep keeps the one that it has.
 pub(super) fn numerics_of_program(
     root: &TableReader<'_>,
     program: &Program,
@@ -64,6 +95,18 @@ pub(super) fn numerics_of_program(
         return Ok(own);
     }
     let written = read_numerics(root)?;
+    if let Some(experiment) = &program.experiment {
+        return match experiment.allows_class(&written)
+            || find_version(&own).is_none() && written == own
+        {
+            true => Ok(written),
+            false => {
+                let message =
+                    format!("this experiment has the numerics class {own}: remove numerics");
+                Err(root.error_at("numerics", message))
+            }
+        };
+    }
     if written != own && root.reading_mode().is_new {
         let message = format!("the numerics class of this program is {own}: remove numerics");
         return Err(root.error_at("numerics", message));
@@ -79,7 +122,7 @@ impl Spec {
         }
         let document = parse_document(&source.text)?;
         let origin = document.get(STAGE).map(|node| node.origin.clone());
-        let message = "a program takes no weights of others, so there are no stages: write a sweep file for each";
+        let message = "a program or experiment takes no weights of others, so there are no stages: write a sweep file for each";
         Err(SpecError::new(
             origin.unwrap_or(Origin::Default),
             STAGE,
@@ -107,8 +150,11 @@ impl Spec {
     pub(super) fn check_program_scheduling(&self) -> Result<(), SpecError> {
         let is_audited = self.scheduling.audit_share > 0.0;
         if is_audited && !self.must_repeat_exactly() {
-            let message = "an audit compares results, which may differ between runs of this program: remove audit, or set \
-                 program.deterministic = true";
+            let section = self.program().map_or(SECTION, Program::section);
+            let message = format!(
+                "an audit compares results, which may differ between runs of this program: remove audit, or set \
+                 {section}.deterministic = true"
+            );
             return Err(SpecError::new(Origin::Default, "audit", message));
         }
         Ok(())
@@ -125,7 +171,7 @@ impl Spec {
         let Some(metric) = metrics.find(|metric| is_column_of_program(&metric.name)) else {
             return Ok(());
         };
-        let path = format!("{SECTION}.metrics.{}", metric.name);
+        let path = format!("{}.metrics.{}", program.section(), metric.name);
         let message = format!(
             "'{}' is a column of tables: choose another name",
             metric.name
@@ -152,7 +198,8 @@ impl Spec {
         let derived = derived.map(|name| (name, Origin::Default, "derive"));
         for (name, origin, section) in axes.chain(derived) {
             if program.metrics.iter().any(|metric| metric.name == name) {
-                let message = "program.metrics has this name: choose another one";
+                let owner = program.section();
+                let message = format!("{owner}.metrics has this name: choose another one");
                 return Err(SpecError::new(origin, format!("{section}.{name}"), message));
             }
         }

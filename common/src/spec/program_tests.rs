@@ -336,7 +336,7 @@ fn wrong_sections_beside_a_program_are_refused() {
         ),
         (
             "[stage.a]\nrepeats = 1\n",
-            "stage: a program takes no weights of others",
+            "stage: a program or experiment takes no weights of others",
         ),
     ] {
         let found = refusal(&format!("{PROGRAM}{GRID}{section}"));

@@ -256,7 +256,7 @@ fn find_declared_metric(
         true => format!(
             "{name} is volatile, so it decides nothing: declare it as \"max\" or \"min\", or choose another metric, {hint}"
         ),
-        false => format!("program.metrics has no '{name}', {hint}"),
+        false => format!("{}.metrics has no '{name}', {hint}", program.section()),
     };
     Err(r.error_at("metric", message))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ergodic_common::ids::{CellIndex, SweepId};
+use ergodic_common::program::find_version;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 
@@ -294,8 +295,11 @@ fn explain_audits(sweep: &Sweep) -> Option<SweepFinding> {
     })
 }
 
-/// The engine of a numerics class, without its version.
+/// The engine or experiment of a numerics class, without its version.
 fn engine_name(class: &str) -> &str {
+    if let Some((name, _)) = find_version(class) {
+        return name;
+    }
     class.split('/').next().unwrap_or_default()
 }
 

@@ -9,6 +9,7 @@
 
 use ergodic_common::Spec;
 use ergodic_common::ids::{Fence, ShapeClass, SweepNumber};
+use ergodic_common::program::is_program_class;
 use ergodic_common::spec::scheduling::Share;
 
 use super::Sweep;
@@ -215,7 +216,8 @@ impl Core {
 
 /// Whether the same workers can run two sweeps. Whoever runs one program runs all.
 fn want_same_workers(a: &Spec, b: &Spec) -> bool {
-    a.numerics == b.numerics || (a.program().is_some() && b.program().is_some())
+    let are_programs = is_program_class(&a.numerics) && is_program_class(&b.numerics);
+    a.numerics == b.numerics || are_programs
 }
 
 /// Number of slots that a trial of a sweep takes.

@@ -8,6 +8,7 @@ use ergodic_common::ids::{Epoch, LeaseId, SweepNumber, WorkerId};
 use crate::core::clock::{CoreTime, Timing};
 use crate::core::effects::{GiveUpReversal, GivenUpTrial};
 use crate::core::sweep::{Sweep, UnreadableSweep};
+use crate::experiments::KnownExperiment;
 use crate::interval_set::IntervalSet;
 use crate::records::LeaseRow;
 
@@ -24,6 +25,8 @@ pub struct Worker {
     pub numerics: Vec<String>,
     /// Whether the worker runs programs.
     pub programs: bool,
+    /// The experiments of the worker program.
+    pub experiments: Vec<KnownExperiment>,
     /// Whether the worker's session is open.
     pub connected: bool,
     /// Whether its session broke off shortly after a sign of life: unless it comes back, it has crashed.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ergodic_common::duration::format_duration;
 use ergodic_common::number_format::{format_count, format_shortest};
-use ergodic_common::program::is_program_class;
+use ergodic_common::program::{find_version, is_program_class};
 use ergodic_proto::v1;
 use v1::explain_finding::Finding;
 
@@ -135,6 +135,13 @@ fn render_missing_class(missing: &v1::ExplainMissingClass) -> String {
         .iter()
         .map(|offer| format!("{} ({})", offer.numerics, offer.workers))
         .collect();
+    if let Some((name, version)) = find_version(&missing.numerics) {
+        return format!(
+            "No joined worker has version {version} of the experiment '{name}' that the sweep is pinned to: start a worker program \
+             that has it; offered: {}.",
+            offered.join(", ")
+        );
+    }
     format!(
         "No joined worker offers the numerics class {} that the sweep is pinned to; offered: {}.",
         missing.numerics,

@@ -1,6 +1,7 @@
 //! Processes on this machine: `run` and `verify` with an embedded coordinator and workers, `replay`, and `rm`, which can start
 //! such a coordinator.
 
+mod local_experiments;
 mod local_workers;
 mod program_consent;
 pub mod replay;

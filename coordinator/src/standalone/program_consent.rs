@@ -30,7 +30,8 @@ pub(super) fn agree_to_programs<'a>(
 ) -> Result<bool, UserError> {
     let mut has_program = false;
     for (spec, file) in sweeps {
-        let Some(program) = spec.program() else {
+        // The code of an experiment is that of the worker program, which the user names.
+        let Some(program) = spec.program().filter(|one| one.experiment.is_none()) else {
             continue;
         };
         has_program = true;

@@ -11,6 +11,7 @@ use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::local_experiments::check_stored_experiment;
 use super::local_workers::{LocalRunArgs, remove_refused_store};
 use super::program_consent::agree_to_programs;
 use super::run_source::{RunSourceArgs, RunTableArgs, read_run_source};
@@ -62,6 +63,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let stages = source.take_stages();
     let mut runs_programs = source.agree_to_program(args.local.programs)?;
     let program = args.local.find_program().await?;
+    source.choose_experiment(&program).await?;
     let dir = args
         .dir
         .clone()
@@ -71,7 +73,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let server = args.local.start_coordinator(&dir).await?;
     let stored = source.stored_word().map(str::to_owned);
     let begun = match stored {
-        Some(word) => agree_to_stored(&server, &word, args.local.programs).await,
+        Some(word) => agree_to_stored(&server, &word, args.local.programs, &program).await,
         None => Ok(runs_programs),
     };
     let begun = match begun {
@@ -117,6 +119,7 @@ async fn agree_to_stored(
     server: &RunningServer,
     word: &str,
     is_allowed: bool,
+    worker: &Path,
 ) -> Result<bool, UserError> {
     let mut client = Client::connect(&server.url(), &ClientAuth::default()).await?;
     let id = resolve_sweep_id(&mut client, word).await?;
@@ -124,6 +127,7 @@ async fn agree_to_stored(
     let Ok(spec) = server.read_spec(&id).await else {
         return Ok(false);
     };
+    check_stored_experiment(&spec, worker).await?;
     agree_to_programs([(&*spec, None)].into_iter(), is_allowed)
 }
 

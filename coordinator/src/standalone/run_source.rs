@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use clap::Args;
-use ergodic_common::program::is_program_class;
+use ergodic_common::program::{is_experiment_class, is_program_class};
 use ergodic_common::spec::measured_value::MeasuredValueError;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
+use super::local_experiments::choose_local_experiment;
 use super::program_consent::agree_to_programs;
 use super::stages::{FileStage, read_stages};
 use crate::client::args::SettingArgs;
@@ -80,6 +81,17 @@ impl RunSource {
                 agree_to_programs([(&**spec, Some(&**file))].into_iter(), is_allowed)
             }
             Self::Stored(_) => Ok(false),
+        }
+    }
+
+    /// Chooses the numerics class of an experiment among those that the worker program has.
+    ///
+    /// # Errors
+    /// It has none, or the sweep does not fit it.
+    pub(super) async fn choose_experiment(&mut self, worker: &Path) -> Result<(), UserError> {
+        match self {
+            Self::File { file, spec, .. } => choose_local_experiment(file, spec, worker).await,
+            Self::Stored(_) => Ok(()),
         }
     }
 
@@ -159,7 +171,9 @@ fn is_stored_sweep(what: &str, dir: Option<&Path>) -> bool {
 
 /// Checks that the workers of this command can run a sweep of a numerics class.
 pub(super) fn check_numerics(numerics: &str) -> Result<(), UserError> {
-    if numerics != CPU_F32 && !is_program_class(numerics) {
+    let is_local =
+        numerics == CPU_F32 || is_program_class(numerics) || is_experiment_class(numerics);
+    if !is_local {
         let message = format!(
             "numerics: the workers that this command starts compute {CPU_F32}, not {numerics}: use `ergodic serve`, a worker \
              of that class and `ergodic launch`"

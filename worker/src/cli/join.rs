@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::checkpoint_store::CheckpointPolicy;
 use crate::cli::JoinArgs;
 use crate::device::DeviceChoice;
+use crate::experiment::Experiments;
 use crate::link::checkpoints::CheckpointTransfer;
 use crate::link::datasets::DatasetDirs;
 use crate::link::session::WorkerIdentity;
@@ -26,7 +27,11 @@ use crate::supply::Supply;
 use crate::train::Isa;
 use crate::{slots, system};
 
-pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
+pub(super) async fn join_coordinator(
+    args: JoinArgs,
+    isa: Isa,
+    experiments: Experiments,
+) -> Result<(), UserError> {
     let slots = choose_slot_count(&args)?;
     let url = args.join.clone().ok_or_else(|| {
         let message =
@@ -48,7 +53,15 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
     let supply = Supply::new(slots, memory, choose_gpus(&args));
     let queue = SharedQueue::new(slots).with_supply(supply);
     let queue = Arc::new(queue.with_spool(spool));
-    let numerics = start_slots(&args, isa, slots, &queue, (&links, &worker_id), &programs)?;
+    let config = SlotConfig {
+        threads: args.threads,
+        isa,
+        device: args.device,
+        checkpoint_dir: args.checkpoint_dir.clone(),
+        programs: programs.clone(),
+        experiments: experiments.clone(),
+    };
+    let numerics = start_slots(&args, slots, &queue, (&links, &worker_id), &config)?;
     let identity = WorkerIdentity {
         coordinator_url: url,
         numerics,
@@ -57,6 +70,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         slots,
         idle_exit: args.idle_exit,
         has_programs: programs.is_some(),
+        experiments,
         memory,
     };
 
@@ -149,19 +163,11 @@ fn choose_slot_count(args: &JoinArgs) -> Result<u32, UserError> {
 /// of the slots.
 fn start_slots(
     args: &JoinArgs,
-    isa: Isa,
     slots: u32,
     queue: &Arc<SharedQueue>,
     (links, worker_id): (&LinkPool, &WorkerId),
-    programs: &Option<ProgramHost>,
+    config: &SlotConfig,
 ) -> Result<String, UserError> {
-    let config = SlotConfig {
-        threads: args.threads,
-        isa,
-        device: args.device,
-        checkpoint_dir: args.checkpoint_dir.clone(),
-        programs: programs.clone(),
-    };
     let policy = args.checkpoint_every.0.map(|interval| CheckpointPolicy {
         interval,
         transfer: CheckpointTransfer::start_transfer(links, worker_id),
@@ -172,7 +178,7 @@ fn start_slots(
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
-    slots::start_slots(queue, slots, &config, policy.as_ref())
+    slots::start_slots(queue, slots, config, policy.as_ref())
 }
 
 /// Drains the worker on the first signal: no trial begins, and running ones get `drain` to end

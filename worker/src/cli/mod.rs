@@ -14,6 +14,8 @@ use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use prost::Message as _;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +24,7 @@ use crate::cli::join::{default_cache_dir, join_coordinator};
 use crate::cli::trial_costs::{TrialCostsArgs, measure_costs_of_cells};
 use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
+use crate::experiment::Experiments;
 use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
 use crate::program::command::{SuperviseArgs, run_supervise_command};
@@ -62,6 +65,9 @@ enum WorkerSubcommand {
     /// Runs a program between the worker and its end, for trials that are programs
     #[command(hide = true)]
     SuperviseProgram(SuperviseArgs),
+    /// Lists the experiments of this worker program, for `ergodic run`
+    #[command(hide = true)]
+    Experiments,
     /// Measures what trials of a sweep's cells cost, for `ergodic plan`
     #[command(hide = true)]
     TrialCosts(TrialCostsArgs),
@@ -287,28 +293,37 @@ enum WorkerLogFormat {
     Json,
 }
 
-/// Runs the program and returns its exit code.
-pub fn main() -> ExitCode {
+/// Runs the worker program with these experiments, and returns its exit code.
+///
+/// The command line is that of `ergodic-worker`. [`experiments!`](crate::experiments) lists the experiments.
+pub fn main(experiments: Experiments) -> ExitCode {
     let cli = WorkerCli::parse();
-    let result = match cli.command {
-        Some(WorkerSubcommand::Bench(args)) => run_bench_command(&args),
-        Some(WorkerSubcommand::Completions(args)) => run_completions(&args),
-        Some(WorkerSubcommand::Man(args)) => run_man(&args),
-        Some(WorkerSubcommand::Trial(args)) => run_trial_command(args),
-        Some(WorkerSubcommand::TrialCosts(args)) => {
-            parse_isa("auto").and_then(|isa| print_stdout(&measure_costs_of_cells(&args, isa)?))
-        }
-        Some(WorkerSubcommand::SuperviseProgram(args)) => {
-            run_supervise_command(&args).map_err(start_error)
-        }
-        None => run_join_command(cli.join),
-    };
+    let result = experiments
+        .check()
+        .and_then(|()| run_command(cli, experiments));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error);
             ExitCode::from(error.code.exit_code())
         }
+    }
+}
+
+fn run_command(cli: WorkerCli, experiments: Experiments) -> Result<(), UserError> {
+    match cli.command {
+        Some(WorkerSubcommand::Bench(args)) => run_bench_command(&args),
+        Some(WorkerSubcommand::Completions(args)) => run_completions(&args),
+        Some(WorkerSubcommand::Man(args)) => run_man(&args),
+        Some(WorkerSubcommand::Trial(args)) => run_trial_command(args, experiments),
+        Some(WorkerSubcommand::TrialCosts(args)) => {
+            parse_isa("auto").and_then(|isa| print_stdout(&measure_costs_of_cells(&args, isa)?))
+        }
+        Some(WorkerSubcommand::SuperviseProgram(args)) => {
+            run_supervise_command(&args).map_err(start_error)
+        }
+        Some(WorkerSubcommand::Experiments) => print_experiments(&experiments),
+        None => run_join_command(cli.join, experiments),
     }
 }
 
@@ -329,7 +344,7 @@ fn start_error(error: std::io::Error) -> UserError {
     UserError::new(ErrorCode::Internal, format!("cannot start: {error}"))
 }
 
-fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
+fn run_join_command(args: JoinArgs, experiments: Experiments) -> Result<(), UserError> {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -349,19 +364,20 @@ fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
         .enable_all()
         .build()
         .map_err(start_error)?;
-    let result = runtime.block_on(join_coordinator(args, isa));
+    let result = runtime.block_on(join_coordinator(args, isa, experiments));
 
     runtime.shutdown_background();
     result
 }
 
-fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
+fn run_trial_command(args: TrialArgs, experiments: Experiments) -> Result<(), UserError> {
     let config = SlotConfig {
         threads: args.threads,
         isa: parse_isa(&args.isa)?,
         device: args.device,
         checkpoint_dir: None,
         programs: None,
+        experiments,
     };
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -376,11 +392,17 @@ fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
         let links = LinkPool::from_urls(&args.join, &args.access.read_auth()?)?;
         replay::run_single_trial(&links, &dirs, &args.sweep, args.trial, config).await
     })?;
-    let written = std::io::Write::write_all(
-        &mut std::io::stdout(),
-        &ergodic_proto::result_to_bytes(result),
-    );
+    write_stdout(&ergodic_proto::result_to_bytes(result))
+}
 
+/// Prints what a coordinator is told of the experiments.
+fn print_experiments(experiments: &Experiments) -> Result<(), UserError> {
+    let experiments = experiments.announce();
+    write_stdout(&v1::AnnouncedExperiments { experiments }.encode_to_vec())
+}
+
+fn write_stdout(bytes: &[u8]) -> Result<(), UserError> {
+    let written = std::io::Write::write_all(&mut std::io::stdout(), bytes);
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
 }
 

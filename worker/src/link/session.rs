@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use crate::experiment::Experiments;
 use crate::link::sweeps;
 use crate::link::sweeps::SweepCache;
 use crate::memory;
@@ -38,6 +39,8 @@ pub struct WorkerIdentity {
     pub idle_exit: Option<Duration>,
     /// Whether the worker runs programs.
     pub has_programs: bool,
+    /// The experiments of the worker program.
+    pub experiments: Experiments,
     /// Memory that trials may use, in bytes, if there is a limit.
     pub memory: Option<u64>,
 }
@@ -423,13 +426,17 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
         worker: identity.worker_id.to_string(),
         name: identity.name.clone(),
         slots: identity.slots,
-        numerics: vec![identity.numerics.clone()],
+        numerics: [identity.numerics.clone()]
+            .into_iter()
+            .chain(identity.experiments.classes())
+            .collect(),
         held: queue
             .with_queue(|queue| queue.held_fences())
             .into_iter()
             .map(Into::into)
             .collect(),
         programs: identity.has_programs,
+        experiments: identity.experiments.announce(),
     }
 }
 

@@ -285,7 +285,12 @@ impl LoadedSweep {
 
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
-        let text = "name = \"t\"\n[model]\nkind = \"empty\"\n".to_owned();
+        Self::of_file("name = \"t\"\n[model]\nkind = \"empty\"\n".to_owned())
+    }
+
+    /// The sweep of a file that needs no data.
+    #[cfg(test)]
+    pub(crate) fn of_file(text: String) -> Self {
         let spec = Spec::read_stored(&SpecSource {
             file: String::new(),
             text,
@@ -316,6 +321,9 @@ async fn load_program(
     let Some(cell) = find_program(spec) else {
         return Ok(None);
     };
+    if cell.program.experiment.is_some() {
+        return Ok(None);
+    }
     let host = host.ok_or_else(|| SweepError::Invalid(PROGRAMS_ARE_OFF.into()))?;
     let bundle = match cell.program.bundle {
         Some(hash) => Some(datasets::obtain_file(dirs, link, hash, "files of a program").await?),

@@ -93,6 +93,7 @@ mod tests {
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
             needs: TrialNeeds::ONE_SLOT,
+            experiment: None,
         }
     }
 

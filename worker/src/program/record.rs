@@ -19,7 +19,7 @@ const DIGEST_CONTEXT: &str = "ergodic 2026 program digest v1";
 
 /// The metrics, curve and predictions that a program has reported.
 #[derive(Debug, Clone)]
-pub(super) struct TrialRecord<'a> {
+pub(crate) struct TrialRecord<'a> {
     metrics: &'a [DeclaredMetric],
     /// One row per step, with NaN for what was not reported.
     curve: MetricCurve,
@@ -34,7 +34,7 @@ pub(super) struct TrialRecord<'a> {
 
 /// What is to be done after a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum LineEffect {
+pub(crate) enum LineEffect {
     /// Nothing.
     None,
     /// The trial has diverged and is over.
@@ -45,7 +45,7 @@ pub(super) enum LineEffect {
 
 impl<'a> TrialRecord<'a> {
     /// An empty record of these metrics.
-    pub(super) fn new(metrics: &'a [DeclaredMetric]) -> Self {
+    pub(crate) fn new(metrics: &'a [DeclaredMetric]) -> Self {
         Self {
             metrics,
             curve: MetricCurve::default(),
@@ -57,12 +57,12 @@ impl<'a> TrialRecord<'a> {
     }
 
     /// The number of the last step that was reported.
-    pub(super) fn last_step(&self) -> u64 {
+    pub(crate) fn last_step(&self) -> u64 {
         self.last_step
     }
 
     /// The step at which the trial diverged.
-    pub(super) fn diverged_at(&self) -> Option<u64> {
+    pub(crate) fn diverged_at(&self) -> Option<u64> {
         self.diverged_at
     }
 
@@ -80,7 +80,11 @@ impl<'a> TrialRecord<'a> {
             .map_err(|why| describe_wrong_line(line, &why))
     }
 
-    fn add_statement(&mut self, statement: Statement) -> Result<LineEffect, String> {
+    /// Adds what was said.
+    ///
+    /// # Errors
+    /// A metric is not declared, a step goes back, or there is too much.
+    pub(crate) fn add_statement(&mut self, statement: Statement) -> Result<LineEffect, String> {
         match statement {
             Statement::Diverged(step) => self.note_divergence(step),
             Statement::Checkpoint(step) => {
@@ -136,7 +140,7 @@ impl<'a> TrialRecord<'a> {
             let column = column(&name).ok_or_else(|| {
                 let names: Vec<&str> = self.metrics.iter().map(|m| m.name.as_str()).collect();
                 format!(
-                    "'{name}' is no declared metric: add it to program.metrics, or report one of {}",
+                    "'{name}' is no declared metric: add it to the metrics of the sweep file, or report one of {}",
                     names.join(", ")
                 )
             })?;
@@ -200,7 +204,7 @@ impl<'a> TrialRecord<'a> {
     }
 
     /// The names of declared metrics that were never reported.
-    pub(super) fn missing_metrics(&self) -> Vec<&'a str> {
+    pub(crate) fn missing_metrics(&self) -> Vec<&'a str> {
         let metrics = self.metrics.iter().zip(&self.is_reported);
         metrics
             .filter(|(_, is_reported)| !**is_reported)
@@ -209,7 +213,7 @@ impl<'a> TrialRecord<'a> {
     }
 
     /// The last number of each metric. All are undefined if the trial diverged, as those of trials that are trained here.
-    pub(super) fn final_metrics(&self) -> Vec<f64> {
+    pub(crate) fn final_metrics(&self) -> Vec<f64> {
         let width = self.metrics.len();
         let last = |column: usize| {
             let values = self.curve.values[column..].iter().step_by(width);
@@ -223,7 +227,7 @@ impl<'a> TrialRecord<'a> {
     }
 
     /// The curve and predictions.
-    pub(super) fn into_parts(self) -> (MetricCurve, Predictions) {
+    pub(crate) fn into_parts(self) -> (MetricCurve, Predictions) {
         (self.curve, self.predictions)
     }
 
@@ -231,7 +235,7 @@ impl<'a> TrialRecord<'a> {
     /// alphabetical order; their final values; the number of steps at which one of them was reported; each of these steps with
     /// its values; the number of predictions, their steps and their classes. Numbers are little-endian, a missing value is one
     /// fixed NaN, and texts and lists follow their length.
-    pub(super) fn compute_digest(&self) -> WeightsDigest {
+    pub(crate) fn compute_digest(&self) -> WeightsDigest {
         let mut columns: Vec<usize> = (0..self.metrics.len())
             .filter(|column| self.metrics[*column].direction != Direction::Volatile)
             .collect();
@@ -267,7 +271,7 @@ impl<'a> TrialRecord<'a> {
     }
 
     /// Encodes what was reported up to a step, for a checkpoint.
-    pub(super) fn encode_until(&self, step: u64, to: &mut CheckpointEncoder) {
+    pub(crate) fn encode_until(&self, step: u64, to: &mut CheckpointEncoder) {
         let rows = self.curve.steps.partition_point(|at| *at <= step);
         to.write_u64s(&self.curve.steps[..rows]);
         to.write_f64s(&self.curve.values[..rows * self.metrics.len()]);
@@ -286,7 +290,7 @@ impl<'a> TrialRecord<'a> {
     }
 
     /// Decodes what [`Self::encode_until`] wrote; `None` if it is of other metrics.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         metrics: &'a [DeclaredMetric],
         from: &mut CheckpointDecoder<'_>,
     ) -> Option<Self> {

@@ -7,7 +7,7 @@ const MAX_STEP: u64 = 1 << 53;
 
 /// What a line says.
 #[derive(Debug, PartialEq)]
-pub(super) enum Statement {
+pub(crate) enum Statement {
     /// Values at a step.
     Sample {
         step: u64,

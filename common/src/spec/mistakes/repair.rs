@@ -4,6 +4,7 @@ use super::claims::{drop_claim, is_about_claims};
 use crate::config::expand_short_name;
 use crate::config::numeric_field_range;
 use crate::grid::{find_axis_for_field, resolve_field_name};
+use crate::program::names_experiment;
 use crate::spec_file::error::{ErrorCause, Origin, SpecError, UnknownWord};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 
@@ -118,6 +119,7 @@ impl Repairs {
             }
             // Without its program, the rest of the file would mean something else.
             Some(("program", _)) => false,
+            Some(("model", _)) if names_experiment(document) => false,
             _ => self.replace_value(document, path, error.cause),
         }
     }

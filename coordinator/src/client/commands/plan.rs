@@ -2,6 +2,7 @@
 
 mod classes;
 mod costs;
+mod experiment;
 mod named_files;
 mod networks;
 mod program;

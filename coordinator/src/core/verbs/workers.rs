@@ -7,6 +7,7 @@ use ergodic_common::ids::{Fence, LeaseId, WorkerId};
 
 use crate::core::state::MAX_KNOWN_WORKERS;
 use crate::core::{Core, CoreTime, Effect, Worker};
+use crate::experiments::KnownExperiment;
 use crate::interval_set::IntervalSet;
 
 /// A worker that opens a session.
@@ -24,6 +25,8 @@ pub struct JoiningWorker {
     pub numerics: Vec<String>,
     /// Whether the worker runs programs.
     pub programs: bool,
+    /// The experiments of the worker program.
+    pub experiments: Vec<KnownExperiment>,
     /// Leases that the worker still holds.
     pub held: Vec<Fence>,
 }
@@ -59,6 +62,7 @@ impl Core {
             slots: joining.slots,
             numerics: joining.numerics,
             programs: joining.programs,
+            experiments: joining.experiments,
             connected: true,
             session_broke_off: false,
             last_seen_at: now,

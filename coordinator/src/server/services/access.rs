@@ -184,10 +184,11 @@ impl SweepApi {
         spec: &Spec,
     ) -> Result<(), Status> {
         match spec.program() {
-            Some(_) => requester
+            // The code of an experiment came with the worker.
+            Some(program) if program.experiment.is_none() => requester
                 .check_programs(self.0.programs)
                 .map_err(Into::into),
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ids::{FileHash, SweepId, SweepNumber};
+use ergodic_common::program::is_experiment_class;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::{refuse_misleading_sweep, settle_new_sweep};
 use ergodic_common::trial::CUDA_F32;
@@ -17,10 +18,15 @@ use ergodic_proto::v1;
 use tonic::Status;
 
 use crate::core::{Core, Steering};
+use crate::experiments::{KnownExperiment, choose_experiment_class};
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::server::datasets::DatasetCatalog;
 use crate::server::limits::Permit;
 use crate::server::services::access::{Requester, SweepApi};
+
+/// How to get a worker that has an experiment.
+const START_WORKER: &str =
+    "start a worker program that has it first, or set model.version to launch without one";
 
 /// A sweep that is ready to be stored.
 pub(crate) struct PreparedSweep {
@@ -152,6 +158,9 @@ impl SweepApi {
         source.grammar = spec.min_grammar();
         let class = match &spec.numerics {
             numerics if numerics == CUDA_F32 => self.find_cuda_class().await?,
+            numerics if is_experiment_class(numerics) => {
+                self.find_experiment(&spec, source).await?
+            }
             numerics => numerics.clone(),
         };
 
@@ -177,6 +186,17 @@ impl SweepApi {
             )
         };
         Err(UserError::new(ErrorCode::BadInput, message).into())
+    }
+
+    /// The class of the sweep's experiment that joined workers have, which the sweep must fit.
+    async fn find_experiment(&self, spec: &Spec, source: &SpecSource) -> Result<String, Status> {
+        let known = self.query_core(known_experiments).await?;
+        let (spec, source) = (spec.clone(), source.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            choose_experiment_class((&spec, &source), &known, START_WORKER)
+        });
+        let class = task.await.map_err(|e| Status::internal(e.to_string()))?;
+        class.map_err(Into::into)
     }
 
     /// Pins the dataset of a sweep whose file was read: whatever is wrong with it is found here, before anything is stored.
@@ -237,6 +257,21 @@ fn cuda_classes(core: &Core) -> BTreeSet<String> {
         .flat_map(|(_, worker)| worker.numerics.clone())
         .filter(|class| class.starts_with("cuda-f32/"))
         .collect()
+}
+
+/// The experiments of joined workers, each version once.
+fn known_experiments(core: &Core) -> Vec<KnownExperiment> {
+    let mut known: Vec<KnownExperiment> = Vec::new();
+    let connected = core.workers().filter(|(_, worker)| worker.connected);
+    for one in connected.flat_map(|(_, worker)| &worker.experiments) {
+        let is_known = known
+            .iter()
+            .any(|other| (&other.name, other.version) == (&one.name, one.version));
+        if !is_known {
+            known.push(one.clone());
+        }
+    }
+    known
 }
 
 fn bad_input(error: impl std::fmt::Display) -> UserError {

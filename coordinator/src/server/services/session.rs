@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::core::{JoiningWorker, SessionEnd};
+use crate::experiments::KnownExperiment;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
 use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
@@ -134,6 +135,8 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
         slots: hello.slots,
         numerics: hello.numerics,
         programs: hello.programs,
+        experiments: KnownExperiment::read_all(&hello.experiments)
+            .map_err(|why| Status::invalid_argument(format!("the hello is not valid: {why}")))?,
         held: hello.held.iter().map(fence_from_wire).collect(),
     })
 }

@@ -18,6 +18,7 @@ use experiment::{Experiment, read_experiments};
 use findings::ExperimentFindings;
 use summary::{outcome_of_findings, render_findings, write_verdict_table};
 
+use super::local_experiments::choose_local_experiment;
 use super::local_workers::{LocalRunArgs, remove_refused_store};
 use super::program_consent::agree_to_programs;
 use super::sweeps::pause_unfinished_sweeps;
@@ -60,7 +61,7 @@ pub struct VerifyArgs {
 /// A file, its data or the worker program cannot be used, or workers keep dying.
 pub async fn run_verify(args: VerifyArgs) -> Result<CommandOutcome, UserError> {
     start_logging("warn", LogFormat::Pretty);
-    let experiments = read_experiments(&args)?;
+    let mut experiments = read_experiments(&args)?;
     if args.dry_run {
         return print_costs(&experiments, args.format).await;
     }
@@ -70,6 +71,9 @@ pub async fn run_verify(args: VerifyArgs) -> Result<CommandOutcome, UserError> {
         .map(|experiment| (&experiment.spec, Some(&experiment.file)));
     let runs_programs = agree_to_programs(sweeps, args.local.programs)?;
     let program = args.local.find_program().await?;
+    for Experiment { file, spec, .. } in &mut experiments {
+        choose_local_experiment(file, spec, &program).await?;
+    }
     let dir = match &args.output {
         Some(dir) => dir.clone(),
         None => Path::new("ergodic-verify").join(default_folder_name(&args.what)?),

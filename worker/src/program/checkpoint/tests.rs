@@ -229,6 +229,7 @@ fn a_checkpoint_is_of_metrics_in_one_order() {
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
             needs: TrialNeeds::ONE_SLOT,
+            experiment: None,
         };
         let cell = ProgramCell {
             program: Arc::new(program),

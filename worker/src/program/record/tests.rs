@@ -88,7 +88,7 @@ fn wrong_lines_fail_with_the_line() {
     for (line, why) in [
         (
             r#"{"step": 6, "los": 1}"#,
-            "'los' is no declared metric: add it to program.metrics, or report one of loss, seconds, acc",
+            "'los' is no declared metric: add it to the metrics of the sweep file, or report one of loss, seconds, acc",
         ),
         (r#"{"step": 4, "loss": 1}"#, "step 4 comes after step 5"),
         (r#"{"diverged": 4}"#, "step 4 comes after step 5"),

@@ -8,6 +8,7 @@ use ergodic_common::program::{ProgramCell, TrialFacts};
 use ergodic_common::{Spec, TrialKey};
 use serde_json::json;
 
+use super::experiment::render_experiment_plan;
 use super::{describe_axes, describe_scales, describe_size, format_bytes, planned_trials};
 use crate::client::render::DocumentFormat;
 use crate::client::sweep_file::SweepFile;
@@ -28,6 +29,9 @@ pub(super) fn render_program_plan(
     format: DocumentFormat,
 ) -> Option<String> {
     let program = spec.program()?;
+    if let Some(experiment) = &program.experiment {
+        return render_experiment_plan(spec, (program, experiment), format);
+    }
     let cell = spec.grid.iter().next()?;
     let files = list_files(file);
     let example = ExampleTrial::of_cell(spec, cell)?;

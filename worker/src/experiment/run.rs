@@ -1,0 +1,260 @@
+//! Runs a trial of an experiment, and makes its result.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ergodic_common::duration::format_duration;
+use ergodic_common::ids::TrialIdentity;
+use ergodic_common::program::ProgramCell;
+use ergodic_common::random_streams::Streams;
+use ergodic_common::{Outcome, TrialResult};
+use serde_json::{Map, Value, json};
+
+use super::context::{TrialContext, TrialError};
+use super::registry::ExperimentEntry;
+use crate::program::record::TrialRecord;
+use crate::program::trial::NoResult;
+use crate::train::checkpoint::{CheckpointEncoder, open_checkpoint};
+use crate::train::{CheckpointStore, FinishedTrial};
+use crate::work_queue::Assignment;
+
+/// The key with which identities of trials are hashed. Its version is raised with every change of the format.
+const IDENTITY_CONTEXT: &str = "ergodic 2026 experiment checkpoint v1";
+
+/// What a trial of an experiment is run with.
+pub(crate) struct ExperimentJob<'a> {
+    /// The experiment.
+    pub(crate) experiment: &'a ExperimentEntry,
+    /// The values of the cell.
+    pub(crate) cell: &'a ProgramCell,
+    /// The random streams of the trial.
+    pub(crate) streams: &'a Streams,
+    /// Trial, sweep, stop and time limit.
+    pub(crate) assignment: &'a Assignment,
+    /// The store of checkpoints, if there is one.
+    pub(crate) checkpoint_store: Option<&'a dyn CheckpointStore>,
+    /// The threads of a trial, and their number; a single one is made here.
+    pub(crate) threads: (Option<&'a rayon::ThreadPool>, u32),
+}
+
+/// What a trial has reported, and what may end it.
+pub(super) struct TrialState<'a> {
+    pub(super) record: TrialRecord<'a>,
+    cell: &'a ProgramCell,
+    assignment: &'a Assignment,
+    store: Option<&'a dyn CheckpointStore>,
+    identity: TrialIdentity,
+    begun: Instant,
+    /// Whether the experiment keeps checkpoints, so that it may go on to the next one when it must stop.
+    keeps_checkpoints: bool,
+}
+
+impl fmt::Debug for TrialState<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("TrialState");
+        shown.field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// Runs a trial from its last checkpoint, if the experiment loads it, or from the start.
+///
+/// # Errors
+/// The trial was stopped, or there is no thread for it.
+pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTrial, NoResult> {
+    let (pool, threads) = job.threads;
+    let mut trial = TrialContext {
+        streams: job.streams,
+        threads,
+        declared: &job.experiment.metrics,
+        state: TrialState::new(job),
+    };
+    let values = job.cell.values.iter();
+    let config: Map<String, Value> = values
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
+    let run = || (job.experiment.run)(Value::Object(config), &mut trial);
+
+    // Parallel operations of Candle run on the pool that they are called in, and otherwise on all cores.
+    let ended = match pool {
+        Some(pool) => pool.install(run),
+        None => build_single_thread()?.install(run),
+    };
+    trial.state.finish(ended)
+}
+
+fn build_single_thread() -> Result<rayon::ThreadPool, NoResult> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.map_err(|error| NoResult::Unable(format!("there is no thread for the trial: {error}")))
+}
+
+/// The hash of all that the state of a trial may depend on.
+fn compute_identity(job: &ExperimentJob<'_>) -> TrialIdentity {
+    let class = &job.assignment.sweep.spec.numerics;
+    let metrics = &job.cell.program.metrics;
+    let described = format!(
+        "{class} {metrics:?} {:?} {:?} {:?}",
+        job.assignment.key, job.cell.values, job.streams
+    );
+    let mut hasher = blake3::Hasher::new_derive_key(IDENTITY_CONTEXT);
+    hasher.update(described.as_bytes()).finalize().into()
+}
+
+impl<'a> TrialState<'a> {
+    fn new(job: &ExperimentJob<'a>) -> Self {
+        Self {
+            record: TrialRecord::new(&job.cell.program.metrics),
+            cell: job.cell,
+            assignment: job.assignment,
+            store: job.checkpoint_store,
+            identity: compute_identity(job),
+            begun: Instant::now(),
+            keeps_checkpoints: false,
+        }
+    }
+
+    /// Whether the sweep file keeps a metric.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        let mut metrics = self.cell.program.metrics.iter();
+        metrics.any(|metric| metric.name == name)
+    }
+
+    pub(super) fn must_stop(&self) -> bool {
+        self.assignment.is_stopped()
+    }
+
+    /// Ends a trial that has diverged, must stop, or has taken too long. One that keeps checkpoints goes on to the next one, for a
+    /// while.
+    pub(super) fn check_halt(&self) -> Result<(), TrialError> {
+        if self.record.diverged_at().is_some() {
+            return Err(TrialError::Diverged);
+        }
+        let limit = self.assignment.time_limit;
+        if limit.is_some_and(|limit| self.begun.elapsed() >= limit) {
+            return Err(TrialError::TimedOut);
+        }
+        let may_finish_step =
+            self.keeps_checkpoints && self.store.is_some_and(|store| !store.should_stop_at_once());
+        match self.must_stop() && !may_finish_step {
+            true => Err(TrialError::Stopped),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a checkpoint is to be kept now.
+    pub(super) fn is_checkpoint_due(&mut self, step: u64) -> bool {
+        self.keeps_checkpoints = true;
+        let is_due = |store: &dyn CheckpointStore| store.should_save(step) || self.must_stop();
+        self.store.is_some_and(is_due)
+    }
+
+    pub(super) fn save_checkpoint(&self, step: u64, bytes: &[u8]) {
+        let Some(store) = self.store else {
+            return;
+        };
+        let mut encoder = CheckpointEncoder::default();
+        encoder.write_bytes(&self.identity.0);
+        encoder.write_u64(step);
+        self.record.encode_until(step, &mut encoder);
+        encoder.write_bytes(bytes);
+        store.save_checkpoint(self.identity, step, encoder.finish_with_hash());
+    }
+
+    pub(super) fn load_checkpoint(&mut self) -> Option<(u64, Vec<u8>)> {
+        self.keeps_checkpoints = true;
+        let checkpoints = self.store?.load_checkpoints(self.identity);
+        let fitting = checkpoints
+            .iter()
+            .filter_map(|bytes| open_checkpoint(bytes, self.identity));
+        let (step, mut decoder) = fitting.max_by_key(|(step, _)| *step)?;
+        let record = TrialRecord::decode(&self.cell.program.metrics, &mut decoder)?;
+        let bytes = decoder.read_bytes().filter(|_| decoder.is_fully_read())?;
+        self.record = record;
+        Some((step, bytes))
+    }
+
+    /// The result of the trial.
+    fn finish(self, ended: Result<(), TrialError>) -> Result<FinishedTrial, NoResult> {
+        if ended == Err(TrialError::Stopped) && self.must_stop() {
+            return Err(NoResult::Stopped);
+        }
+        if let Some(store) = self.store {
+            store.discard_checkpoints(self.identity);
+        }
+        let outcome = judge_end(&self.record, ended, self.assignment.time_limit);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let result = TrialResult {
+            seconds,
+            ..self.build_result(outcome)
+        };
+        Ok(FinishedTrial {
+            result,
+            weights: None,
+        })
+    }
+
+    fn build_result(self, outcome: Result<Outcome, String>) -> TrialResult {
+        let key = self.assignment.key;
+        let steps = self.record.last_step();
+        match outcome {
+            Ok(outcome) => {
+                let metrics = self.record.final_metrics();
+                let digest = self.record.compute_digest();
+                let (curve, predictions) = self.record.into_parts();
+                TrialResult {
+                    outcome,
+                    steps,
+                    metrics,
+                    digest,
+                    curve,
+                    predictions,
+                    ..TrialResult::completed(key)
+                }
+            }
+            Err(cause) => {
+                tracing::error!(trial = %key, cause, "trial failed");
+                TrialResult {
+                    steps,
+                    ..TrialResult::failed(key, cause, self.cell.program.metrics.len())
+                }
+            }
+        }
+    }
+}
+
+/// The outcome of a trial that was not stopped, or why it failed.
+fn judge_end(
+    record: &TrialRecord<'_>,
+    ended: Result<(), TrialError>,
+    limit: Option<Duration>,
+) -> Result<Outcome, String> {
+    if let Some(step) = record.diverged_at() {
+        return Ok(Outcome::Diverged { step });
+    }
+    match ended {
+        Ok(()) => {}
+        Err(TrialError::Diverged) => {
+            let step = record.last_step();
+            return Ok(Outcome::Diverged { step });
+        }
+        Err(TrialError::Failed(why)) => return Err(why),
+        Err(TrialError::Stopped) => {
+            return Err("it ended as if it were stopped, and nothing stopped it".into());
+        }
+        Err(TrialError::TimedOut) => {
+            return Err(format!(
+                "it exceeded its time limit of {} after step {}",
+                format_duration(limit.unwrap_or_default()),
+                record.last_step()
+            ));
+        }
+    }
+
+    let missing = record.missing_metrics();
+    match missing.is_empty() {
+        true => Ok(Outcome::Completed),
+        false => Err(format!(
+            "it ended without reporting {}: report every metric of the sweep file",
+            missing.join(", ")
+        )),
+    }
+}
