@@ -229,7 +229,8 @@ impl TrialConfig {
             return Ok(());
         };
 
-        let layers = net.layers.iter().map(|l| l.name.as_str());
+        let with_weight = net.layers.iter().filter(|l| l.has_weight());
+        let layers = with_weight.map(|l| l.name.as_str());
         let unknown = self
             .train
             .lr_on
@@ -239,7 +240,10 @@ impl TrialConfig {
             return Ok(());
         };
         let hint = suggest_nearest(name, LR_ROLES.into_iter().chain(layers));
-        let message = format!("the model has no layer or role '{name}', {hint}");
+        let message = match net.layers.iter().any(|l| l.name == name) {
+            true => format!("the layer '{name}' has no parameters: remove its factor"),
+            false => format!("the model has no layer or role '{name}', {hint}"),
+        };
         Err(train.error_at("lr_on", message))
     }
 
@@ -346,14 +350,32 @@ impl TrialConfig {
             ),
             NormScope::Groups(_) => ("model", "norm", "this norm"),
         };
+        let message = format!(
+            "{what} subtracts the mean of one number from itself in the layer {}, and nothing is left to train on: \
+             choose larger batches or layers, or another norm",
+            layer.name
+        );
         let section = TableReader::from_document(root, reading).section(section)?;
-        section.refuse_if_new(field, || {
-            format!(
-                "{what} subtracts the mean of one number from itself in the layer {}, and nothing is left to train on: \
-                 choose larger batches or layers, or another norm",
-                layer.name
-            )
+        let own = self.find_own_norm(&layer.name, &section);
+        Err(match own.filter(|_| norm.scope != NormScope::Batch) {
+            Some((item, key)) => locate_misfit(&section, &net::LayerMisfit { item, key, message }),
+            None => section.error_at(field, message),
         })
+    }
+
+    /// The item of `model.layers`, and its key, that gives a layer a norm of its own.
+    fn find_own_norm(&self, layer: &str, model: &TableReader<'_>) -> Option<(usize, &'static str)> {
+        let ModelKind::Layers(list) = &self.model.kind else {
+            return None;
+        };
+        let item = list.layers.iter().find(|l| l.name == layer)?.item;
+        let items = model.read_node("layers")?.value.as_list()?;
+        let SpecValue::Table(table) = &items.get(item)?.value else {
+            return None;
+        };
+        let mut keys = ["groups", "ghost_size", "norm"].into_iter();
+        let key = keys.find(|key| table.get(key).is_some())?;
+        Some((item, key))
     }
 
     pub(crate) fn check_batch(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {

@@ -189,6 +189,11 @@ pub(super) fn do_axes_overlap(a: Option<&str>, b: Option<&str>) -> bool {
     a == b || a.starts_with("model.layers") && do_fields_overlap(a, b)
 }
 
+/// Whether a field is part of the list of layers, which an axis sets whole.
+pub(crate) fn is_part_of_list(field: &str, of_axis: &str) -> bool {
+    of_axis == "model.layers" && field != of_axis && is_part_of_field(field, of_axis)
+}
+
 /// Sets a value in the document of a cell.
 ///
 /// # Errors

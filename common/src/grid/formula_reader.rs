@@ -5,7 +5,7 @@ use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, numeric_field_range};
 use crate::expr::Expr;
 use crate::grid::axis::AxisValues;
 use crate::grid::cases::{CASE, CaseNumber};
-use crate::grid::fields::{is_part_of_field, shown_field};
+use crate::grid::fields::{do_axes_overlap, is_part_of_field, shown_field};
 use crate::grid::formula::{DerivedField, Formula, FormulaInput, FormulaOwner};
 use crate::grid::inline::{FoundExpression, NumberSlot, find_expressions};
 use crate::grid::read::flatten_fields;
@@ -122,9 +122,9 @@ impl FormulaReader<'_> {
             ));
         }
 
-        let mut axes = self.grid.axes.iter();
-        if axes.any(|axis| axis.field.as_deref() == Some(field)) {
-            let field = shown_field(field);
+        let mut axes = self.grid.axes.iter().flat_map(|axis| &axis.field);
+        if let Some(axis) = axes.find(|axis| do_axes_overlap(Some(axis), Some(field))) {
+            let field = shown_field(axis);
             return Err(format!(
                 "{field} is an axis of [grid] as well: keep one of the two"
             ));

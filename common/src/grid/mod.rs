@@ -23,8 +23,8 @@ mod read;
 pub mod reserved_names;
 mod varieties;
 
-pub(crate) use fields::set_field;
 pub(crate) use fields::{NameKind, flatten_fields, resolve_field_name, shown_field};
+pub(crate) use fields::{is_part_of_list, set_field};
 use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
 use read::{checked_product, has_table_of_widths, read_axes, read_factors, section_table};

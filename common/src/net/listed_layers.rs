@@ -249,6 +249,12 @@ impl ListBuilder<'_> {
         };
 
         let name = format!("{}.shortcut", settings.name);
+        if settings.map == LayerMap::Classes && self.model.fixed_head && !is_same {
+            let message = format!(
+                "model.fixed_head leaves the head as initialized, but this inserts {name}, which is trained: remove one of the two"
+            );
+            return Err(misfit(settings, "add", message));
+        }
         let layer = self.plain_layer(name, source, (target.channels, map));
         self.check_size(settings, &layer)?;
         let bias = !is_same && settings.bias;

@@ -26,17 +26,22 @@ pub(super) fn find_normed_layers(net: &Net) -> Vec<bool> {
     chosen
 }
 
-/// Whether a norm directly follows the sum that a layer's map is part of, and nothing gets the map without it.
+/// Whether a norm directly follows the sum that a layer's map is part of, however many layers add to it, and nothing gets the
+/// map without the norm.
 fn is_followed_by_norm(net: &Net, at: usize) -> bool {
     let layer = &net.layers[at];
     if layer.linear_op == LinearOp::Identity || layer.bias {
         return false;
     }
-    layer.norm.is_some()
-        || net
-            .adding_layer(at)
-            .is_some_and(|adder| net.layers[adder].norm.is_some())
-            && !is_output_read(net, at)
+
+    let mut part = at;
+    while net.layers[part].norm.is_none() {
+        match net.adding_layer(part) {
+            Some(adder) if !is_output_read(net, part) => part = adder,
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn is_output_read(net: &Net, at: usize) -> bool {

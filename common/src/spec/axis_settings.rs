@@ -1,9 +1,9 @@
 //! Settings from `--set` that mean an axis of the file under another name.
 
-use crate::config::{expand_short_name, numeric_field_range, resolve_layer_field};
-use crate::grid::{NameKind, find_axis_for_field, flatten_axes, resolve_field_name};
+use crate::config::{expand_short_name, numeric_field_range};
+use crate::grid::{NameKind, is_part_of_list, resolve_field_name};
 use crate::spec::Spec;
-use crate::spec::scale::fields_of_scale;
+use crate::spec::scale::{fields_of_scale, find_axis};
 use crate::spec::settings::apply_setting;
 use crate::spec::source::SpecSource;
 use crate::spec_file::error::SpecError;
@@ -51,6 +51,7 @@ impl Spec {
             let (path, node) = node::parse_setting(setting)?;
             let field = self.field_of_setting(&path);
             self.check_not_an_axis(&field, &path, &node)?;
+            self.check_list_is_no_axis(&field, &path, &node)?;
             self.check_overridden(&field, path, node)?;
         }
 
@@ -58,10 +59,12 @@ impl Spec {
         let chosen = self.scales.chosen.as_deref();
         let of_scale = chosen.map(|scale| fields_of_scale(&source.text, scale));
         for (field, node) in of_scale.into_iter().flatten() {
+            let placed = self.grid.place_layer(&field);
             if matches!(node.value, SpecValue::Table(_)) {
-                self.check_not_an_axis(&field, &field, &node)?;
+                self.check_not_an_axis(&placed, &field, &node)?;
             }
-            self.check_overridden(&field, field.clone(), node)?;
+            self.check_list_is_no_axis(&placed, &field, &node)?;
+            self.check_overridden(&placed, field, node)?;
         }
         Ok(())
     }
@@ -72,6 +75,27 @@ impl Spec {
         let axis = axes.find(|axis| {
             let of_axis = axis.field.as_deref();
             of_axis.is_some_and(|of_axis| is_set_by(of_axis, field, node))
+        });
+        match axis {
+            Some(axis) => {
+                let owner = format!("grid.{}", axis.name);
+                Err(override_error(&owner, path.to_owned(), node.clone()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that no axis sets the whole list of layers that a field at `path` is part of.
+    fn check_list_is_no_axis(
+        &self,
+        field: &str,
+        path: &str,
+        node: &SpecNode,
+    ) -> Result<(), SpecError> {
+        let mut axes = self.grid.axes().iter();
+        let axis = axes.find(|axis| {
+            let of_axis = axis.field.as_deref();
+            of_axis.is_some_and(|of_axis| is_part_of_list(field, of_axis))
         });
         match axis {
             Some(axis) => {
@@ -153,16 +177,6 @@ fn direct_setting(document: &SpecTable, setting: &str) -> Option<String> {
     let directed = format!("grid.{axis}=[{quoted}]");
     let (_, list) = node::parse_setting(&directed).ok()?;
     matches!(&list.value, SpecValue::List(items) if items.len() == 1).then_some(directed)
-}
-
-/// The name of the axis that sets a field, which may name a layer in another way.
-fn find_axis(document: &SpecTable, grid: &SpecTable, field: &str) -> Option<String> {
-    let place = |field: &str| resolve_layer_field(document, field);
-    let wanted = place(field);
-    find_axis_for_field(grid, field).or_else(|| {
-        let mut names = flatten_axes(grid).into_iter().map(|(name, _)| name);
-        names.find(|name| resolve_field_name(name).is_some_and(|of_axis| place(&of_axis) == wanted))
-    })
 }
 
 /// Writes a text as a TOML string.

@@ -477,6 +477,18 @@ fn wrong_layers_are_named_with_line_and_remedy() {
             ["model.layers[0].name", "files of weights"],
         ),
         (
+            format!("{{ name = \"step3\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "files of weights"],
+        ),
+        (
+            format!("{{ name = \"average\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "files of weights"],
+        ),
+        (
+            format!("{{ name = \"norms\", conv = 8 }}, {head}"),
+            ["model.layers[0].name", "a factor for all norms"],
+        ),
+        (
             format!(
                 "{{ name = \"pool1\", conv = 8 }}, {{ pool = \"max2\" }}, {{ pool = \"max2\" }}, {head}"
             ),
@@ -693,6 +705,21 @@ fn a_norm_of_one_layer_has_more_than_one_number() {
     let noisy = refusal(&model, "", &["train.added_noise={ images = 1, pairs = 2 }"]);
     assert!(noisy.contains("train.added_noise.images"), "{noisy}");
     read_with(&model, "", &["train.batch_size=2"]);
+
+    for (norm, key) in [
+        ("norm = \"layer\"", "norm"),
+        ("norm = \"group\", groups = 1", "groups"),
+        ("norm = \"ghost-batch\", ghost_size = 1", "ghost_size"),
+    ] {
+        let own = format!("{{ conv = 8 }}, {{ linear = 1, {norm} }}, {{ linear = \"classes\" }}");
+        let model = format!("{}\nnorm = \"none\"", listed(&own));
+        let message = refusal(&model, "", &[]);
+        assert!(
+            message.contains(&format!("model.layers[1].{key}: "))
+                && message.contains("in the layer fc1"),
+            "{message}"
+        );
+    }
 }
 
 #[test]
@@ -734,7 +761,7 @@ fn layers_are_settings_and_axes() {
     assert_eq!(widths(scales, &["scale=odd"]), [[8, 16, 7]]);
     let message = refusal(&model, scales, &["scale=wrong"]);
     assert!(
-        message.contains("model.layers: expected a list"),
+        message.contains("model.layers.b.width: there is no layer 'b', known: a, conv2"),
         "{message}"
     );
 
@@ -879,6 +906,113 @@ fn wrong_paths_of_layers_are_named_with_a_remedy() {
     }
 }
 
+/// A sweep with the scale `small`, which is chosen.
+fn refusal_at_scale(scale: &str, rest: &str) -> String {
+    let rest = format!("{rest}\n[scale.small]\n{scale}\n");
+    refusal(&listed(TWO_LAYERS), &rest, &["scale=small"])
+}
+
+const TWO_LAYERS: &str =
+    "{ name = \"a\", conv = 8 }, { name = \"b\", conv = 8 }, { linear = \"classes\" }";
+const AXIS_OF_LISTS: &str = "[grid]\n\"model.layers\" = [[{ name = \"b\", conv = 8 }, { linear = \"classes\" }], [{ linear = \"classes\" }]]\n";
+
+#[test]
+fn a_derived_number_of_a_layer_is_of_no_varied_list() {
+    let derive = "[derive]\n\"model.layers.b.width\" = \"2 * batch_size\"\n";
+    let case = "[case.x]\n\"model.layers\" = [{ name = \"b\", conv = 8 }, { linear = \"classes\" }]\n[case.y]\nlr = 0.2\n";
+    for (rest, words) in [
+        (AXIS_OF_LISTS, "model.layers is an axis of [grid] as well"),
+        (case, "case.x.model.layers"),
+        (
+            "[grid]\n\"model.layers.1.width\" = [4, 8]\n",
+            "is an axis of [grid] as well",
+        ),
+    ] {
+        let message = refusal(&listed(TWO_LAYERS), &format!("{rest}{derive}"), &[]);
+        assert!(
+            message.contains("derive.model.layers.b.width")
+                && message.contains(words)
+                && message.contains("keep one of the two"),
+            "{rest}\n{message}"
+        );
+    }
+
+    let other = format!("[grid]\n\"model.layers.0.width\" = [4, 8]\n{derive}");
+    read_with(&listed(TWO_LAYERS), &other, &[]);
+}
+
+#[test]
+fn keys_of_layers_in_a_scale_are_not_overridden() {
+    let scale = "\"model.layers.a.width\" = 4";
+    let case = "[case.x]\n\"model.layers.0.width\" = 16\n[case.y]\nlr = 0.2\n";
+    for (rest, words) in [
+        (
+            "[derive]\n\"model.layers.a.width\" = \"2 * batch_size\"\n",
+            "decides this field in every cell",
+        ),
+        (case, "decides this field in its cells"),
+        (AXIS_OF_LISTS, "grid.model.layers decides this field"),
+    ] {
+        let message = refusal_at_scale(scale, rest);
+        assert!(
+            message.contains("model.layers.a.width") && message.contains(words),
+            "{rest}\n{message}"
+        );
+    }
+
+    let set = refusal(
+        &listed(TWO_LAYERS),
+        AXIS_OF_LISTS,
+        &["model.layers.a.width=4"],
+    );
+    assert!(
+        set.contains("grid.model.layers decides this field"),
+        "{set}"
+    );
+
+    let unknown = refusal_at_scale("\"model.layers.aa.width\" = 4", "");
+    assert!(
+        unknown.contains("there is no layer 'aa', did you mean 'a'?"),
+        "{unknown}"
+    );
+
+    let axis = format!("[grid]\n\"model.layers.0.width\" = [8, 16]\n[scale.small]\n{scale}\n");
+    let spec = read_with(&listed(TWO_LAYERS), &axis, &["scale=small"]);
+    let widths: Vec<usize> = configs(&spec)
+        .iter()
+        .map(|config| {
+            Net::from_config(config).expect("a network").layers[0]
+                .output
+                .channels
+        })
+        .collect();
+    assert_eq!(widths, [4]);
+}
+
+#[test]
+fn factors_are_of_layers_with_parameters() {
+    let model = listed(&format!("{{ pool = \"avg2\" }}, {TWO_LAYERS}"));
+    let message = refusal(&model, "lr_on = { pool1 = 0.5 }", &[]);
+    assert!(
+        message.contains("train.lr_on") && message.contains("the layer 'pool1' has no parameters"),
+        "{message}"
+    );
+    read_with(&model, "lr_on = { a = 0.5 }", &[]);
+}
+
+#[test]
+fn a_fixed_head_has_no_trained_shortcut() {
+    let layers = "{ name = \"a\", linear = 8 }, { linear = \"classes\", add = \"a.out\" }";
+    let model = format!("{}\nfixed_head = true", listed(layers));
+    let message = refusal(&model, "", &[]);
+    assert!(
+        message.contains("model.layers[1].add: model.fixed_head")
+            && message.contains("head.shortcut"),
+        "{message}"
+    );
+    read_with(&listed(layers), "", &[]);
+}
+
 #[test]
 fn cells_that_are_the_same_network_are_refused() {
     let model =
@@ -1013,6 +1147,20 @@ fn scale_invariance_is_claimed_where_it_is_true() {
     assert_eq!(normed(&format!("{biased}{head}")), ["a"]);
     let unbiased = biased.replace(", bias = true", "");
     assert_eq!(normed(&format!("{unbiased}{head}")), ["a", "s", "b"]);
+    // A sum of three maps, which has one factor; p has no bias by itself.
+    let three = "{ name = \"p\", conv = 8 }, { name = \"q\", conv = 8, from = \"p.in\", add = \"p.sum\" }, { name = \"r\", conv = 8, from = \"p.in\", add = \"q.sum\" },";
+    assert_eq!(normed(&format!("{three}{head}")), ["p", "q", "r"]);
+    let summed = net(&listed(&format!("{three}{head}")));
+    assert!(
+        ["p", "q", "r"]
+            .iter()
+            .all(|name| !layer(&summed, name).bias)
+    );
+    let biased = three.replace(
+        "conv = 8 }, { name = \"q\"",
+        "conv = 8, bias = true }, { name = \"q\"",
+    );
+    assert!(normed(&format!("{biased}{head}")).is_empty());
     let bare = "{ name = \"a\", conv = 8, norm = \"none\" }, { name = \"b\", conv = 8 },";
     assert_eq!(normed(&format!("{bare}{head}")), ["b"]);
 }

@@ -1,6 +1,6 @@
 //! `[scale.NAME]`: overlays of a sweep file. A setting `scale=NAME` chooses one.
 
-use crate::config::expand_short_name;
+use crate::config::{describe_unknown_layer, expand_short_name, resolve_layer_field};
 use crate::grid::{
     find_axis_for_field, flatten_axes, flatten_fields, is_axis_form, resolve_field_name,
 };
@@ -217,10 +217,21 @@ pub(super) fn apply_scale(document: &mut SpecTable, choice: &SpecNode) -> Result
     };
 
     let mut overlay = unfold_names(&overlay)?;
+    check_layers_exist(document, &overlay)?;
     set_axes(document, &mut overlay)?;
     drop_other_length(document, &overlay);
     merge_tables(document, overlay, "");
     Ok(())
+}
+
+/// Checks that the list has the layers whose keys an overlay sets.
+fn check_layers_exist(document: &SpecTable, overlay: &SpecTable) -> Result<(), SpecError> {
+    let mut fields = flatten_trial_fields(overlay).into_iter();
+    let unknown = fields.find_map(|(field, node)| {
+        let message = describe_unknown_layer(document, &field)?;
+        Some(SpecError::new(node.origin.clone(), field, message))
+    });
+    unknown.map_or(Ok(()), Err)
 }
 
 fn unknown_scale_error(document: &SpecTable, name: &str, origin: &Origin) -> SpecError {
@@ -263,11 +274,21 @@ fn flatten_trial_fields(document: &SpecTable) -> Vec<(String, &SpecNode)> {
     fields
 }
 
+/// The name of the axis that sets a field, which may name a layer in another way.
+pub(super) fn find_axis(document: &SpecTable, grid: &SpecTable, field: &str) -> Option<String> {
+    let place = |field: &str| resolve_layer_field(document, field);
+    let wanted = place(field);
+    find_axis_for_field(grid, field).or_else(|| {
+        let mut names = flatten_axes(grid).into_iter().map(|(name, _)| name);
+        names.find(|name| resolve_field_name(name).is_some_and(|of_axis| place(&of_axis) == wanted))
+    })
+}
+
 /// Moves the axes of an overlay to those of the file that set the same fields; a field that is an axis gets its value
 /// alone.
 fn set_axes(document: &mut SpecTable, overlay: &mut SpecTable) -> Result<(), SpecError> {
     let file_axes = |field: &str| match document.get("grid").map(|node| &node.value) {
-        Some(SpecValue::Table(grid)) => find_axis_for_field(grid, field),
+        Some(SpecValue::Table(grid)) => find_axis(document, grid, field),
         _ => None,
     };
     let single: Vec<(String, String, SpecNode)> = flatten_trial_fields(overlay)

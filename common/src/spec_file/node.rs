@@ -9,6 +9,9 @@ use crate::escape::escape_line;
 use crate::number_format::{DistinctFormat, format_shortest};
 use crate::spec_file::error::{Origin, SpecError};
 
+/// The list whose items have paths.
+const LAYERS: &str = "model.layers";
+
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpecNode {
@@ -140,27 +143,51 @@ impl SpecTable {
         Some(&mut entry.1)
     }
 
-    /// The value at a dotted path.
+    /// The value at a dotted path. `model.layers[1]` is an item of a list.
     pub fn get_at_path(&self, path: &str) -> Option<&SpecNode> {
-        let (head, rest) = path
-            .split_once('.')
-            .map_or((path, None), |(h, r)| (h, Some(r)));
-        let node = match split_place(head) {
-            Some((list, at)) => self.get(list)?.value.as_list()?.get(at)?,
-            None => self.get(head)?,
+        let Some((at, rest)) = split_place(path) else {
+            return self.get_within(path);
         };
-        match (rest, &node.value) {
-            (None, _) => Some(node),
-            (Some(rest), SpecValue::Table(table)) => table.get_at_path(rest),
+        let item = self.get_within(LAYERS)?.value.as_list()?.get(at)?;
+        match (rest, &item.value) {
+            ("", _) => Some(item),
+            (rest, SpecValue::Table(table)) => table.get_within(rest.strip_prefix('.')?),
             _ => None,
         }
     }
 
-    /// Puts `node` at a dotted path, making tables on the way. `layers[1]` is an item of a list, which is there. A key with dots, such as the axis `"model.norm"`, is found by its name.
+    fn get_within(&self, path: &str) -> Option<&SpecNode> {
+        let (head, rest) = path
+            .split_once('.')
+            .map_or((path, None), |(h, r)| (h, Some(r)));
+        let node = self.get(head)?;
+        match (rest, &node.value) {
+            (None, _) => Some(node),
+            (Some(rest), SpecValue::Table(table)) => table.get_within(rest),
+            _ => None,
+        }
+    }
+
+    /// Puts `node` at a dotted path, making tables on the way. `model.layers[1]` is an item of a list, which is there. A key with dots, such as the axis `"model.norm"`, is found by its name.
     ///
     /// # Errors
     /// The part of the path at which something other than a table already stands.
     pub fn set_at_path(&mut self, path: &str, node: SpecNode) -> Result<(), String> {
+        let Some((at, rest)) = split_place(path) else {
+            return self.set_within(path, node);
+        };
+        let layers = match self.get_mut("model").map(|model| &mut model.value) {
+            Some(SpecValue::Table(model)) => model.get_mut("layers"),
+            _ => None,
+        };
+        let item = layers.and_then(|layers| layers.value.item_mut(at));
+        match (rest.strip_prefix('.'), item.map(|item| &mut item.value)) {
+            (Some(rest), Some(SpecValue::Table(table))) => table.set_within(rest, node),
+            _ => Err(format!("layers[{at}]")),
+        }
+    }
+
+    fn set_within(&mut self, path: &str, node: SpecNode) -> Result<(), String> {
         let dotted = self
             .0
             .iter()
@@ -173,13 +200,6 @@ impl SpecTable {
                 .split_once('.')
                 .map_or((path, None), |(head, rest)| (head, Some(rest))),
         };
-        if let Some((list, at)) = split_place(head) {
-            let item = self.get_mut(list).and_then(|node| node.value.item_mut(at));
-            return match (rest, item.map(|node| &mut node.value)) {
-                (Some(rest), Some(SpecValue::Table(table))) => table.set_at_path(rest, node),
-                _ => Err(head.to_owned()),
-            };
-        }
         let at = match self.0.iter().position(|(k, _)| k == head) {
             Some(at) => at,
             None => {
@@ -195,7 +215,7 @@ impl SpecTable {
         let slot = &mut self.0[at].1;
         match (rest, &mut slot.value) {
             (None, _) => *slot = node,
-            (Some(rest), SpecValue::Table(table)) => return table.set_at_path(rest, node),
+            (Some(rest), SpecValue::Table(table)) => return table.set_within(rest, node),
             (Some(_), _) => return Err(head.to_owned()),
         }
 
@@ -203,10 +223,13 @@ impl SpecTable {
     }
 }
 
-/// Splits `layers[1]` into the key of a list and the place of an item.
-fn split_place(key: &str) -> Option<(&str, usize)> {
-    let (list, place) = key.strip_suffix(']')?.split_once('[')?;
-    Some((list, place.parse().ok()?))
+/// Splits `model.layers[1].conv` into the place of a layer and the rest of the path. Brackets elsewhere are part of a key.
+fn split_place(path: &str) -> Option<(usize, &str)> {
+    let (place, rest) = path
+        .strip_prefix(LAYERS)?
+        .strip_prefix('[')?
+        .split_once(']')?;
+    Some((place.parse().ok()?, rest))
 }
 
 /// Whether a dotted path begins with the parts of another one, or is the same.
@@ -445,6 +468,29 @@ mod tests {
         assert_eq!(
             written,
             "{model.norm=5,model.width={points=7},model={depth=9}}"
+        );
+    }
+
+    #[test]
+    fn brackets_are_places_in_the_list_of_layers_alone() {
+        let text = "big = [1]\n[model]\nlayers = [{ conv = 4 }, { conv = 8 }]";
+        let mut tree = parse_document(text).expect("valid TOML");
+        for (path, expected) in [
+            ("big[0]", Ok(())),
+            ("data.layers[1].conv", Ok(())),
+            ("model.layers[1].conv", Ok(())),
+            ("model.layers[2].conv", Err("layers[2]".to_owned())),
+            ("model.layers[1]", Err("layers[1]".to_owned())),
+        ] {
+            let node = parse_setting("v=9").expect("valid").1;
+            assert_eq!(tree.set_at_path(path, node.clone()), expected, "{path}");
+            let is_set = tree.get_at_path(path) == Some(&node);
+            assert_eq!(is_set, expected.is_ok(), "{path}");
+        }
+
+        assert_eq!(
+            SpecValue::Table(tree).to_string(),
+            "{big=[1],model={layers=[{conv=4},{conv=9}]},big[0]=9,data={layers[1]={conv=9}}}"
         );
     }
 

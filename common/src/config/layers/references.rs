@@ -1,5 +1,6 @@
 //! The names that layers have, and those by which they name others.
 
+use super::super::step_rules::LR_ROLES;
 use super::{AddedInput, LayerInput, PendingLayer};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::suggest::suggest_nearest;
@@ -96,12 +97,16 @@ fn explain_wrong_name(name: &str) -> Option<String> {
 
     let first = name.split('.').next().unwrap_or_default();
     let of_moment = first.strip_prefix("step").is_some_and(is_number);
-    if name.ends_with(".norm") || name.starts_with("average.") || of_moment && first != name {
+    if name.ends_with(".norm") || first == "average" || of_moment {
         return Some(format!(
             "files of weights have other tensors of the name '{name}…': choose another one"
         ));
     }
-    None
+
+    // The head is a role of its own.
+    (name != HEAD && LR_ROLES.contains(&name)).then(|| {
+        format!("train.lr_on has a factor for all {name} under this name: choose another one")
+    })
 }
 
 fn is_number(text: &str) -> bool {

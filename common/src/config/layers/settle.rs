@@ -38,12 +38,12 @@ pub(super) fn settle_layers(
     }
 
     let layers = list.maps.iter().enumerate().map(|(at, layer)| {
-        let adder_norm = uses[at].adder.map_or(Norm::None, |adder| norms[adder]);
+        let sum_norm = find_norm_of_sum(&uses, &norms, at);
         Ok(LayerSettings {
             item: layer.item,
             name: layer.name.clone(),
             map: layer.map.map,
-            bias: settle_bias(layer, norms[at], (uses[at], adder_norm), defaults)?,
+            bias: settle_bias(layer, norms[at], sum_norm, defaults)?,
             norm: norms[at],
             activation: settle_activation(layer, uses[at], defaults)?,
             reads: inputs[at].reads,
@@ -164,10 +164,22 @@ fn settle_activation(
     }
 }
 
+/// The first norm behind a layer's map, which other layers may add to before.
+fn find_norm_of_sum(uses: &[LayerUse], norms: &[Norm], at: usize) -> Norm {
+    let mut part = at;
+    while norms[part] == Norm::None
+        && !uses[part].is_read
+        && let Some(adder) = uses[part].adder
+    {
+        part = adder;
+    }
+    norms[part]
+}
+
 fn settle_bias(
     layer: &PendingLayer<'_>,
     norm: Norm,
-    (used, adder_norm): (LayerUse, Norm),
+    sum_norm: Norm,
     defaults: LayerDefaults,
 ) -> Result<bool, SpecError> {
     let WrittenLayer { bias, .. } = layer.map;
@@ -178,7 +190,7 @@ fn settle_bias(
     }
 
     // The norm of a sum removes the bias of each of its parts.
-    let is_normed = norm != Norm::None || (!used.is_read && adder_norm != Norm::None);
+    let is_normed = sum_norm != Norm::None;
     Ok(bias.unwrap_or(!is_normed && defaults.bias.unwrap_or(true)))
 }
 
