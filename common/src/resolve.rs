@@ -222,29 +222,55 @@ impl TrialConfig {
     }
 
     fn check_lr_names(&self, train: &TableReader<'_>) -> Result<(), SpecError> {
-        if self.train.lr_on.layer_names().next().is_none() {
+        let entries = train.read_table_entries("lr_on")?;
+        if entries.is_empty() {
             return Ok(());
         }
         let Some(net) = net::Net::from_config(self) else {
             return Ok(());
         };
 
+        // The names with a factor of 1 too, which stored sweeps may have without a layer.
+        let lr_on = &self.train.lr_on;
+        let written = entries.iter().map(|(name, _)| name.as_str());
+        let written = written.filter(|name| !LR_ROLES.contains(name));
         let with_weight = net.layers.iter().filter(|l| l.has_weight());
         let layers = with_weight.map(|l| l.name.as_str());
-        let unknown = self
-            .train
-            .lr_on
+        let unknown = lr_on
             .layer_names()
+            .chain(written)
             .find(|name| !layers.clone().any(|layer| layer == *name));
         let Some(name) = unknown else {
-            return Ok(());
+            return self.check_lr_roles(&net, train);
         };
         let hint = suggest_nearest(name, LR_ROLES.into_iter().chain(layers));
         let message = match net.layers.iter().any(|l| l.name == name) {
             true => format!("the layer '{name}' has no parameters: remove its factor"),
             false => format!("the model has no layer or role '{name}', {hint}"),
         };
-        Err(train.error_at("lr_on", message))
+        if lr_on.layer_names().any(|layer| layer == name) {
+            return Err(train.error_at("lr_on", message));
+        }
+        train.refuse_if_new("lr_on", || message)
+    }
+
+    /// Checks that the factor of each role changes a training.
+    fn check_lr_roles(&self, net: &net::Net, train: &TableReader<'_>) -> Result<(), SpecError> {
+        let params = net.params();
+        let head = net.layers.len().saturating_sub(1);
+        let is_idle = |role: &str| {
+            let mut meant = params.iter().filter(|param| param.is_meant_by(role, head));
+            !meant.any(|param| param.trained)
+        };
+
+        match self.train.lr_on.roles().find(|role| is_idle(role)) {
+            Some(role) => train.refuse_if_new("lr_on", || {
+                format!(
+                    "the network has no trained parameter that '{role}' acts on: remove it, or set it to 1 for this network"
+                )
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Checks that every entry of the schedule comes before the end and after the previous entry,

@@ -46,6 +46,12 @@ impl LrFactors {
         names.filter(|name| !LR_ROLES.contains(name))
     }
 
+    /// The roles with a factor.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = &str> {
+        let names = self.iter().map(|(name, _)| name);
+        names.filter(|name| LR_ROLES.contains(name))
+    }
+
     /// The factors that are not 1, with their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
         self.factors

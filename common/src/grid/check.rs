@@ -7,6 +7,7 @@ use crate::config::{TrialConfig, can_be_unused, numeric_field_range};
 use crate::grid::axis::{Axis, AxisValues};
 use crate::grid::cases::{CASE, CASE_AXIS};
 use crate::grid::cell_pass::{Witnesses, check_still_wanted};
+use crate::grid::fields::is_part_of_field;
 use crate::ids::CellIndex;
 use crate::spec_file::error::{ErrorCause, Origin, SpecError};
 use crate::spec_file::grammar::MOMENTS_GRAMMAR;
@@ -19,6 +20,11 @@ const MAX_EXPRESSION_STEPS: u64 = 1 << 30;
 const MAX_NODES: u64 = 20_000_000;
 /// Number of resolved cells between two checks whether the result is still needed.
 const CONFIGS_PER_CHECK: usize = 64;
+
+/// Whether a field is a factor on the learning rate of some parameters.
+fn is_lr_factor(field: &str) -> bool {
+    is_part_of_field(field, "train.lr_on")
+}
 
 /// Number of values in a value, itself included.
 fn count_value_nodes(value: &SpecValue) -> u64 {
@@ -97,7 +103,7 @@ impl Grid {
         Ok(())
     }
 
-    /// Axes whose values can be spelled in several ways.
+    /// Axes whose values can be spelled in several ways, and those over factors of learning rates, which not every network has.
     fn spelled_axes(&self) -> impl Iterator<Item = (usize, &Axis)> {
         self.axes
             .iter()
@@ -105,9 +111,10 @@ impl Grid {
             .filter(|(at, axis)| match &axis.values {
                 AxisValues::Listed(items) if axis.len() > 1 => {
                     (axis.field.is_some() || self.is_case_axis(*at))
-                        && items.iter().any(|item| item.value.as_f64().is_none())
+                        && (items.iter().any(|item| item.value.as_f64().is_none())
+                            || axis.field.as_deref().is_some_and(is_lr_factor))
                 }
-                _ => false,
+                _ => axis.len() > 1 && axis.field.as_deref().is_some_and(is_lr_factor),
             })
     }
 

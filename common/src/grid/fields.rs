@@ -194,6 +194,16 @@ pub(crate) fn is_part_of_list(field: &str, of_axis: &str) -> bool {
     of_axis == "model.layers" && field != of_axis && is_part_of_field(field, of_axis)
 }
 
+/// Whether one of two axes sets a table of the training, and the other a part of it. The later one would win.
+pub(super) fn do_tables_overlap(a: Option<&str>, b: Option<&str>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else {
+        return false;
+    };
+    let tables = ["train.lr_on", "train.sam", "train.optimizer", "train.loss"];
+    let is_in_table = tables.iter().any(|table| is_part_of_field(a, table));
+    is_in_table && do_fields_overlap(a, b)
+}
+
 /// Sets a value in the document of a cell.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::axis::AxisValues;
 use super::cases::Cases;
 use super::cell_pass::check_still_wanted;
+use super::formula::FormulaOwner;
 use super::{Grid, StillWanted};
 use crate::config::{all_optimizer_keys, optimizer_keys};
 use crate::ids::CellIndex;
@@ -122,14 +123,29 @@ impl Grid {
         varied.any(Self::is_optimizer_setting)
     }
 
+    /// Of each axis, whether an expression for a setting of an optimizer depends on it.
+    fn axes_of_computed_settings(&self) -> Vec<bool> {
+        let mut computing = vec![false; self.axes.len()];
+        let settings = self.derived.iter();
+        for derived in settings.filter(|derived| Self::is_optimizer_setting(&derived.field)) {
+            self.mark_inputs(&derived.formula, &mut computing);
+            if let FormulaOwner::AxisValue { axis, .. } = &derived.owner {
+                computing[*axis] = true;
+            }
+        }
+        computing
+    }
+
     fn compared_cells(&self) -> Vec<CellIndex> {
         if self.cell_count() <= MAX_COMPARED_CELLS {
             return self.iter().collect();
         }
 
+        let computing = self.axes_of_computed_settings();
         let axes = self.axes.iter().enumerate().filter(|(at, axis)| {
             let field = axis.field.as_deref();
             self.is_case_axis(*at)
+                || computing[*at]
                 || field.is_some_and(|f| f == KIND || Self::is_optimizer_setting(f))
         });
         let mut factors: Vec<usize> = axes.map(|(at, _)| self.factor_index(at)).collect();

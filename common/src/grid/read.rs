@@ -6,7 +6,7 @@ use super::{Grid, GridFactor};
 use crate::config::is_shape_field;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::grid::cases::{CASE, CASE_AXIS};
-use crate::grid::fields::{NameKind, do_axes_overlap, resolve_field_name};
+use crate::grid::fields::{NameKind, do_axes_overlap, do_tables_overlap, resolve_field_name};
 use crate::grid::formula::FormulaOwner;
 use crate::grid::reserved_names::explain_reserved_axis;
 use crate::program;
@@ -115,6 +115,7 @@ pub(super) fn read_axes(
         }
 
         check_field_is_free(&axes, &name, field.as_deref(), node)?;
+        check_table_is_free(&axes, &name, (field.as_deref(), node), reading)?;
 
         // A later version has more columns and metrics: an axis of a stored sweep keeps its name.
         if (field.is_none() || names == NameKind::Values)
@@ -148,6 +149,25 @@ fn check_field_is_free(
     );
     let path = format!("grid.{name}");
     Err(SpecError::new(node.origin.clone(), path, message))
+}
+
+/// Checks that no earlier axis of a new sweep sets a part of the same table, or the table that the field is part of.
+fn check_table_is_free(
+    axes: &[Axis],
+    name: &str,
+    (field, node): (Option<&str>, &SpecNode),
+    reading: ReadingMode,
+) -> Result<(), SpecError> {
+    let mut axes = axes.iter();
+    let Some(other) = axes.find(|axis| do_tables_overlap(axis.field.as_deref(), field)) else {
+        return Ok(());
+    };
+    let message = format!(
+        "the axis {} sets part of the same table: keep one of the two",
+        other.name
+    );
+    let path = format!("grid.{name}");
+    reading.refuse_if_new(|| SpecError::new(node.origin.clone(), path, message))
 }
 
 /// Checks the name of an axis that is a value of a program.

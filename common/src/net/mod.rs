@@ -182,14 +182,21 @@ impl Param {
 
     /// The product of the factors on the parameter's learning rate. The head is the layer with the index `head`, the last one.
     pub fn lr_factor(&self, factors: &LrFactors, head: usize) -> f64 {
-        let applying = factors.iter().filter(|(name, _)| match *name {
+        let applying = factors
+            .iter()
+            .filter(|(name, _)| self.is_meant_by(name, head));
+        applying.map(|(_, factor)| factor).product()
+    }
+
+    /// Whether a factor with this name is one of the parameter: the name of its role or layer.
+    pub(crate) fn is_meant_by(&self, name: &str, head: usize) -> bool {
+        match name {
             "weights" => self.role == ParamRole::Weight,
             "biases" => self.role == ParamRole::Bias,
             "norms" => matches!(self.role, ParamRole::NormScale | ParamRole::NormShift),
             "head" => self.layer == head,
             layer => self.layer_name() == layer,
-        });
-        applying.map(|(_, factor)| factor).product()
+        }
     }
 }
 

@@ -189,15 +189,30 @@ impl<'a> CellValues<'a> {
             _ => {}
         }
 
+        // The identity of every cell has these two, but only SGD uses them.
+        let is_of_sgd = matches!(
+            path,
+            "train.optimizer.momentum" | "train.optimizer.nesterov"
+        );
+        if is_of_sgd && config.train.adam.is_some() {
+            return None;
+        }
+
         let fields = config.identity_fields();
         match fields.iter().find(|(field, _)| *field == path) {
             Some((_, text)) => Some(parse_value(text)),
             // A field appears in the identity only where it differs from its default.
-            None if matches!(path, "data.validation" | "data.label_noise") => {
-                Some(SpecValue::Int(0))
-            }
-            None => None,
+            None => default_value(path),
         }
+    }
+}
+
+/// The default of a field that has one, and that is no part of the identity where it has it.
+fn default_value(path: &str) -> Option<SpecValue> {
+    match path {
+        "data.validation" | "data.label_noise" | "train.sam.rho" => Some(SpecValue::Int(0)),
+        "train.optimizer.kind" => Some(SpecValue::Str("sgd".into())),
+        _ => None,
     }
 }
 

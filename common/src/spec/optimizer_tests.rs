@@ -3,6 +3,7 @@
 use crate::config::{Adam, AdamDecay, TrialConfig};
 use crate::ids::CellIndex;
 use crate::net::Net;
+use crate::quantity::find_cells_meeting;
 use crate::spec::{Spec, SpecSource};
 
 const HEAD: &str =
@@ -102,7 +103,9 @@ fn adam_is_another_optimizer_than_adamw() {
 
 #[test]
 fn factors_of_roles_and_layers_multiply() {
-    let config = config("lr_on = { weights = 2, biases = 3, norms = 5, head = 7, fc2 = 11 }");
+    let factors = "lr_on = { weights = 2, biases = 3, norms = 5, head = 7, fc2 = 11 }";
+    let spec = read(factors, &format!("{MLP}bias = true\n")).expect("a valid sweep");
+    let config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
     let net = Net::from_config(&config).expect("a network");
     let head = net.layers.len() - 1;
     let found: Vec<(String, f64)> = net
@@ -121,6 +124,7 @@ fn factors_of_roles_and_layers_multiply() {
         ("fc2.norm.scale", 55.0),
         ("fc2.norm.shift", 55.0),
         ("head.weight", 14.0),
+        ("head.bias", 21.0),
     ];
     for (name, factor) in expected {
         assert!(found.contains(&(name.to_owned(), factor)), "{found:?}");
@@ -147,6 +151,12 @@ fn rules_of_a_step_say_what_they_need() {
             MLP,
             "train.lr_on",
             "no layer or role 'fc3', did you mean 'fc",
+        ),
+        (
+            "lr_on = { hed = 1 }",
+            MLP,
+            "train.lr_on",
+            "'hed', did you mean",
         ),
         (
             "lr_on = { biase = 2 }",
@@ -231,9 +241,98 @@ fn rules_of_a_step_are_axes_and_expressions() {
 
     let found = configs(
         "",
-        "[case]\na = { train.lr_on = { head = 0 } }\nb = { train.lr_on = { biases = 2 } }\n",
+        "[case]\na = { train.lr_on = { head = 0 } }\nb = { train.lr_on = { norms = 2 } }\n",
     );
     assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn a_factor_of_a_learning_rate_needs_trained_parameters() {
+    let model = |settings: &str| format!("[model]\nkind = \"mlp\"\nhidden = [8]\n{settings}\n");
+    for (factors, settings) in [
+        ("{ norms = 0.1 }", ""),
+        ("{ norms = 0.1 }", "norm = \"batch\"\naffine = false"),
+        ("{ biases = 2 }", "norm = \"batch\""),
+        ("{ head = 2 }", "norm = \"batch\"\nfixed_head = true"),
+    ] {
+        let train = format!("lr_on = {factors}");
+        let error = refusal(&train, &model(settings));
+        let role = factors.split(' ').nth(1).expect("a role");
+        assert!(
+            error.contains("train.lr_on")
+                && error.contains(&format!("no trained parameter that '{role}' acts on"))
+                && error.contains("set it to 1"),
+            "{train}: {error}"
+        );
+
+        // Stored sweeps keep it.
+        let source = source(&train, &model(settings));
+        assert!(Spec::read_stored(&source).is_ok(), "{train}");
+    }
+
+    // A cell whose network lacks the parameters has a factor of 1.
+    let norms = "\"model.affine\" = [true, false]\n\"train.lr_on.norms\" = [1, 0.1]\n";
+    let batch = model("norm = \"batch\"");
+    let error = refusal("", &format!("{batch}[grid]\n{norms}"));
+    assert!(error.contains("'norms' acts on"), "{error}");
+    let cases = "[case.a]\n\"model.affine\" = true\n\
+                 [case.b]\n\"model.affine\" = false\n\"train.lr_on.norms\" = 1\n";
+    let found = read("lr_on = { norms = 0.1 }", &format!("{batch}{cases}"));
+    assert_eq!(found.map(|_| ()), Ok(()));
+}
+
+#[test]
+fn a_table_and_a_part_of_it_are_not_two_axes() {
+    let loss = "\"train.loss\" = [\"mse\", \"cross-entropy\"]";
+    let smoothing = "\"train.loss.label_smoothing\" = [0, 0.1]";
+    let head = "\"train.lr_on.head\" = [1, 3]";
+    for (first, second) in [
+        (loss, smoothing),
+        (smoothing, loss),
+        (head, "\"train.lr_on\" = [{ head = 2 }, { norms = 2 }]"),
+        (
+            "\"train.sam.rho\" = [0.1, 0.3]",
+            "\"train.sam\" = [{ rho = 0.1 }, { rho = 0.2 }]",
+        ),
+        (
+            "\"train.optimizer.kind\" = [\"sgd\", \"adam\"]",
+            "\"train.optimizer\" = [{ momentum = 0.9 }, { momentum = 0.5 }]",
+        ),
+    ] {
+        let error = refusal("", &format!("{MLP}[grid]\n{first}\n{second}\n"));
+        assert!(
+            error.contains("sets part of the same table: keep one of the two"),
+            "{error}"
+        );
+    }
+
+    // Two parts of one table are.
+    let parts = "\"train.lr_on.norms\" = [1, 3]";
+    let found = configs("", &format!("[grid]\n{head}\n{parts}\n"));
+    assert_eq!(found.len(), 4);
+}
+
+#[test]
+fn conditions_know_the_settings_of_a_step_that_cells_leave_out() {
+    let spec = read(
+        "",
+        &format!(
+            "{MLP}[case.a]\nmomentum = 0.9\n[case.b]\n\"train.optimizer.kind\" = \"adam\"\n\
+             [case.c]\n\"train.sam.rho\" = 0.1\n"
+        ),
+    )
+    .expect("a valid sweep");
+    for (condition, cells) in [
+        ("rho == 0", &[0, 1][..]),
+        ("train.optimizer.kind == \"sgd\"", &[0, 2]),
+        ("train.optimizer.kind == \"adam\"", &[1]),
+        ("momentum == 0", &[2]),
+        ("momentum >= 0", &[0, 2]),
+    ] {
+        let found = find_cells_meeting(&spec.grid, Some(condition)).expect(condition);
+        let found: Vec<_> = found.into_iter().map(|cell| cell.0).collect();
+        assert_eq!(found, cells, "{condition}");
+    }
 }
 
 #[test]
@@ -289,6 +388,12 @@ fn an_axis_over_a_setting_of_one_optimizer_makes_equal_cells() {
     // However many other values there are.
     let many = "lr = { linear = [0.1, 1], points = 30_000 }\nmomentum = [0.5, 0.9]\n";
     let error = refusal("", &format!("{MLP}[grid]\n{many}{kinds}"));
+    assert!(error.contains("resolve to the same trial"), "{error}");
+
+    // Through an expression too.
+    let many = "lr = { linear = [0.1, 1], points = 30_000 }\nk = [0.5, 0.9]\n";
+    let computed = "[derive]\nmomentum = \"k\"\n";
+    let error = refusal("", &format!("{MLP}[grid]\n{many}{kinds}{computed}"));
     assert!(error.contains("resolve to the same trial"), "{error}");
 
     let cases = "[case]\na = { momentum = 0.5 }\nb = { momentum = 0.9 }\n\
