@@ -18,6 +18,7 @@ mod data;
 mod deploy;
 mod disk;
 mod exactness;
+mod experiments;
 mod export;
 mod exported_quantities;
 mod files;

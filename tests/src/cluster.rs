@@ -602,10 +602,29 @@ impl Cluster {
         slots: u32,
         options: &[&str],
     ) -> Program {
+        self.start_worker((launcher, "ergodic-worker"), url, slots, options)
+    }
+
+    /// Starts a worker of another worker program, such as one of the folder `examples`.
+    ///
+    /// # Panics
+    /// The worker cannot be started.
+    pub fn worker_of(&mut self, name: &str, slots: u32, options: &[&str]) -> Program {
+        let url = self.url.clone();
+        self.start_worker((&[], name), &url, slots, options)
+    }
+
+    fn start_worker(
+        &mut self,
+        (launcher, name): (&[&str], &str),
+        url: &str,
+        slots: u32,
+        options: &[&str],
+    ) -> Program {
         self.started += 1;
         let launcher: Vec<String> = launcher.iter().map(|word| (*word).to_owned()).collect();
         let log = self.path(&format!("worker-{}.log", self.started));
-        let child = command_under(&launcher, "ergodic-worker")
+        let child = command_under(&launcher, name)
             .args(["--join", url, "--slots", &slots.to_string(), "--cache-dir"])
             .arg(self.path("cache"))
             .args(options)
