@@ -42,6 +42,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             numerics: vec![CPU_F32.into(), HOSTILE.into()],
             held: Vec::new(),
             programs: false,
+            supply: None,
         };
         let mut worker = RawWorker::greet(&cluster.url, hello)
             .await

@@ -46,6 +46,7 @@ impl RawWorker {
             numerics: vec![CPU_F32.into()],
             held: Vec::new(),
             programs: false,
+            supply: None,
         };
 
         Self::greet(url, hello).await

@@ -65,6 +65,7 @@ fn joining_worker(worker: &str, held: Vec<Fence>) -> JoiningWorker {
         slots: 1,
         numerics: vec![CPU_F32.into()],
         programs: false,
+        supply: None,
         held,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{Fence, LeaseId, WorkerId};
 
-use crate::core::state::MAX_KNOWN_WORKERS;
+use crate::core::state::{MAX_KNOWN_WORKERS, WorkerSupply};
 use crate::core::{Core, CoreTime, Effect, Worker};
 use crate::interval_set::IntervalSet;
 
@@ -24,6 +24,8 @@ pub struct JoiningWorker {
     pub numerics: Vec<String>,
     /// Whether the worker runs programs.
     pub programs: bool,
+    /// What programs can take besides slots; `None` for a worker that does not tell.
+    pub supply: Option<WorkerSupply>,
     /// Leases that the worker still holds.
     pub held: Vec<Fence>,
 }
@@ -59,6 +61,7 @@ impl Core {
             slots: joining.slots,
             numerics: joining.numerics,
             programs: joining.programs,
+            supply: joining.supply,
             connected: true,
             session_broke_off: false,
             last_seen_at: now,
