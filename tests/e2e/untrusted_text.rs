@@ -43,6 +43,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             held: Vec::new(),
             programs: false,
             experiments: Vec::new(),
+            supply: None,
         };
         let mut worker = RawWorker::greet(&cluster.url, hello)
             .await

@@ -47,6 +47,7 @@ impl RawWorker {
             held: Vec::new(),
             programs: false,
             experiments: Vec::new(),
+            supply: None,
         };
 
         Self::greet(url, hello).await

@@ -97,6 +97,8 @@ impl SharedQueue {
             queue.slots_to_request().is_some()
         };
 
+        // A wide trial makes room for more than one that waits.
+        self.work_available.notify_all();
         self.results_ready.notify_one();
         if wishes {
             self.queue_changed.notify_one();
@@ -147,6 +149,46 @@ fn spool_result(
         Err(error) => {
             tracing::warn!(%error, "the spool is full: the slot waits until there is space");
             (None, Some(entry))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ergodic_common::TrialKey;
+    use ergodic_common::ids::{Epoch, Fence, LeaseId};
+
+    use crate::shared_queue::*;
+    use crate::work_queue::tests::wide_sweep;
+
+    #[test]
+    fn the_end_of_a_wide_trial_wakes_all_slots_that_wait() {
+        let shared = Arc::new(SharedQueue::new(2));
+        let fence = |lease| Fence {
+            lease: LeaseId(lease),
+            epoch: Epoch(1),
+        };
+        let keys = |trials| (0..trials).map(|repeat| TrialKey::new(0, repeat)).collect();
+        shared.with_queue(|queue| {
+            queue.add_lease(fence(1), wide_sweep(2), keys(1), BTreeSet::new());
+            queue.add_lease(fence(2), wide_sweep(1), keys(2), BTreeSet::new());
+        });
+        let wide = shared.wait_for_trial().expect("all slots are free");
+
+        let (begun, trials) = std::sync::mpsc::channel();
+        for _ in 0..2 {
+            let (shared, begun) = (shared.clone(), begun.clone());
+            std::thread::spawn(move || begun.send(shared.wait_for_trial().map(|a| a.fence)));
+        }
+        let limit = Duration::from_millis(200);
+        assert!(trials.recv_timeout(limit).is_err(), "no slot is free");
+
+        shared.finish_trial(&wide, None);
+        for _ in 0..2 {
+            let found = trials.recv_timeout(Duration::from_secs(20));
+            assert_eq!(found.expect("it was woken"), Some(fence(2)));
         }
     }
 }

@@ -54,6 +54,16 @@ impl Supply {
         self.free_slots
     }
 
+    /// Bytes that programs may use; `None` without a limit.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.all_memory
+    }
+
+    /// Number of GPUs.
+    pub(crate) fn gpu_count(&self) -> u32 {
+        self.gpus.len() as u32
+    }
+
     /// Takes what a trial needs; `None` if too little is free.
     pub(crate) fn take_share(&mut self, needs: TrialNeeds) -> Option<TakenShare> {
         let memory = self.taken_memory.saturating_add(needs.memory);

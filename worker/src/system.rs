@@ -27,23 +27,47 @@ pub(crate) fn find_gpus() -> Vec<String> {
         return parse_visible_gpus(&names);
     }
     let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-    let mut numbers: Vec<u32> = devices
-        .filter_map(|device| {
-            let name = device.file_name().into_string().ok()?;
-            name.strip_prefix("nvidia")?.parse().ok()
-        })
-        .collect();
-    numbers.sort_unstable();
-    numbers.iter().map(u32::to_string).collect()
+    let names = devices.filter_map(|device| device.file_name().into_string().ok());
+    number_gpus(names)
 }
 
-/// The GPUs that CUDA finds by this value of `CUDA_VISIBLE_DEVICES`: those before the first that is none.
+/// The ordinals of as many GPUs as there are device nodes. CUDA counts those that it finds, whatever their nodes are called.
+fn number_gpus(nodes: impl Iterator<Item = String>) -> Vec<String> {
+    let is_gpu = |name: &String| {
+        let number = name.strip_prefix("nvidia");
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let count = nodes.filter(is_gpu).count();
+    (0..count).map(|ordinal| ordinal.to_string()).collect()
+}
+
+/// The GPUs that CUDA finds by this value of `CUDA_VISIBLE_DEVICES`, each once: those before the first that is none, such as
+/// `-1` or `NoDevFiles`.
 fn parse_visible_gpus(names: &str) -> Vec<String> {
-    let names = names.split(',').map(str::trim);
-    names
-        .take_while(|name| !name.is_empty() && !name.starts_with('-'))
-        .map(str::to_owned)
-        .collect()
+    let mut gpus: Vec<String> = Vec::new();
+    for name in names.split(',').map_while(parse_gpu) {
+        if !gpus.contains(&name) {
+            gpus.push(name);
+        }
+    }
+    gpus
+}
+
+/// A GPU by its ordinal or UUID.
+fn parse_gpu(name: &str) -> Option<String> {
+    let name = name.trim();
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return name.parse().ok().map(|ordinal: u32| ordinal.to_string());
+    }
+
+    let id = ["GPU-", "MIG-"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
+    let is_id = !id.is_empty()
+        && id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
+    is_id.then(|| name.to_owned())
 }
 
 /// Peak memory of this process, in bytes. `None` if the system does not report it.
@@ -87,6 +111,27 @@ mod tests {
     fn gpus_end_where_cuda_stops_to_read() {
         assert_eq!(parse_visible_gpus("1, GPU-ab"), ["1", "GPU-ab"]);
         assert_eq!(parse_visible_gpus("2,-1,3"), ["2"]);
-        assert!(parse_visible_gpus("").is_empty());
+        let none = ["", "-1", "NoDevFiles", "all", "GPU-", "4294967296"];
+        for none in none {
+            assert!(parse_visible_gpus(none).is_empty(), "{none}");
+        }
+        assert_eq!(parse_visible_gpus("MIG-GPU-ab/1/0,x,3"), ["MIG-GPU-ab/1/0"]);
+    }
+
+    #[test]
+    fn a_gpu_that_is_named_twice_is_one() {
+        assert_eq!(
+            parse_visible_gpus("1,01,0,1,GPU-a,GPU-a"),
+            ["1", "0", "GPU-a"]
+        );
+    }
+
+    #[test]
+    fn gpus_are_counted_from_0_whatever_their_nodes_are_called() {
+        let nodes = ["nvidia3", "nvidiactl", "nvidia-uvm", "nvidia7", "null"];
+        assert_eq!(
+            number_gpus(nodes.map(str::to_owned).into_iter()),
+            ["0", "1"]
+        );
     }
 }

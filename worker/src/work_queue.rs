@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{Fence, SweepId};
+use ergodic_common::program::needs::TrialNeeds;
 
 pub use crate::assignment::Assignment;
 use crate::link::sweeps::LoadedSweep;
@@ -83,12 +84,14 @@ impl HeldLease {
     }
 
     /// Whether to send the lease's results now: if there are enough of them, if no more will
-    /// follow, or, with `any`, if there are any.
+    /// follow, or, with `any`, if there are any. Those of trials that need more than a slot are sent
+    /// at once: the coordinator grants the next one when it knows that there is room for it.
     fn has_batch(&self, any: bool) -> bool {
         let is_last = self.queued.is_empty() && self.running.is_empty();
+        let is_wide = self.sweep.spec.trial_needs() != TrialNeeds::ONE_SLOT;
         let bytes: usize = self.finished.iter().map(BufferedResult::wire_size).sum();
         let is_large = self.finished.len() >= MIN_BATCH_RESULTS || bytes >= MIN_BATCH_BYTES;
-        !self.finished.is_empty() && (any || is_last || is_large)
+        !self.finished.is_empty() && (any || is_last || is_large || is_wide)
     }
 
     /// Number of results, from the first one, that fit into one batch; at least 1.
@@ -498,7 +501,7 @@ impl WorkQueue {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ergodic_common::Spec;
     use ergodic_common::ids::{Epoch, LeaseId};
     use ergodic_common::spec::SpecSource;
@@ -612,7 +615,7 @@ mod tests {
     }
 
     /// A sweep of programs whose trials take so many slots.
-    fn wide_sweep(slots: u32) -> Arc<LoadedSweep> {
+    pub(crate) fn wide_sweep(slots: u32) -> Arc<LoadedSweep> {
         let text = format!(
             "name = \"t\"\n[program]\ncommand = [\"true\"]\nmetrics = {{ loss = \"min\" }}\nslots = {slots}\n"
         );
@@ -651,6 +654,15 @@ mod tests {
         queue.finish_trial(wide.fence, wide.key, None);
         let fences = [(); 2].map(|()| queue.begin_trial(Uptime::ZERO).map(|a| a.fence));
         assert_eq!(fences, [Some(fence(3)); 2]);
+    }
+
+    #[test]
+    fn the_end_of_a_wide_trial_is_told_at_once() {
+        let mut queue = WorkQueue::new(4);
+        queue.add_lease(FENCE, wide_sweep(2), keys(3), BTreeSet::new());
+        run_one(&mut queue, 5.0, 1);
+        let batch = queue.take_batch(false).expect("a result to deliver");
+        assert_eq!((batch.results.len(), queue.queued_count()), (1, 2));
     }
 
     #[test]

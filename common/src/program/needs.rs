@@ -10,6 +10,9 @@ pub const GPU_PARTS: u32 = 100;
 /// The variable by which programs find the GPUs that are theirs.
 pub const GPU_VARIABLE: &str = "CUDA_VISIBLE_DEVICES";
 
+/// The variable that says in which order CUDA counts GPUs.
+pub const GPU_ORDER_VARIABLE: &str = "CUDA_DEVICE_ORDER";
+
 /// Most slots of a trial, as many as a worker can have.
 const MAX_SLOTS: u64 = 4096;
 /// Most whole GPUs of a trial.
@@ -119,12 +122,14 @@ impl Program {
         if self.needs.gpu_parts == 0 {
             return Ok(());
         }
-        let is_set = self.env.iter().any(|(name, _)| name == GPU_VARIABLE);
-        let is_passed = self.pass_env.iter().any(|name| name == GPU_VARIABLE);
-        for (key, is_there) in [("env", is_set), ("pass_env", is_passed)] {
-            if is_there {
-                let message = format!("gpus sets {GPU_VARIABLE} already: keep one of the two");
-                return Err(r.error_at(key, message));
+        for variable in [GPU_VARIABLE, GPU_ORDER_VARIABLE] {
+            let is_set = self.env.iter().any(|(name, _)| name == variable);
+            let is_passed = self.pass_env.iter().any(|name| name == variable);
+            for (key, is_there) in [("env", is_set), ("pass_env", is_passed)] {
+                if is_there {
+                    let message = format!("gpus sets {variable} already: keep one of the two");
+                    return Err(r.error_at(key, message));
+                }
             }
         }
         Ok(())

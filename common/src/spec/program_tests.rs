@@ -489,6 +489,11 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "metrics = {",
+            "gpus = 1\nenv = { CUDA_DEVICE_ORDER = \"PCI_BUS_ID\" }\nmetrics = {",
+            "program.env: gpus sets CUDA_DEVICE_ORDER already: keep one of the two",
+        ),
+        (
+            "metrics = {",
             "gpus = 0.5\nenv = { CUDA_VISIBLE_DEVICES = \"0\" }\nmetrics = {",
             "program.env: gpus sets CUDA_VISIBLE_DEVICES already",
         ),

@@ -1,12 +1,14 @@
 //! Assigns leases in response to workers' requests for work.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ergodic_common::Spec;
 use ergodic_common::ids::{Fence, ShapeClass, TrialIndex, WorkerId};
 use ergodic_common::program::is_program_class;
+use ergodic_common::program::needs::TrialNeeds;
 
 use super::Sweep;
+use super::capacity::KeptFree;
 use super::clock::CoreTime;
 use super::effects::Effect;
 use super::lease_size::{LeaseDemand, compute_lease_size};
@@ -74,8 +76,14 @@ impl Core {
             .into_iter()
             .filter_map(|sweep| Some((sweep.number, self.find_offer(id, sweep, now)?)));
         let offers: Vec<(SweepNumber, Offer)> = offers.collect();
+        let mut kept = KeptFree::default();
         for (sweep, offer) in offers {
             match offer {
+                Offer::Pending | Offer::Audit if !self.has_room(id, sweep, (idle, kept)) => {
+                    if self.waits_for_room(id, sweep, now) {
+                        kept.add(self.find_lacking(id, &self.sweeps[&sweep], idle));
+                    }
+                }
                 Offer::Pending => return self.lease_pending_trials(id, sweep, idle, now),
                 Offer::Quarantined if self.holds_no_lease(id) => {
                     return self.lease_quarantined_trial(id, sweep, now);
@@ -96,6 +104,33 @@ impl Core {
         }
 
         None
+    }
+
+    /// Whether a trial of a sweep fits beside what a worker runs, and takes nothing that is kept free.
+    fn has_room(&self, id: &WorkerId, sweep: SweepNumber, (idle, kept): (u32, KeptFree)) -> bool {
+        let sweep = &self.sweeps[&sweep];
+        !kept.is_taken_by(sweep.spec.trial_needs()) && self.count_fitting(id, sweep, idle) > 0
+    }
+
+    /// Whether a worker keeps free what a trial of a sweep lacks, until there is enough of it: or else trials that take less
+    /// could keep it from running forever. A worker that runs the sweep already does not, and no more workers do than there are
+    /// trials.
+    fn waits_for_room(&self, id: &WorkerId, sweep: SweepNumber, now: CoreTime) -> bool {
+        let sweep = &self.sweeps[&sweep];
+        let holders: BTreeSet<&WorkerId> = self
+            .leases
+            .values()
+            .filter(|lease| lease.row.sweep == sweep.number)
+            .map(|lease| &lease.row.worker)
+            .collect();
+        let pending = sweep.classes.iter().map(|class| class.pending.len());
+        let trials = pending.sum::<u64>().max(1);
+        let mut waiting = self
+            .workers
+            .keys()
+            .filter(|id| !holders.contains(id) && self.can_work_on(id, sweep, now))
+            .take(usize::try_from(trials).unwrap_or(usize::MAX));
+        waiting.any(|other| other == id)
     }
 
     /// Whether no sweep has work for the worker, and it holds no quarantined trial, beside which it
@@ -278,7 +313,8 @@ impl Core {
         Some(compute_lease_size(LeaseDemand {
             unleased,
             slots,
-            idle: idle / sweep.spec.trial_needs().slots,
+            idle: self.count_fitting(id, sweep, idle),
+            is_narrow: sweep.spec.trial_needs() == TrialNeeds::ONE_SLOT,
             all_slots,
             trial_seconds: sweep.classes[class.position()].trial_seconds,
         }))
@@ -339,22 +375,6 @@ impl Core {
 }
 
 impl Worker {
-    /// Number of trials of a sweep that the worker can run at a time.
-    pub(super) fn parallel_trials(&self, spec: &Spec) -> u32 {
-        self.slots / spec.trial_needs().slots
-    }
-
-    /// Why the worker has too few slots for a trial of a sweep whose numerics class it offers.
-    pub(super) fn explain_too_few_slots(&self, spec: &Spec) -> Option<String> {
-        let needed = spec.trial_needs().slots;
-        (self.offers_class(&spec.numerics) && self.slots < needed).then(|| {
-            format!(
-                "a trial takes {needed} slots, and this worker has {}: start one with --slots {needed}",
-                self.slots
-            )
-        })
-    }
-
     /// Whether the worker runs trials of a numerics class: one that it names, or a program if it runs these.
     pub(super) fn offers_class(&self, numerics: &str) -> bool {
         match is_program_class(numerics) {

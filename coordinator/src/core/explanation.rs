@@ -409,7 +409,7 @@ impl Core {
             let said = said.map(|(_, why)| why.clone());
             Some(RunningFinding::WorkerUnable {
                 worker: worker.name.clone(),
-                why: said.or_else(|| worker.explain_too_few_slots(&sweep.spec))?,
+                why: said.or_else(|| worker.explain_lack(&sweep.spec))?,
             })
         }));
 
@@ -423,10 +423,10 @@ impl Core {
         let mut connected = self.workers.values().filter(|worker| worker.connected);
         let has_workers = connected.clone().next().is_some();
         // What these lack is told of each.
-        let has_narrow = connected.any(|w| w.explain_too_few_slots(&sweep.spec).is_some());
+        let has_lacking = connected.any(|w| w.explain_lack(&sweep.spec).is_some());
         match (has_workers, workers) {
             (false, _) => findings.push(RunningFinding::NoWorker),
-            (true, 0) if has_narrow => {}
+            (true, 0) if has_lacking => {}
             (true, 0) => self.explain_missing_class(&sweep.spec.numerics, findings),
             (true, _) => findings.push(RunningFinding::Capacity { workers, slots }),
         }

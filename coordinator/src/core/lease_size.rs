@@ -2,6 +2,8 @@
 
 /// Target duration of a lease, in seconds.
 const LEASE_SECONDS: f64 = 10.0;
+/// Duration in seconds from which trials that need more than a slot do not wait on a worker.
+const MAX_AHEAD_SECONDS: f64 = 1.0;
 /// Maximum number of trials in a lease.
 const MAX_LEASE_TRIALS: u64 = 16_384;
 
@@ -12,8 +14,10 @@ pub struct LeaseDemand {
     pub unleased: u64,
     /// Number of trials that the worker can run at a time: its slots, if each takes one.
     pub slots: u32,
-    /// Number of trials that its idle slots can run.
+    /// Number of trials that can run on what is idle of it.
     pub idle: u32,
+    /// Whether a trial takes one slot and nothing else.
+    pub is_narrow: bool,
     /// Number of trials that all workers can run at a time.
     pub all_slots: u32,
     /// Observed duration of a trial of this class, in seconds.
@@ -21,11 +25,13 @@ pub struct LeaseDemand {
 }
 
 /// Number of trials for a lease: enough for ten seconds, but at most half of a fair share of the
-/// remaining ones, so that all workers finish together. One per idle slot while the duration is
-/// unknown.
+/// remaining ones, so that all workers finish together. As many as can run on what is idle while the
+/// duration is unknown, and for trials that need more than a slot and take long: those that waited on
+/// the worker would block what they leave of it for others.
 pub fn compute_lease_size(demand: LeaseDemand) -> u64 {
     let idle = u64::from(demand.idle.max(1));
-    let Some(seconds) = demand.trial_seconds else {
+    let ahead = |seconds: &f64| demand.is_narrow || *seconds < MAX_AHEAD_SECONDS;
+    let Some(seconds) = demand.trial_seconds.filter(ahead) else {
         return idle.min(demand.unleased);
     };
     let slots = u64::from(demand.slots.max(1));
@@ -53,7 +59,7 @@ mod tests {
             unleased in 1_u64..1_000_000, slots in 1_u32..64, idle in 0_u32..64, others in 0_u32..64, us in 1_u64..1e9 as u64,
         ) {
             let idle = idle.min(slots);
-            let demand = LeaseDemand { unleased, slots, idle, all_slots: slots + others, trial_seconds: Some(us as f64 * 1e-6) };
+            let demand = LeaseDemand { unleased, slots, idle, is_narrow: true, all_slots: slots + others, trial_seconds: Some(us as f64 * 1e-6) };
             let size = compute_lease_size(demand);
             prop_assert!(size >= 1 && size <= unleased && size <= MAX_LEASE_TRIALS);
             prop_assert!(size >= u64::from(idle).min(unleased));
@@ -66,6 +72,7 @@ mod tests {
             unleased: 1_000_000,
             slots: 4,
             idle: 4,
+            is_narrow: true,
             all_slots: 8,
             trial_seconds: Some(60.0),
         };
@@ -102,5 +109,23 @@ mod tests {
             ..demand
         };
         assert_eq!(compute_lease_size(tail), 4);
+    }
+
+    #[test]
+    fn trials_that_need_more_than_a_slot_wait_on_a_worker_only_if_they_are_short() {
+        let demand = LeaseDemand {
+            unleased: 1_000_000,
+            slots: 4,
+            idle: 1,
+            is_narrow: false,
+            all_slots: 8,
+            trial_seconds: Some(1.0),
+        };
+        assert_eq!(compute_lease_size(demand), 1);
+        let short = LeaseDemand {
+            trial_seconds: Some(0.5),
+            ..demand
+        };
+        assert_eq!(compute_lease_size(short), 80);
     }
 }

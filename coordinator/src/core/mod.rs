@@ -11,6 +11,7 @@
 
 mod assign;
 pub mod audits;
+mod capacity;
 mod checkpoints;
 mod clock;
 mod effects;
@@ -34,7 +35,7 @@ mod work_stealing;
 
 pub use clock::{CoreTime, Timing};
 pub use effects::{Effect, GiveUpReversal, GivenUpTrial, Steering, SweepChange};
-pub use state::{Core, Worker};
+pub use state::{Core, Worker, WorkerSupply};
 pub use sweep::{Sweep, UnreadableSweep};
 pub use verbs::{Admission, JoiningWorker, SessionEnd};
 

@@ -12,6 +12,15 @@ use crate::experiments::KnownExperiment;
 use crate::interval_set::IntervalSet;
 use crate::records::LeaseRow;
 
+/// What the programs on a worker can take besides slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerSupply {
+    /// Bytes of memory; `None` if the worker knows no limit.
+    pub memory: Option<u64>,
+    /// Number of GPUs.
+    pub gpus: u32,
+}
+
 /// A worker that has joined, or is remembered because of its leases.
 #[derive(Debug)]
 pub struct Worker {
@@ -27,6 +36,8 @@ pub struct Worker {
     pub programs: bool,
     /// The experiments of the worker program.
     pub experiments: Vec<KnownExperiment>,
+    /// What programs can take besides slots; `None` for a worker that does not tell.
+    pub supply: Option<WorkerSupply>,
     /// Whether the worker's session is open.
     pub connected: bool,
     /// Whether its session broke off shortly after a sign of life: unless it comes back, it has crashed.

@@ -66,6 +66,7 @@ fn joining_worker(worker: &str, held: Vec<Fence>) -> JoiningWorker {
         numerics: vec![CPU_F32.into()],
         programs: false,
         experiments: Vec::new(),
+        supply: None,
         held,
     }
 }

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
+use ergodic_common::program::needs::TrialNeeds;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::clock::CoreTime;
@@ -123,7 +124,12 @@ impl Core {
             .filter(|_| self.can_work_on(id, sweep, now))?;
         let forecast = self.forecast_lease(lease, usual, now)?;
 
-        let here = usual * self.workers.get(id)?.pace;
+        let thief = self.workers.get(id)?;
+        if self.count_fitting(id, sweep, thief.requested_slots.unwrap_or(1)) == 0 {
+            return None;
+        }
+
+        let here = usual * thief.pace;
         let is_worth_it = forecast.waiting > 0
             && forecast.seconds_left() + forecast.trial_seconds > here + MIN_GAIN_SECONDS;
         is_worth_it.then_some((forecast, usual))
@@ -139,13 +145,19 @@ impl Core {
             .workers
             .get(&lease.row.worker)
             .filter(|worker| worker.connected)?;
-        let slots = holder.parallel_trials(&self.sweeps[&lease.row.sweep].spec);
+        let spec = &self.sweeps[&lease.row.sweep].spec;
+        let slots = holder.parallel_trials(spec);
+        // Trials that need more than a slot may all wait for those of earlier leases.
+        let running = match spec.trial_needs() {
+            TrialNeeds::ONE_SLOT => slots,
+            _ => self.count_running(lease),
+        };
         let silent = now
             .saturating_sub(lease.granted_at.max(holder.last_results_at))
             .saturating_sub(DELIVERY_ALLOWANCE);
         Some(LeaseForecast {
             fence: lease.row.fence,
-            waiting: lease.row.trials.len().saturating_sub(u64::from(slots)),
+            waiting: lease.row.trials.len().saturating_sub(u64::from(running)),
             trial_seconds: (usual * holder.pace).max(silent.as_secs_f64()),
             slots: f64::from(slots.max(1)),
         })

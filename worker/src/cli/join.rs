@@ -38,7 +38,8 @@ pub(super) async fn join_coordinator(
             "--coordinator: no URL given; use --coordinator URL or ERGODIC_COORDINATOR, as in --coordinator http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let programs = set_up_programs(&args, &url)?;
+    let gpus = choose_gpus(&args);
+    let programs = set_up_programs(&args, &url)?.map(|host| host.with_gpus(gpus.clone()));
     let is_local_only = programs.as_ref().is_some_and(|host| host.is_local_only);
     let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?
         .with_local_leaders(is_local_only);
@@ -50,7 +51,7 @@ pub(super) async fn join_coordinator(
         .map(|dir| Spool::open(dir, &worker_id, args.spool_size))
         .transpose()?;
     let memory = args.memory.or_else(system::available_memory_bytes);
-    let supply = Supply::new(slots, memory, choose_gpus(&args));
+    let supply = Supply::new(slots, memory, gpus);
     let queue = SharedQueue::new(slots).with_supply(supply);
     let queue = Arc::new(queue.with_spool(spool));
     let config = SlotConfig {

@@ -125,6 +125,7 @@ fn assignment(text: &str, stop: Arc<AtomicBool>, time_limit: Option<Duration>) -
         stop,
         time_limit,
         has_checkpoint: false,
+        gpus: Vec::new(),
     }
 }
 

@@ -420,6 +420,13 @@ impl<'a> WorkerSession<'a> {
 
 /// The message by which the worker presents itself and the leases that it holds.
 fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
+    let (held, supply) = queue.with_queue(|queue| {
+        let supply = v1::ProgramSupply {
+            memory: queue.supply().memory(),
+            gpus: queue.supply().gpu_count(),
+        };
+        (queue.held_fences(), supply)
+    });
     v1::Hello {
         protocol: PROTOCOL_VERSION,
         build: BUILD.to_owned(),
@@ -430,13 +437,10 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
             .into_iter()
             .chain(identity.experiments.classes())
             .collect(),
-        held: queue
-            .with_queue(|queue| queue.held_fences())
-            .into_iter()
-            .map(Into::into)
-            .collect(),
+        held: held.into_iter().map(Into::into).collect(),
         programs: identity.has_programs,
         experiments: identity.experiments.announce(),
+        supply: Some(supply),
     }
 }
 

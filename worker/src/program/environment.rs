@@ -1,5 +1,6 @@
 //! What a trial gets besides its arguments: environment variables and the description of the trial. Pure.
 
+use ergodic_common::program::needs::{GPU_ORDER_VARIABLE, GPU_VARIABLE, TrialNeeds};
 use ergodic_common::program::seeds::{seeds_by_purpose, trial_seed};
 use ergodic_common::program::{Program, ProgramCell, ProgramValue, TrialFacts};
 use serde_json::{Map, Value, json};
@@ -31,6 +32,22 @@ pub(super) fn build_environment(
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     inherited.chain(set).chain(own).collect()
+}
+
+/// The variables by which a program finds its GPUs, if it takes any: their names, and the order in which the worker's CUDA counts.
+pub(super) fn list_gpu_variables(
+    needs: TrialNeeds,
+    gpus: &[String],
+    inherited: impl Fn(&str) -> Option<String>,
+) -> Vec<(&'static str, String)> {
+    if needs.gpu_parts == 0 {
+        return Vec::new();
+    }
+    let order = inherited(GPU_ORDER_VARIABLE).map(|order| (GPU_ORDER_VARIABLE, order));
+    [(GPU_VARIABLE, gpus.join(","))]
+        .into_iter()
+        .chain(order)
+        .collect()
 }
 
 /// The description of a trial, for `ERGODIC_TRIAL`. `checkpoint` is the step that it goes on from.
@@ -76,7 +93,6 @@ mod tests {
 
     use ergodic_common::ids::{CellHash, Repeat};
     use ergodic_common::program::DEFAULT_CHECKPOINT_LIMIT;
-    use ergodic_common::program::needs::TrialNeeds;
     use ergodic_common::random_streams::{SeedPlan, Streams};
 
     use crate::program::environment::*;
@@ -119,6 +135,24 @@ mod tests {
                 ("ERGODIC_METRICS", "pipe"),
             ]
         );
+    }
+
+    #[test]
+    fn gpus_are_named_to_those_that_take_some_in_the_order_of_the_worker() {
+        let needs = TrialNeeds {
+            gpu_parts: 200,
+            ..TrialNeeds::ONE_SLOT
+        };
+        let gpus = ["0".to_owned(), "GPU-a".to_owned()];
+        let worker = |_: &str| Some("PCI_BUS_ID".to_owned());
+        let visible = ("CUDA_VISIBLE_DEVICES", "0,GPU-a".to_owned());
+        let order = ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned());
+        assert_eq!(
+            list_gpu_variables(needs, &gpus, worker),
+            [visible.clone(), order]
+        );
+        assert_eq!(list_gpu_variables(needs, &gpus, |_| None), [visible]);
+        assert_eq!(list_gpu_variables(TrialNeeds::ONE_SLOT, &gpus, worker), []);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::channel::transport::is_loopback;
 use ergodic_proto::status::UserError;
 
-use super::environment::build_environment;
+use super::environment::{build_environment, list_gpu_variables};
 use super::folder::{AttemptFolder, remove_abandoned_folders};
 use super::isolation::Isolation;
 use super::starter::SupervisorStarter;
@@ -47,6 +47,8 @@ pub struct ProgramHost {
     pub(super) is_isolated: bool,
     /// What starts their supervisors.
     pub(super) starter: Arc<SupervisorStarter>,
+    /// The GPUs of the worker, which the commands of `require` see.
+    gpus: Vec<String>,
     /// Whether the worker may not follow a coordinator to another machine.
     pub(crate) is_local_only: bool,
     /// Whether the worker is leaving, so that no sweep is prepared any more.
@@ -80,9 +82,15 @@ impl ProgramHost {
         Ok(Self {
             is_isolated: isolation.is_some(),
             starter: Arc::new(SupervisorStarter::new(isolation)),
+            gpus: Vec::new(),
             is_local_only: !is_trusted && remote.is_none(),
             is_leaving: Arc::default(),
         })
+    }
+
+    /// Returns the host of a worker that has these GPUs.
+    pub(crate) fn with_gpus(self, gpus: Vec<String>) -> Self {
+        Self { gpus, ..self }
     }
 
     /// Ends the commands by which a sweep is being prepared: the worker leaves.
@@ -141,9 +149,11 @@ impl LoadedProgram {
             dir: &folder.work_dir.to_string_lossy(),
         };
         let set = cell.fill_env(&facts);
+        let gpus = list_gpu_variables(cell.program.needs, &host.gpus, read_variable);
+        let own: Vec<(&str, &str)> = gpus.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let order = LaunchOrder {
             command: command.to_vec(),
-            env: build_environment(&cell.program, read_variable, set, &[]),
+            env: build_environment(&cell.program, read_variable, set, &own),
             work_dir: folder.work_dir.clone(),
             attempt_dir: folder.root.clone(),
         };

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use ergodic_common::duration::format_duration;
 use ergodic_common::ids::TrialIdentity;
-use ergodic_common::program::needs::GPU_VARIABLE;
 use ergodic_common::program::{ProgramCell, TrialFacts};
 use ergodic_common::random_streams::Streams;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::checkpoint::{CheckpointKeeper, LoadedCheckpoint, compute_identity, load_checkpoint};
-use super::environment::{build_environment, describe_trial};
+use super::environment::{build_environment, describe_trial, list_gpu_variables};
 use super::folder::AttemptFolder;
 use super::host::{LoadedProgram, ProgramHost, describe_end, read_variable};
 use super::record::TrialRecord;
@@ -173,10 +172,9 @@ fn build_order(
         ("ERGODIC_METRICS", &*metrics_pipe),
         ("ERGODIC_CHECKPOINT", &*checkpoint_dir),
     ];
-    let gpus = job.assignment.gpus.join(",");
-    if !gpus.is_empty() {
-        own.push((GPU_VARIABLE, &gpus));
-    }
+    let needs = job.cell.program.needs;
+    let gpus = list_gpu_variables(needs, &job.assignment.gpus, read_variable);
+    own.extend(gpus.iter().map(|(name, value)| (*name, value.as_str())));
     let set = job.cell.fill_env(&facts);
     Ok(LaunchOrder {
         command: job.cell.fill_command(&facts),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{Fence, LeaseId, WorkerId};
 
-use crate::core::state::MAX_KNOWN_WORKERS;
+use crate::core::state::{MAX_KNOWN_WORKERS, WorkerSupply};
 use crate::core::{Core, CoreTime, Effect, Worker};
 use crate::experiments::KnownExperiment;
 use crate::interval_set::IntervalSet;
@@ -27,6 +27,8 @@ pub struct JoiningWorker {
     pub programs: bool,
     /// The experiments of the worker program.
     pub experiments: Vec<KnownExperiment>,
+    /// What programs can take besides slots; `None` for a worker that does not tell.
+    pub supply: Option<WorkerSupply>,
     /// Leases that the worker still holds.
     pub held: Vec<Fence>,
 }
@@ -63,6 +65,7 @@ impl Core {
             numerics: joining.numerics,
             programs: joining.programs,
             experiments: joining.experiments,
+            supply: joining.supply,
             connected: true,
             session_broke_off: false,
             last_seen_at: now,

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use crate::core::{JoiningWorker, SessionEnd};
+use crate::core::{JoiningWorker, SessionEnd, WorkerSupply};
 use crate::experiments::KnownExperiment;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
@@ -30,6 +30,8 @@ const MAX_UNREAD_MESSAGES: usize = 64;
 const MESSAGE_OVERHEAD: usize = 512;
 /// Maximum length of a worker's name, in bytes.
 const MAX_NAME: usize = 128;
+/// Maximum number of a worker's GPUs.
+const MAX_GPUS: u32 = 4096;
 
 /// Opens a session: checks the hello, joins, and starts a task that reads the stream.
 pub(crate) async fn open_session(
@@ -127,6 +129,9 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
     if !(1..=4096).contains(&hello.slots) {
         return Err(bad_field("slots"));
     }
+    if hello.supply.is_some_and(|supply| supply.gpus > MAX_GPUS) {
+        return Err(bad_field("supply.gpus"));
+    }
 
     Ok(JoiningWorker {
         worker: hello.worker.into(),
@@ -137,6 +142,10 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
         programs: hello.programs,
         experiments: KnownExperiment::read_all(&hello.experiments)
             .map_err(|why| Status::invalid_argument(format!("the hello is not valid: {why}")))?,
+        supply: hello.supply.map(|supply| WorkerSupply {
+            memory: supply.memory,
+            gpus: supply.gpus,
+        }),
         held: hello.held.iter().map(fence_from_wire).collect(),
     })
 }
@@ -261,6 +270,30 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
 #[cfg(test)]
 mod tests {
     use crate::server::services::session::*;
+
+    #[test]
+    fn a_worker_tells_its_memory_and_gpus_or_nothing_of_them() {
+        let hello = |supply| v1::Hello {
+            protocol: PROTOCOL_VERSION,
+            worker: "a".repeat(32),
+            slots: 1,
+            supply,
+            ..v1::Hello::default()
+        };
+        let supply = |gpus| v1::ProgramSupply {
+            memory: Some(1),
+            gpus,
+        };
+        let told = |supply| parse_hello(hello(supply)).map(|joining| joining.supply);
+        assert_eq!(told(None).expect("an older worker"), None);
+        let expected = WorkerSupply {
+            memory: Some(1),
+            gpus: 4096,
+        };
+        assert_eq!(told(Some(supply(4096))).expect("valid"), Some(expected));
+        let refused = told(Some(supply(4097))).expect_err("too many");
+        assert!(refused.message().contains("supply.gpus"), "{refused}");
+    }
 
     #[test]
     fn only_a_failed_connection_and_an_early_end_are_the_end_by_the_worker() {
