@@ -23,7 +23,7 @@ const MAX_SCHEMA_BYTES: usize = 256 << 10;
 /// An experiment of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnownExperiment {
-    /// Its name.
+    /// The name in `kind = "custom:NAME"`.
     pub name: String,
     /// The version of its code.
     pub version: u32,
@@ -214,7 +214,7 @@ fn find_experiment(spec: &Spec) -> Option<(&Program, &Experiment)> {
 /// Checks that local workers have the experiment of a numerics class, if it is one.
 ///
 /// # Errors
-/// They do not.
+/// No local worker has it.
 pub fn check_local_class(class: &str, known: &[KnownExperiment]) -> Result<(), UserError> {
     if !is_experiment_class(class) || known.iter().any(|one| one.class() == class) {
         return Ok(());

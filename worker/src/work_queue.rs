@@ -1,11 +1,8 @@
-//! The work of a worker: trials granted and not begun, trials running, results not yet
-//! acknowledged.
+//! The work of a worker: trials granted and not begun, trials running, results not yet acknowledged.
 //!
-//! Results wait in memory. Once memory is full, results that are in the spool wait as references to
-//! it.
+//! Results wait in memory. Once memory is full, results that are in the spool wait as references to it.
 //!
-//! The queue only decides: it uses no threads, IO or clock. `slots` and `session` share one behind
-//! a lock.
+//! The queue only decides: it uses no threads, IO or clock. `slots` and `session` share one behind a lock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

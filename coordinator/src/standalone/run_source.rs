@@ -87,7 +87,7 @@ impl RunSource {
     /// Chooses the numerics class of an experiment among those that the worker program has.
     ///
     /// # Errors
-    /// It has none, or the sweep does not fit it.
+    /// The worker program has none, or the sweep does not fit it.
     pub(super) async fn choose_experiment(&mut self, worker: &Path) -> Result<(), UserError> {
         match self {
             Self::File { file, spec, .. } => choose_local_experiment(file, spec, worker).await,

@@ -45,15 +45,9 @@ pub(super) async fn join_coordinator(
         .with_local_leaders(is_local_only);
 
     let worker_id = WorkerId::from(random_hex::<16>());
-    let spool = args
-        .spool
-        .as_deref()
-        .map(|dir| Spool::open(dir, &worker_id, args.spool_size))
-        .transpose()?;
     let memory = args.memory.or_else(system::available_memory_bytes);
     let supply = Supply::new(slots, memory, gpus);
-    let queue = SharedQueue::new(slots).with_supply(supply);
-    let queue = Arc::new(queue.with_spool(spool));
+    let queue = open_queue(&args, slots, supply, &worker_id)?;
     let config = SlotConfig {
         threads: args.threads,
         isa,
@@ -79,14 +73,7 @@ pub(super) async fn join_coordinator(
         data_dir: args.data_dir,
         cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
     };
-    tracing::info!(
-        name = identity.name,
-        slots,
-        threads = args.threads,
-        isa = isa.name(),
-        numerics = identity.numerics,
-        "worker started"
-    );
+    log_start(&identity, args.threads, isa);
 
     delivery::start_delivery(&queue, &links, &identity.worker_id);
     let (leave, leaving) = watch::channel(false);
@@ -100,6 +87,33 @@ pub(super) async fn join_coordinator(
     reconnect::run_until_drained(&identity, &queue, links, &dirs, programs, leaving).await?;
     tracing::info!("left");
     Ok(())
+}
+
+/// The queue of a worker, with its spool if there is one.
+fn open_queue(
+    args: &JoinArgs,
+    slots: u32,
+    supply: Supply,
+    worker_id: &WorkerId,
+) -> Result<Arc<SharedQueue>, UserError> {
+    let spool = args
+        .spool
+        .as_deref()
+        .map(|dir| Spool::open(dir, worker_id, args.spool_size))
+        .transpose()?;
+    let queue = SharedQueue::new(slots).with_supply(supply);
+    Ok(Arc::new(queue.with_spool(spool)))
+}
+
+fn log_start(identity: &WorkerIdentity, threads: u32, isa: Isa) {
+    tracing::info!(
+        name = identity.name,
+        slots = identity.slots,
+        threads,
+        isa = isa.name(),
+        numerics = identity.numerics,
+        "worker started"
+    );
 }
 
 /// How programs are run, if they are to be. They must not see what the worker may read: its credentials, spool and caches.

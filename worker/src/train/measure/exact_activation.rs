@@ -23,7 +23,7 @@ pub(crate) fn activate(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// Its slope; at the kink of a ReLU that on the left.
+/// The slope of an activation; at the kink of a ReLU that on the left.
 pub(crate) fn slope_at(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Identity => 1.0,
@@ -45,7 +45,7 @@ pub(crate) fn slope_at(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// Its second derivative, which is left out at a kink.
+/// The second derivative of an activation, which is left out at a kink.
 pub(crate) fn curvature_at(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Identity | Activation::Relu | Activation::LeakyRelu => 0.0,
