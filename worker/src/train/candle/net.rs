@@ -226,19 +226,19 @@ fn activate(activation: Activation, x: Tensor) -> Result<Tensor> {
             let slopes = is_positive(&x)?.affine(1.0 - slope, slope)?;
             x * slopes
         }
-        Activation::Tanh => x.tanh(),
+        Activation::Tanh => Tensor::tanh(&x),
         Activation::Gelu => {
             let twice = (&x * std::f64::consts::FRAC_1_SQRT_2)?.erf()?;
             x * twice.affine(0.5, 0.5)?
         }
         Activation::Silu => {
             // The logistic function: e⁻ˣ might be infinite, and its gradient no number.
-            let twice = (&x * 0.5)?.tanh()?;
+            let twice = Tensor::tanh(&(&x * 0.5)?)?;
             x * twice.affine(0.5, 0.5)?
         }
         Activation::Softplus => {
             let size = (&x * is_positive(&x)?.affine(2.0, -1.0)?)?;
-            relu(&x)? + size.neg()?.exp()?.affine(1.0, 1.0)?.log()?
+            relu(&x)? + Tensor::exp(&size.neg()?)?.affine(1.0, 1.0)?.log()?
         }
     }
 }
