@@ -75,7 +75,11 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
     let config: Map<String, Value> = values
         .map(|(name, value)| (name.clone(), json!(value)))
         .collect();
-    let run = || (job.experiment.run)(Value::Object(config), &mut trial);
+    let problem = find_metric_problem(job);
+    let run = || match problem {
+        Some(why) => Err(TrialError::Failed(why)),
+        None => (job.experiment.run)(Value::Object(config), &mut trial),
+    };
 
     // Parallel operations of Candle run on the pool that they are called in, and otherwise on all cores.
     let ended = match pool {
@@ -83,6 +87,18 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
         None => build_single_thread()?.install(run),
     };
     trial.state.finish(ended)
+}
+
+/// What is wrong with the metrics of the sweep file. A launch before a worker had the experiment could not check them.
+fn find_metric_problem(job: &ExperimentJob<'_>) -> Option<String> {
+    let ExperimentEntry {
+        name,
+        version,
+        metrics,
+        ..
+    } = job.experiment;
+    let owner = format!("version {version} of the experiment {name}");
+    metrics.find_problem(&owner, &job.cell.program.metrics)
 }
 
 fn build_single_thread() -> Result<rayon::ThreadPool, NoResult> {

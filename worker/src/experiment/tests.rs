@@ -223,6 +223,19 @@ fn failures_say_what_to_do() {
         cause.contains("it ended without reporting seconds_of_step"),
         "{cause}"
     );
+    for (kept, words) in [
+        (
+            "acc = \"max\"",
+            "has the metric acc, and version 3 of the experiment walk declares loss, seconds_of_step, unkept",
+        ),
+        (
+            "loss = \"max\"",
+            "has loss = \"max\", and version 3 of the experiment walk declares it as \"min\"",
+        ),
+    ] {
+        let cause = failed(&sweep_text("").replace("loss = \"min\"", kept));
+        assert!(cause.contains(words), "{cause}");
+    }
 }
 
 #[test]
