@@ -3,11 +3,15 @@
 //! Known are `type`, `properties`, `required`, `additionalProperties`, `enum`, `const`, `minimum`, `maximum`, `$ref`, `anyOf` and
 //! `oneOf`. The worker, which reads the config itself, decides about everything else.
 
+use std::cell::Cell;
+
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use serde_json::{Map, Value};
 
 /// Most references that are followed in a row.
 const MAX_DEPTH: usize = 16;
+/// Most schemas that are visited for a config. Options that refer to others could be too many to try.
+const MAX_VISITS: u32 = 10_000;
 
 /// What is wrong with a config.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,10 +33,15 @@ pub(crate) fn check_config(schema: &Value, config: &Map<String, Value>) -> Resul
         key: key.to_owned(),
         message,
     };
+    let search = SchemaSearch {
+        root: schema,
+        visits_left: Cell::new(MAX_VISITS),
+    };
     let is_closed = schema["additionalProperties"] == Value::Bool(false);
     for (key, value) in config {
         match properties.get(key) {
-            Some(property) => check_value(schema, property, value, MAX_DEPTH)
+            Some(property) => search
+                .check_value(property, value, MAX_DEPTH)
                 .map_err(|message| wrong(key, message))?,
             None if is_closed => {
                 let hint = suggest_nearest(key, properties.keys().map(String::as_str));
@@ -53,28 +62,44 @@ pub(crate) fn check_config(schema: &Value, config: &Map<String, Value>) -> Resul
     }
 }
 
-/// Checks a value against the schema of a property.
-fn check_value(root: &Value, schema: &Value, value: &Value, depth: usize) -> Result<(), String> {
-    if depth == 0 {
-        return Ok(());
-    }
-    if let Some(target) = schema["$ref"].as_str() {
-        let target = target.strip_prefix('#').and_then(|at| root.pointer(at));
-        return target.map_or(Ok(()), |target| check_value(root, target, value, depth - 1));
-    }
-    for key in ["anyOf", "oneOf"] {
-        let Some(options) = schema[key].as_array() else {
-            continue;
-        };
-        let fits = |option: &Value| check_value(root, option, value, depth - 1).is_ok();
-        if !options.iter().any(fits) {
-            return Err(explain_options(options, value));
+/// The check of one config.
+struct SchemaSearch<'a> {
+    root: &'a Value,
+    /// The number of schemas that may still be visited. Without any, every value passes.
+    visits_left: Cell<u32>,
+}
+
+impl SchemaSearch<'_> {
+    /// Checks a value against the schema of a property.
+    fn check_value(&self, schema: &Value, value: &Value, depth: usize) -> Result<(), String> {
+        if depth == 0 || !self.take_visit() {
+            return Ok(());
         }
+        if let Some(target) = schema["$ref"].as_str() {
+            let target = target.strip_prefix('#');
+            let target = target.and_then(|at| self.root.pointer(at));
+            return target.map_or(Ok(()), |target| self.check_value(target, value, depth - 1));
+        }
+        for key in ["anyOf", "oneOf"] {
+            let Some(options) = schema[key].as_array() else {
+                continue;
+            };
+            let fits = |option: &Value| self.check_value(option, value, depth - 1).is_ok();
+            if !options.iter().any(fits) {
+                return Err(explain_options(options, value));
+            }
+        }
+
+        check_type(&schema["type"], value)?;
+        check_listed(schema, value)?;
+        check_range(schema, value)
     }
 
-    check_type(&schema["type"], value)?;
-    check_listed(schema, value)?;
-    check_range(schema, value)
+    fn take_visit(&self) -> bool {
+        let left = self.visits_left.get();
+        self.visits_left.set(left.saturating_sub(1));
+        left > 0
+    }
 }
 
 /// Explains that a value is none of several, whose words are named if they have some.
@@ -242,5 +267,28 @@ mod tests {
         let schema = json!({ "properties": { "x": { "$ref": "#/properties/x" } } });
         let config = Map::from_iter([("x".to_owned(), json!(1))]);
         assert_eq!(check_config(&schema, &config), Ok(()));
+    }
+
+    #[test]
+    fn options_that_refer_to_themselves_are_tried_for_a_while() {
+        let mut options = vec![json!({ "$ref": "#/$defs/Many" }); 40];
+        options.insert(0, json!({ "type": "boolean" }));
+        let schema = json!({
+            "properties": { "x": { "$ref": "#/$defs/Many" } },
+            "$defs": { "Many": { "anyOf": options } },
+        });
+        let config = Map::from_iter([("x".to_owned(), json!(1))]);
+        assert_eq!(check_config(&schema, &config), Ok(()));
+    }
+
+    #[test]
+    fn a_config_of_many_keys_is_checked_to_its_end() {
+        let keys: Vec<String> = (0..1000).map(|n| format!("k{n:03}")).collect();
+        let number = || json!({ "type": "number" });
+        let properties: Map<String, Value> = keys.iter().map(|k| (k.clone(), number())).collect();
+        let schema = json!({ "properties": properties });
+        let mut config: Map<String, Value> = keys.iter().map(|k| (k.clone(), json!(1))).collect();
+        config.insert("k999".into(), json!("a"));
+        assert!(check_config(&schema, &config).is_err());
     }
 }

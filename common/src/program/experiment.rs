@@ -45,7 +45,7 @@ impl Experiment {
     }
 
     /// Whether a numerics class is one of this experiment, in a version that the file allows.
-    pub(crate) fn allows_class(&self, class: &str) -> bool {
+    pub fn allows_class(&self, class: &str) -> bool {
         let own = self.numerics_class();
         match self.version {
             Some(_) => class == own,

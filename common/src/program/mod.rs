@@ -152,6 +152,10 @@ impl ProgramCell {
                 .collect();
             metrics.sort_unstable();
             text.push_str(&metrics.concat());
+            // Rows of trials that may differ do not stand for those of trials that must not.
+            if !self.program.deterministic {
+                text.push_str("nondeterministic;");
+            }
         }
         for (name, value) in &self.values {
             text.push_str(&format!("{name}={value:?};"));

@@ -117,10 +117,13 @@ fn the_identity_of_a_cell_is_its_config_and_metrics() {
         ("width = 32", "width = 33"),
         ("custom:char-rnn", "custom:other"),
         ("loss = \"min\"", "loss = \"max\""),
+        ("width = 32", "width = 32\ndeterministic = false"),
     ] {
         let other = read(&FILE.replace(from, to), &[]);
         assert_ne!(hash_of(&other, 0), hash_of(&spec, 0), "{to}");
     }
+    let said = FILE.replace("width = 32", "width = 32\ndeterministic = true");
+    assert_eq!(hash_of(&read(&said, &[]), 0), hash_of(&spec, 0));
     let value = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
     let value = value
         .model
@@ -227,6 +230,19 @@ fn a_training_has_no_numerics_class_of_an_experiment() {
     );
     assert!(
         found.starts_with("sweep.toml:2: numerics: this is the class of an experiment, which model.kind does not name"),
+        "{found}"
+    );
+}
+
+#[test]
+fn an_experiment_is_no_axis_and_no_case() {
+    let mut spec = read(FILE, &[]);
+    spec.program = None;
+    let found = spec.check_cells().expect_err("a refusal").to_string();
+    assert!(
+        found.contains(
+            "model.kind: an experiment is named by [model] alone, so this is no axis and no case"
+        ),
         "{found}"
     );
 }

@@ -21,6 +21,7 @@ impl Spec {
                 .grid
                 .resolve_config(self.grid.class_cell_at(class, 0))?;
             if config.model.kind.program().is_some() {
+                self.check_program_is_named()?;
                 continue;
             }
             self.stages.check_source(&config)?;
@@ -35,6 +36,20 @@ impl Spec {
         }
 
         Ok(())
+    }
+
+    /// Checks that the sweep, of which a cell is a program or an experiment, is one itself: numerics class, metrics and identity of
+    /// its trials are.
+    fn check_program_is_named(&self) -> Result<(), SpecError> {
+        if self.program().is_some() {
+            return Ok(());
+        }
+        let mut axes = self.grid.axes().iter();
+        let axis = axes.find(|axis| axis.field.as_deref() == Some("model.kind"));
+        let origin = axis.map_or(Origin::Default, |axis| axis.origin.clone());
+        let message = "an experiment is named by [model] alone, so this is no axis and no case: write kind = \"custom:NAME\" in \
+                       [model], and a sweep file for each experiment";
+        Err(SpecError::new(origin, "model.kind", message))
     }
 
     /// Checks that a trial's curve fits into a message.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, SweepId, SweepNumber};
+use ergodic_common::program::find_version;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::refuse_misleading_extension;
 use ergodic_common::{ErrorCode, Spec};
@@ -300,10 +301,19 @@ fn find_sweep_to_extend(sweep: &Sweep) -> Result<SweepToExtend, UserError> {
     }
 }
 
-/// The numerics class of a successor: where its file names an engine alone, that of the old sweep's rows.
+/// The numerics class of a successor: where its file names an engine alone, or an experiment without its version, that of the old
+/// sweep's rows.
 fn choose_successor_class(spec: &Spec, old: &Spec) -> String {
-    let is_engine_of_old = old.numerics.split('/').next() == Some(&spec.numerics);
-    if is_engine_of_old {
+    let experiment = spec
+        .program()
+        .and_then(|program| program.experiment.as_ref());
+    let takes_class_of_old = match experiment {
+        Some(experiment) => {
+            find_version(&spec.numerics).is_none() && experiment.allows_class(&old.numerics)
+        }
+        None => old.numerics.split('/').next() == Some(&spec.numerics),
+    };
+    if takes_class_of_old {
         old.numerics.clone()
     } else {
         spec.numerics.clone()
@@ -511,5 +521,28 @@ mod tests {
         );
 
         assert_eq!(times.get(), 4);
+    }
+
+    #[test]
+    fn a_successor_takes_the_version_of_the_old_experiment_if_it_names_none() {
+        let read = |name: &str, class: &str| {
+            let text = format!(
+                "name = \"t\"\n{class}[model]\nkind = \"custom:{name}\"\nmetrics = {{ loss = \"min\" }}\n"
+            );
+            let source = SpecSource {
+                text,
+                ..SpecSource::default()
+            };
+            Spec::read_stored(&source).expect("a sweep")
+        };
+        let old = read("walk", "numerics = \"custom/walk/7\"\n");
+        for (name, class, expected) in [
+            ("walk", "", "custom/walk/7"),
+            ("walk", "numerics = \"custom/walk/8\"\n", "custom/walk/8"),
+            ("run", "", "custom/run"),
+        ] {
+            let new = read(name, class);
+            assert_eq!(choose_successor_class(&new, &old), expected);
+        }
     }
 }

@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepOnCoordinator;
-use crate::client::query::query_trial;
+use crate::client::query::{query_status, query_trial};
 use crate::worker_processes::find_worker;
 
 /// `ergodic replay`
@@ -53,6 +53,7 @@ pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     refuse_program(&page)?;
     let stored = read_stored_result(&page)?;
     check_has_bits(&stored)?;
+    let may_differ = query_status(&mut client, &id).await?.may_differ;
     let mut again = rerun_trial(&args, &client.url, &id).await?;
     if is_experiment_class(&page.numerics) {
         // The digest stands for all numbers that may not differ between runs, as times may.
@@ -74,12 +75,24 @@ pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
         ));
     }
 
-    let message = format!(
-        "trial {} of {}: the run here differs from the stored one in {}. One of the two machines or programs computes \
-         wrongly: run it again here and on a third machine to tell which",
+    let found = format!(
+        "trial {} of {}: the run here differs from the stored one in {}",
         args.trial,
         page.sweep,
         differences.join("; ")
+    );
+    judge_differences(&found, may_differ).map_or_else(Err, print_output)
+}
+
+/// What is said of a run that differs: an error, unless runs of the sweep may differ.
+fn judge_differences(found: &str, may_differ: bool) -> Result<String, UserError> {
+    if may_differ {
+        return Ok(format!(
+            "{found}, as runs may: the sweep file says deterministic = false\n"
+        ));
+    }
+    let message = format!(
+        "{found}. One of the two machines or programs computes wrongly: run it again here and on a third machine to tell which"
     );
     Err(UserError::new(ErrorCode::TrialsFailed, message))
 }
@@ -223,6 +236,14 @@ mod tests {
     use ergodic_common::trial::{MetricCurve, Predictions};
 
     use crate::standalone::replay::*;
+
+    #[test]
+    fn runs_that_may_differ_are_no_alarm() {
+        let said = judge_differences("it differs", true).expect("no alarm");
+        assert!(said.contains("it differs, as runs may"), "{said}");
+        let alarm = judge_differences("it differs", false).expect_err("an alarm");
+        assert!(alarm.to_string().contains("computes wrongly"), "{alarm}");
+    }
 
     #[test]
     fn every_part_of_a_result_is_compared() {

@@ -75,9 +75,10 @@ impl TrialContext<'_> {
         self.threads
     }
 
-    /// Whether the trial must stop, which the next report or checkpoint says, too.
+    /// Whether the trial must stop, which the next report or checkpoint says, too. A trial that was told so is run again, even if it
+    /// goes on to its end.
     pub fn should_stop(&self) -> bool {
-        self.state.must_stop()
+        self.state.tell_stop()
     }
 
     /// Reports metrics at a step. Steps may not go back. The last value of each metric is its final one.
@@ -86,6 +87,11 @@ impl TrialContext<'_> {
     /// A metric with a direction is not finite, so that the trial has diverged; the trial must stop or has taken too long; or a
     /// metric is not declared.
     pub fn report(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), TrialError> {
+        let added = self.add_sample(step, values);
+        self.state.tell(added)
+    }
+
+    fn add_sample(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), TrialError> {
         self.state.check_halt()?;
         if let Some((name, _)) = values.iter().find(|(name, _)| !self.declared.has(name)) {
             let known = self.declared.join_names();
@@ -109,18 +115,23 @@ impl TrialContext<'_> {
     /// # Errors
     /// As for [`Self::report`], or the number of classes differs.
     pub fn report_predictions(&mut self, step: u64, classes: &[u8]) -> Result<(), TrialError> {
-        self.state.check_halt()?;
-        self.state.add_statement(Statement::Sample {
+        let sample = Statement::Sample {
             step,
             values: Vec::new(),
             predictions: Some(classes.to_vec()),
-        })
+        };
+        let halt = self.state.check_halt();
+        let added = halt.and_then(|()| self.state.add_statement(sample));
+        self.state.tell(added)
     }
 
     /// Says that the trial diverged at a step. The error is to be passed on.
     pub fn diverged(&mut self, step: u64) -> TrialError {
         let added = self.state.add_statement(Statement::Diverged(step));
-        added.err().unwrap_or(TrialError::Diverged)
+        let told = self
+            .state
+            .tell(added.and(Err::<(), _>(TrialError::Diverged)));
+        told.err().unwrap_or(TrialError::Diverged)
     }
 
     /// Keeps the state of the trial after a step, if it is time for it: `encode` is called only then. Whoever continues the trial, on
@@ -137,17 +148,17 @@ impl TrialContext<'_> {
         if self.state.is_checkpoint_due(step) {
             let bytes = encode();
             if bytes.len() as u64 > DEFAULT_CHECKPOINT_LIMIT {
-                return Err(TrialError::Failed(format!(
+                return self.state.tell(Err(TrialError::Failed(format!(
                     "a checkpoint of {} bytes is too large: at most {DEFAULT_CHECKPOINT_LIMIT} are kept",
                     bytes.len()
-                )));
+                ))));
             }
             self.state.save_checkpoint(step, &bytes);
         }
-        match must_stop {
+        self.state.tell(match must_stop {
             true => Err(TrialError::Stopped),
             false => Ok(()),
-        }
+        })
     }
 
     /// Loads the last checkpoint: the step that it was kept after, and its bytes. What was reported until then is there again, and

@@ -44,6 +44,25 @@ impl Metrics {
         self.0.iter().any(|metric| metric.name == name)
     }
 
+    /// What is wrong with the metrics that a sweep file keeps, if something is. `owner` is the experiment.
+    pub(super) fn find_problem(&self, owner: &str, kept: &[DeclaredMetric]) -> Option<String> {
+        kept.iter().find_map(|metric| {
+            let (name, better) = (&metric.name, metric.direction.as_str());
+            let own = self.0.iter().find(|own| own.name == *name);
+            match own.map(|own| own.direction.as_str()) {
+                None => Some(format!(
+                    "the sweep file has the metric {name}, and {owner} declares {}: launch a sweep file that names those",
+                    self.join_names()
+                )),
+                Some(own) if own != better => Some(format!(
+                    "the sweep file has {name} = \"{better}\", and {owner} declares it as \"{own}\": launch a sweep file that \
+                     says so, too"
+                )),
+                Some(_) => None,
+            }
+        })
+    }
+
     /// The names, for messages.
     pub(super) fn join_names(&self) -> String {
         let names: Vec<&str> = self.0.iter().map(|metric| metric.name.as_str()).collect();

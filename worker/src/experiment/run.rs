@@ -1,6 +1,7 @@
 //! Runs a trial of an experiment, and makes its result.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use ergodic_common::duration::format_duration;
@@ -47,6 +48,8 @@ pub(super) struct TrialState<'a> {
     begun: Instant,
     /// Whether the experiment keeps checkpoints, so that it may go on to the next one when it must stop.
     keeps_checkpoints: bool,
+    /// The first reason to end that the experiment was told. It counts even if the experiment goes on.
+    told: OnceLock<TrialError>,
 }
 
 impl fmt::Debug for TrialState<'_> {
@@ -72,7 +75,11 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
     let config: Map<String, Value> = values
         .map(|(name, value)| (name.clone(), json!(value)))
         .collect();
-    let run = || (job.experiment.run)(Value::Object(config), &mut trial);
+    let problem = find_metric_problem(job);
+    let run = || match problem {
+        Some(why) => Err(TrialError::Failed(why)),
+        None => (job.experiment.run)(Value::Object(config), &mut trial),
+    };
 
     // Parallel operations of Candle run on the pool that they are called in, and otherwise on all cores.
     let ended = match pool {
@@ -80,6 +87,18 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
         None => build_single_thread()?.install(run),
     };
     trial.state.finish(ended)
+}
+
+/// What is wrong with the metrics of the sweep file. A launch before a worker had the experiment could not check them.
+fn find_metric_problem(job: &ExperimentJob<'_>) -> Option<String> {
+    let ExperimentEntry {
+        name,
+        version,
+        metrics,
+        ..
+    } = job.experiment;
+    let owner = format!("version {version} of the experiment {name}");
+    metrics.find_problem(&owner, &job.cell.program.metrics)
 }
 
 fn build_single_thread() -> Result<rayon::ThreadPool, NoResult> {
@@ -109,6 +128,7 @@ impl<'a> TrialState<'a> {
             identity: compute_identity(job),
             begun: Instant::now(),
             keeps_checkpoints: false,
+            told: OnceLock::new(),
         }
     }
 
@@ -116,6 +136,23 @@ impl<'a> TrialState<'a> {
     pub(super) fn keeps(&self, name: &str) -> bool {
         let mut metrics = self.cell.program.metrics.iter();
         metrics.any(|metric| metric.name == name)
+    }
+
+    /// Whether the trial must stop, for the experiment: once it was told so, its result does not count.
+    pub(super) fn tell_stop(&self) -> bool {
+        let must_stop = self.must_stop();
+        if must_stop {
+            self.told.get_or_init(|| TrialError::Stopped);
+        }
+        must_stop
+    }
+
+    /// Passes a result on to the experiment, and remembers its first error.
+    pub(super) fn tell<T>(&self, result: Result<T, TrialError>) -> Result<T, TrialError> {
+        if let Err(error) = &result {
+            self.told.get_or_init(|| error.clone());
+        }
+        result
     }
 
     pub(super) fn must_stop(&self) -> bool {
@@ -173,7 +210,12 @@ impl<'a> TrialState<'a> {
     }
 
     /// The result of the trial.
-    fn finish(self, ended: Result<(), TrialError>) -> Result<FinishedTrial, NoResult> {
+    fn finish(mut self, ended: Result<(), TrialError>) -> Result<FinishedTrial, NoResult> {
+        // An experiment that swallows an error has not run to its end.
+        let ended = match (ended, self.told.take()) {
+            (Ok(()), Some(told)) => Err(told),
+            (ended, _) => ended,
+        };
         if ended == Err(TrialError::Stopped) && self.must_stop() {
             return Err(NoResult::Stopped);
         }

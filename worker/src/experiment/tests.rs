@@ -60,6 +60,15 @@ impl Experiment for Walk {
                 "says so" if step == 2 => return Err(trial.diverged(step)),
                 "silent" => trial.report_predictions(step, &[1, 2])?,
                 "stopped" => return Err(TrialError::Stopped),
+                "swallows" => {
+                    let _ = trial.report(step, &[("loss", x)]);
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                }
+                "swallows a mistake" => {
+                    let _ = trial.report(step, &[("los", x)]);
+                }
+                "asks" if trial.should_stop() => return Ok(()),
                 "text" => "x".parse::<u32>().map(|_| ())?,
                 "slow" => std::thread::sleep(Duration::from_millis(20)),
                 _ => {}
@@ -214,6 +223,19 @@ fn failures_say_what_to_do() {
         cause.contains("it ended without reporting seconds_of_step"),
         "{cause}"
     );
+    for (kept, words) in [
+        (
+            "acc = \"max\"",
+            "has the metric acc, and version 3 of the experiment walk declares loss, seconds_of_step, unkept",
+        ),
+        (
+            "loss = \"max\"",
+            "has loss = \"max\", and version 3 of the experiment walk declares it as \"min\"",
+        ),
+    ] {
+        let cause = failed(&sweep_text("").replace("loss = \"min\"", kept));
+        assert!(cause.contains(words), "{cause}");
+    }
 }
 
 #[test]
@@ -258,6 +280,27 @@ fn a_trial_stops_without_a_checkpoint_and_ends_at_its_time_limit() {
     let slow = sweep_text("fault = \"slow\"\n");
     let limit = Some(Duration::from_millis(30));
     let late = run_assignment(&assignment(&slow, Arc::default(), limit), &runner, None);
+    match late.expect("a result").result.outcome {
+        Outcome::Failed { cause } => assert!(cause.contains("exceeded its time limit"), "{cause}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_error_that_is_swallowed_counts() {
+    assert!(cause_of("swallows a mistake").contains("'los' is reported and not declared"));
+
+    let runner = runner(crate::experiments![Walk], 1);
+    for fault in ["swallows", "asks"] {
+        let text = sweep_text(&format!("fault = \"{fault}\"\n"));
+        let stopped = Arc::new(AtomicBool::new(true));
+        let ended = run_assignment(&assignment(&text, stopped, None), &runner, None);
+        assert!(matches!(ended, Err(NoResult::Stopped)), "{fault}");
+    }
+
+    let text = sweep_text("fault = \"swallows\"\n");
+    let limit = Some(Duration::from_millis(30));
+    let late = run_assignment(&assignment(&text, Arc::default(), limit), &runner, None);
     match late.expect("a result").result.outcome {
         Outcome::Failed { cause } => assert!(cause.contains("exceeded its time limit"), "{cause}"),
         other => panic!("{other:?}"),

@@ -286,7 +286,8 @@ impl<'a> TrialRecord<'a> {
         to.write_bytes(&self.predictions.classes[..kept * points.unwrap_or(0)]);
         let reported: Vec<u8> = self.is_reported.iter().map(|x| u8::from(*x)).collect();
         to.write_bytes(&reported);
-        to.write_u64(step);
+        // A checkpoint may be kept after a later step than the last one that was reported.
+        to.write_u64(self.last_step.min(step));
     }
 
     /// Decodes what [`Self::encode_until`] wrote; `None` if it is of other metrics.

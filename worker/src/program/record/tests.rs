@@ -216,3 +216,15 @@ proptest! {
         prop_assert!(directed);
     }
 }
+
+#[test]
+fn a_checkpoint_after_the_last_report_is_no_report() {
+    let metrics = metrics();
+    let whole = record_of(&metrics, &[r#"{"step": 1, "loss": 0.5}"#]);
+    let mut encoder = CheckpointEncoder::default();
+    whole.encode_until(2, &mut encoder);
+    let bytes = encoder.finish_with_hash();
+    let mut decoder = CheckpointDecoder::new(&bytes).expect("nothing was changed");
+    let record = TrialRecord::decode(&metrics, &mut decoder).expect("the same metrics");
+    assert_eq!(record.last_step(), 1);
+}
