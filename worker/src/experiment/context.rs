@@ -1,42 +1,14 @@
 //! What an experiment sees of its trial.
 
-use std::fmt::Display;
-
 use ergodic_common::program::DEFAULT_CHECKPOINT_LIMIT;
 use ergodic_common::program::seeds::{seed_of_purpose, trial_seed};
 use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 
-use super::registry::Metrics;
-use super::run::TrialState;
+use super::error::TrialError;
+use super::metrics::Metrics;
+use super::state::TrialState;
 use crate::program::record::LineEffect;
 use crate::program::statement::Statement;
-
-/// Why a trial ends before its end. Every error that can be shown becomes [`TrialError::Failed`] with `?`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TrialError {
-    /// A metric is not finite, or the experiment said so: a result like any other.
-    Diverged,
-    /// The trial must stop, and is run again later: the worker leaves, or the sweep was cancelled.
-    Stopped,
-    /// The trial exceeded the time limit of its sweep.
-    TimedOut,
-    /// The trial failed.
-    Failed(String),
-}
-
-impl<E: std::error::Error> From<E> for TrialError {
-    fn from(error: E) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl TrialError {
-    /// A failure with this message.
-    pub fn failed(why: impl Display) -> Self {
-        Self::Failed(why.to_string())
-    }
-}
 
 /// A trial, as its experiment sees it: seeds, reports and checkpoints.
 #[derive(Debug)]

@@ -41,11 +41,16 @@
 //! ```
 
 mod context;
+mod error;
+mod metrics;
 mod registry;
 pub(crate) mod run;
+mod state;
 
-pub use context::{TrialContext, TrialError};
-pub use registry::{Experiments, Metrics};
+pub use context::TrialContext;
+pub use error::TrialError;
+pub use metrics::Metrics;
+pub use registry::Experiments;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 

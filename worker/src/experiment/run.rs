@@ -1,21 +1,15 @@
-//! Runs a trial of an experiment, and makes its result.
+//! Runs a trial of an experiment.
 
-use std::fmt;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
-
-use ergodic_common::duration::format_duration;
 use ergodic_common::ids::TrialIdentity;
 use ergodic_common::program::ProgramCell;
 use ergodic_common::random_streams::Streams;
-use ergodic_common::{Outcome, TrialResult};
 use serde_json::{Map, Value, json};
 
-use super::context::{TrialContext, TrialError};
+use super::context::TrialContext;
+use super::error::TrialError;
 use super::registry::ExperimentEntry;
-use crate::program::record::TrialRecord;
+use super::state::TrialState;
 use crate::program::trial::NoResult;
-use crate::train::checkpoint::{CheckpointEncoder, open_checkpoint};
 use crate::train::{CheckpointStore, FinishedTrial};
 use crate::work_queue::Assignment;
 
@@ -38,27 +32,6 @@ pub(crate) struct ExperimentJob<'a> {
     pub(crate) threads: (Option<&'a rayon::ThreadPool>, u32),
 }
 
-/// What a trial has reported, and what may end it.
-pub(super) struct TrialState<'a> {
-    pub(super) record: TrialRecord<'a>,
-    cell: &'a ProgramCell,
-    assignment: &'a Assignment,
-    store: Option<&'a dyn CheckpointStore>,
-    identity: TrialIdentity,
-    begun: Instant,
-    /// Whether the experiment keeps checkpoints, so that it may go on to the next one when it must stop.
-    keeps_checkpoints: bool,
-    /// The first reason to end that the experiment was told. It counts even if the experiment goes on.
-    told: OnceLock<TrialError>,
-}
-
-impl fmt::Debug for TrialState<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("TrialState");
-        shown.field("record", &self.record).finish_non_exhaustive()
-    }
-}
-
 /// Runs a trial from its last checkpoint, if the experiment loads it, or from the start.
 ///
 /// # Errors
@@ -69,7 +42,12 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
         streams: job.streams,
         threads,
         declared: &job.experiment.metrics,
-        state: TrialState::new(job),
+        state: TrialState::new(
+            job.cell,
+            job.assignment,
+            job.checkpoint_store,
+            compute_identity(job),
+        ),
     };
     let values = job.cell.values.iter();
     let config: Map<String, Value> = values
@@ -116,187 +94,4 @@ fn compute_identity(job: &ExperimentJob<'_>) -> TrialIdentity {
     );
     let mut hasher = blake3::Hasher::new_derive_key(IDENTITY_CONTEXT);
     hasher.update(described.as_bytes()).finalize().into()
-}
-
-impl<'a> TrialState<'a> {
-    fn new(job: &ExperimentJob<'a>) -> Self {
-        Self {
-            record: TrialRecord::new(&job.cell.program.metrics),
-            cell: job.cell,
-            assignment: job.assignment,
-            store: job.checkpoint_store,
-            identity: compute_identity(job),
-            begun: Instant::now(),
-            keeps_checkpoints: false,
-            told: OnceLock::new(),
-        }
-    }
-
-    /// Whether the sweep file keeps a metric.
-    pub(super) fn keeps(&self, name: &str) -> bool {
-        let mut metrics = self.cell.program.metrics.iter();
-        metrics.any(|metric| metric.name == name)
-    }
-
-    /// Whether the trial must stop, for the experiment: once it was told so, its result does not count.
-    pub(super) fn tell_stop(&self) -> bool {
-        let must_stop = self.must_stop();
-        if must_stop {
-            self.told.get_or_init(|| TrialError::Stopped);
-        }
-        must_stop
-    }
-
-    /// Passes a result on to the experiment, and remembers its first error.
-    pub(super) fn tell<T>(&self, result: Result<T, TrialError>) -> Result<T, TrialError> {
-        if let Err(error) = &result {
-            self.told.get_or_init(|| error.clone());
-        }
-        result
-    }
-
-    pub(super) fn must_stop(&self) -> bool {
-        self.assignment.is_stopped()
-    }
-
-    /// Ends a trial that has diverged, must stop, or has taken too long. One that keeps checkpoints goes on to the next one, for a
-    /// while.
-    pub(super) fn check_halt(&self) -> Result<(), TrialError> {
-        if self.record.diverged_at().is_some() {
-            return Err(TrialError::Diverged);
-        }
-        let limit = self.assignment.time_limit;
-        if limit.is_some_and(|limit| self.begun.elapsed() >= limit) {
-            return Err(TrialError::TimedOut);
-        }
-        let may_finish_step =
-            self.keeps_checkpoints && self.store.is_some_and(|store| !store.should_stop_at_once());
-        match self.must_stop() && !may_finish_step {
-            true => Err(TrialError::Stopped),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether a checkpoint is to be kept now.
-    pub(super) fn is_checkpoint_due(&mut self, step: u64) -> bool {
-        self.keeps_checkpoints = true;
-        let is_due = |store: &dyn CheckpointStore| store.should_save(step) || self.must_stop();
-        self.store.is_some_and(is_due)
-    }
-
-    pub(super) fn save_checkpoint(&self, step: u64, bytes: &[u8]) {
-        let Some(store) = self.store else {
-            return;
-        };
-        let mut encoder = CheckpointEncoder::default();
-        encoder.write_bytes(&self.identity.0);
-        encoder.write_u64(step);
-        self.record.encode_until(step, &mut encoder);
-        encoder.write_bytes(bytes);
-        store.save_checkpoint(self.identity, step, encoder.finish_with_hash());
-    }
-
-    pub(super) fn load_checkpoint(&mut self) -> Option<(u64, Vec<u8>)> {
-        self.keeps_checkpoints = true;
-        let checkpoints = self.store?.load_checkpoints(self.identity);
-        let fitting = checkpoints
-            .iter()
-            .filter_map(|bytes| open_checkpoint(bytes, self.identity));
-        let (step, mut decoder) = fitting.max_by_key(|(step, _)| *step)?;
-        let record = TrialRecord::decode(&self.cell.program.metrics, &mut decoder)?;
-        let bytes = decoder.read_bytes().filter(|_| decoder.is_fully_read())?;
-        self.record = record;
-        Some((step, bytes))
-    }
-
-    /// The result of the trial.
-    fn finish(mut self, ended: Result<(), TrialError>) -> Result<FinishedTrial, NoResult> {
-        // An experiment that swallows an error has not run to its end.
-        let ended = match (ended, self.told.take()) {
-            (Ok(()), Some(told)) => Err(told),
-            (ended, _) => ended,
-        };
-        if ended == Err(TrialError::Stopped) && self.must_stop() {
-            return Err(NoResult::Stopped);
-        }
-        if let Some(store) = self.store {
-            store.discard_checkpoints(self.identity);
-        }
-        let outcome = judge_end(&self.record, ended, self.assignment.time_limit);
-        let seconds = self.begun.elapsed().as_secs_f64();
-        let result = TrialResult {
-            seconds,
-            ..self.build_result(outcome)
-        };
-        Ok(FinishedTrial {
-            result,
-            weights: None,
-        })
-    }
-
-    fn build_result(self, outcome: Result<Outcome, String>) -> TrialResult {
-        let key = self.assignment.key;
-        let steps = self.record.last_step();
-        match outcome {
-            Ok(outcome) => {
-                let metrics = self.record.final_metrics();
-                let digest = self.record.compute_digest();
-                let (curve, predictions) = self.record.into_parts();
-                TrialResult {
-                    outcome,
-                    steps,
-                    metrics,
-                    digest,
-                    curve,
-                    predictions,
-                    ..TrialResult::completed(key)
-                }
-            }
-            Err(cause) => {
-                tracing::error!(trial = %key, cause, "trial failed");
-                TrialResult {
-                    steps,
-                    ..TrialResult::failed(key, cause, self.cell.program.metrics.len())
-                }
-            }
-        }
-    }
-}
-
-/// The outcome of a trial that was not stopped, or why it failed.
-fn judge_end(
-    record: &TrialRecord<'_>,
-    ended: Result<(), TrialError>,
-    limit: Option<Duration>,
-) -> Result<Outcome, String> {
-    if let Some(step) = record.diverged_at() {
-        return Ok(Outcome::Diverged { step });
-    }
-    match ended {
-        Ok(()) => {}
-        Err(TrialError::Diverged) => {
-            let step = record.last_step();
-            return Ok(Outcome::Diverged { step });
-        }
-        Err(TrialError::Failed(why)) => return Err(why),
-        Err(TrialError::Stopped) => {
-            return Err("it ended as if it were stopped, and nothing stopped it".into());
-        }
-        Err(TrialError::TimedOut) => {
-            return Err(format!(
-                "it exceeded its time limit of {} after step {}",
-                format_duration(limit.unwrap_or_default()),
-                record.last_step()
-            ));
-        }
-    }
-
-    let missing = record.missing_metrics();
-    match missing.is_empty() {
-        true => Ok(Outcome::Completed),
-        false => Err(format!(
-            "it ended without reporting {}: report every metric of the sweep file",
-            missing.join(", ")
-        )),
-    }
 }
