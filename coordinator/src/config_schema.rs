@@ -270,15 +270,19 @@ mod tests {
     }
 
     #[test]
-    fn options_that_refer_to_themselves_are_tried_for_a_while() {
-        let mut options = vec![json!({ "$ref": "#/$defs/Many" }); 40];
-        options.insert(0, json!({ "type": "boolean" }));
-        let schema = json!({
-            "properties": { "x": { "$ref": "#/$defs/Many" } },
-            "$defs": { "Many": { "anyOf": options } },
-        });
-        let config = Map::from_iter([("x".to_owned(), json!(1))]);
-        assert_eq!(check_config(&schema, &config), Ok(()));
+    fn options_that_refer_to_many_others_are_tried_for_a_while() {
+        let refer = |level: usize| json!({ "$ref": format!("#/$defs/L{level}") });
+        let mut levels: Map<String, Value> = (0..7)
+            .map(|n| (format!("L{n}"), json!({ "anyOf": vec![refer(n + 1); 40] })))
+            .collect();
+        levels.insert("L7".into(), json!({ "type": "boolean" }));
+        let check = |at: usize| {
+            let schema = json!({ "properties": { "x": refer(at) }, "$defs": levels.clone() });
+            let config = Map::from_iter([("x".to_owned(), json!(1))]);
+            check_config(&schema, &config)
+        };
+        assert_eq!(check(0), Ok(()));
+        assert!(check(6).is_err());
     }
 
     #[test]

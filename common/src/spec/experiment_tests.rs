@@ -4,6 +4,7 @@ use crate::Spec;
 use crate::ids::{CellIndex, DatasetHash};
 use crate::program::{Experiment, ProgramValue};
 use crate::spec::SpecSource;
+use crate::spec::misleading::refuse_misleading_sweep;
 
 const FILE: &str = "name = \"t\"\nrepeats = 2\n[model]\nkind = \"custom:char-rnn\"\nmetrics = { loss = \"min\", seconds_of_step = \"volatile\" }\n\
                     width = 32\ntext = \"2 * x\"\n[grid]\nlr = [0.1, 0.25]\n";
@@ -231,6 +232,17 @@ fn a_training_has_no_numerics_class_of_an_experiment() {
     assert!(
         found.starts_with("sweep.toml:2: numerics: this is the class of an experiment, which model.kind does not name"),
         "{found}"
+    );
+}
+
+/// An experiment may see the repeat, and draw from streams that cannot be fixed: its repeats need not be copies.
+#[test]
+fn all_purposes_of_an_experiment_can_be_fixed() {
+    let fixed = "repeats = 2\nseeds = { fixed = [\"init\", \"head\", \"order\", \"augment\"] }";
+    let spec = read(&FILE.replace("repeats = 2", fixed), &[]);
+    assert_eq!(
+        refuse_misleading_sweep(&spec).map_err(|e| e.to_string()),
+        Ok(())
     );
 }
 
