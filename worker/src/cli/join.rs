@@ -33,11 +33,7 @@ pub(super) async fn join_coordinator(
     experiments: Experiments,
 ) -> Result<(), UserError> {
     let slots = choose_slot_count(&args)?;
-    let url = args.join.clone().ok_or_else(|| {
-        let message =
-            "--coordinator: no URL given; use --coordinator URL or ERGODIC_COORDINATOR, as in --coordinator http://127.0.0.1:7700";
-        UserError::new(ErrorCode::BadInput, message)
-    })?;
+    let url = args.join.clone().ok_or_else(missing_url)?;
     let gpus = choose_gpus(&args);
     let programs = set_up_programs(&args, &url)?.map(|host| host.with_gpus(gpus.clone()));
     let is_local_only = programs.as_ref().is_some_and(|host| host.is_local_only);
@@ -77,16 +73,22 @@ pub(super) async fn join_coordinator(
 
     delivery::start_delivery(&queue, &links, &identity.worker_id);
     let (leave, leaving) = watch::channel(false);
+    let leave = (leave, programs.clone());
     tokio::spawn(drain_on_signal(
         queue.clone(),
         args.drain,
         args.leave_at_eof,
-        (leave, programs.clone()),
+        leave,
     ));
 
     reconnect::run_until_drained(&identity, &queue, links, &dirs, programs, leaving).await?;
     tracing::info!("left");
     Ok(())
+}
+
+fn missing_url() -> UserError {
+    let message = "--coordinator: no URL given; use --coordinator URL or ERGODIC_COORDINATOR, as in --coordinator http://127.0.0.1:7700";
+    UserError::new(ErrorCode::BadInput, message)
 }
 
 /// The queue of a worker, with its spool if there is one.
