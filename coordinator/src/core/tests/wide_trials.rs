@@ -84,7 +84,7 @@ fn too_few_slots_are_explained_with_the_worker_that_has_them() {
         worker: "w3".into(),
         why: "a trial takes 4 slots, and this worker has 3: start one with --slots 4".into(),
     };
-    assert_eq!(explain(&core_with(4, &[3])), [unable.clone()]);
+    assert_eq!(explain(&core_with(4, &[3])), std::slice::from_ref(&unable));
     let capacity = RunningFinding::Capacity {
         workers: 1,
         slots: 9,
