@@ -150,43 +150,14 @@ impl<'a> TrialState<'a> {
             store.discard_checkpoints(self.identity);
         }
         let outcome = judge_end(&self.record, ended, self.assignment.time_limit);
-        let seconds = self.begun.elapsed().as_secs_f64();
         let result = TrialResult {
-            seconds,
-            ..self.build_result(outcome)
+            seconds: self.begun.elapsed().as_secs_f64(),
+            ..self.record.into_result(self.assignment.key, outcome)
         };
         Ok(FinishedTrial {
             result,
             weights: None,
         })
-    }
-
-    fn build_result(self, outcome: Result<Outcome, String>) -> TrialResult {
-        let key = self.assignment.key;
-        let steps = self.record.last_step();
-        match outcome {
-            Ok(outcome) => {
-                let metrics = self.record.final_metrics();
-                let digest = self.record.compute_digest();
-                let (curve, predictions) = self.record.into_parts();
-                TrialResult {
-                    outcome,
-                    steps,
-                    metrics,
-                    digest,
-                    curve,
-                    predictions,
-                    ..TrialResult::completed(key)
-                }
-            }
-            Err(cause) => {
-                tracing::error!(trial = %key, cause, "trial failed");
-                TrialResult {
-                    steps,
-                    ..TrialResult::failed(key, cause, self.cell.program.metrics.len())
-                }
-            }
-        }
     }
 }
 

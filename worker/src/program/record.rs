@@ -5,6 +5,7 @@ use ergodic_common::ids::WeightsDigest;
 use ergodic_common::program::{DeclaredMetric, Direction};
 use ergodic_common::spec::MAX_PREDICTIONS;
 use ergodic_common::trial::{MetricCurve, Predictions};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::lines::NumberedLine;
 use super::statement::Statement;
@@ -226,9 +227,31 @@ impl<'a> TrialRecord<'a> {
         }
     }
 
-    /// The curve and predictions.
-    pub(crate) fn into_parts(self) -> (MetricCurve, Predictions) {
-        (self.curve, self.predictions)
+    /// The result of the trial, given its outcome or why it failed. The time that it took is not known here.
+    pub(crate) fn into_result(
+        self,
+        key: TrialKey,
+        outcome: Result<Outcome, String>,
+    ) -> TrialResult {
+        let steps = self.last_step();
+        match outcome {
+            Ok(outcome) => TrialResult {
+                outcome,
+                steps,
+                metrics: self.final_metrics(),
+                digest: self.compute_digest(),
+                curve: self.curve,
+                predictions: self.predictions,
+                ..TrialResult::completed(key)
+            },
+            Err(cause) => {
+                tracing::error!(trial = %key, cause, "trial failed");
+                TrialResult {
+                    steps,
+                    ..TrialResult::failed(key, cause, self.metrics.len())
+                }
+            }
+        }
     }
 
     /// BLAKE3 hash of all that is not volatile. What enters it, in this order: the number of such metrics; their names, in

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+use ergodic_common::Outcome;
 use ergodic_common::duration::format_duration;
 use ergodic_common::ids::TrialIdentity;
 use ergodic_common::program::{ProgramCell, TrialFacts};
 use ergodic_common::random_streams::Streams;
-use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::checkpoint::{CheckpointKeeper, LoadedCheckpoint, compute_identity, load_checkpoint};
 use super::environment::{build_environment, describe_trial, list_gpu_variables};
@@ -78,7 +78,8 @@ pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, N
     if let Some(store) = job.checkpoint_store {
         store.discard_checkpoints(identity);
     }
-    let mut result = build_result(job, record, &ended);
+    let outcome = judge_end(&record, &ended, job.assignment.time_limit);
+    let mut result = record.into_result(job.assignment.key, outcome);
     result.seconds = begun.elapsed().as_secs_f64();
     Ok(FinishedTrial {
         result,
@@ -182,36 +183,6 @@ fn build_order(
         work_dir: folder.work_dir.clone(),
         attempt_dir: folder.root.clone(),
     })
-}
-
-fn build_result(job: &ProgramJob<'_>, record: TrialRecord<'_>, ended: &WatchedEnd) -> TrialResult {
-    let key = job.assignment.key;
-    let steps = record.last_step();
-    match judge_end(&record, ended, job.assignment.time_limit) {
-        Ok(outcome) => {
-            let metrics = record.final_metrics();
-            let digest = record.compute_digest();
-            let (curve, predictions) = record.into_parts();
-            TrialResult {
-                outcome,
-                steps,
-                metrics,
-                digest,
-                curve,
-                predictions,
-                ..TrialResult::completed(key)
-            }
-        }
-        Err(cause) => failed_result(job, key, steps, cause),
-    }
-}
-
-fn failed_result(job: &ProgramJob<'_>, key: TrialKey, steps: u64, cause: String) -> TrialResult {
-    tracing::error!(trial = %key, cause, "trial failed");
-    TrialResult {
-        steps,
-        ..TrialResult::failed(key, cause, job.cell.program.metrics.len())
-    }
 }
 
 /// Why this worker could not run the program, if that is no fault of the program. With namespaces, a program cannot kill its
