@@ -158,7 +158,7 @@ impl RawWorker {
                 message: Some(Request::Heartbeat(v1::Heartbeat::default())),
             };
             while outgoing.send(beat()).await.is_ok() {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(250)).await;
             }
         })
     }
