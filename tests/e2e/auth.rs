@@ -57,7 +57,7 @@ fn ask_as(cluster: &Cluster, token: &Path, args: &[&str]) -> ergodic_tests::Fini
     .concat())
 }
 
-fn secret(token: &Path) -> String {
+pub(crate) fn secret(token: &Path) -> String {
     let text = std::fs::read_to_string(token).expect("the token was kept");
     text.trim()
         .split('.')

@@ -39,6 +39,7 @@ mod pictures;
 mod postgres;
 mod printed;
 mod program_faults;
+mod program_isolation;
 mod program_needs;
 mod program_trials;
 mod programs;
