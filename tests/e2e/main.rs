@@ -40,6 +40,7 @@ mod postgres;
 mod printed;
 mod program_faults;
 mod program_needs;
+mod program_outputs;
 mod program_trials;
 mod programs;
 mod quantities;
