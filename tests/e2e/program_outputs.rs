@@ -175,12 +175,18 @@ fn of_several_attempts_each_has_its_own_output_also_after_a_restart_and_a_backup
     let mut cluster = cluster();
     let worker = cluster.worker(1, &["--programs"]);
     let fixed = cluster.path("fixed");
-    let script = format!("if test -e \"$FIXED\"; then echo fine; {METRIC}; else echo broken; exit 1; fi");
+    let script =
+        format!("if test -e \"$FIXED\"; then echo fine; {METRIC}; else echo broken; exit 1; fi");
     let program = format!("{PLAIN_COMMAND}\nenv = {{ FIXED = {fixed:?} }}");
     let id = launch_script(&cluster, &script, &program, "");
     cluster.wait_until(&id, "the trial has failed", |status| status["failed"] == 1);
     assert_eq!(shown_text(&cluster, &[&id, "0/0"]), "broken\n");
-    check_refusal(&cluster, &[&id, "0/0", "--attempt", "2"], 5, "--attempt can only be 1");
+    check_refusal(
+        &cluster,
+        &[&id, "0/0", "--attempt", "2"],
+        5,
+        "--attempt can only be 1",
+    );
 
     std::fs::write(&fixed, "").expect("a file can be written");
     cluster.ask(&["retry", &id]);
@@ -193,8 +199,9 @@ fn of_several_attempts_each_has_its_own_output_also_after_a_restart_and_a_backup
     check(&|rest| shown(&cluster, &[&[&id, "0/0"], rest].concat()));
     let explained = cluster.ask(&["explain", &id, "0/0"]);
     assert!(
-        explained.contains(&format!("It printed 5 bytes; `ergodic log {id} 0/0` shows them."))
-            && explained.contains("That attempt printed 7 bytes")
+        explained.contains(&format!(
+            "It printed 5 bytes; `ergodic log {id} 0/0` shows them."
+        )) && explained.contains("That attempt printed 7 bytes")
             && explained.contains("--attempt 1`"),
         "{explained}"
     );
@@ -226,7 +233,9 @@ fn exactly_the_last_bytes_of_a_long_output_are_kept_whatever_they_are() {
     let mut cluster = cluster();
     let _worker = cluster.worker(1, &["--programs"]);
     let copy = cluster.path("copy");
-    let script = format!("head -c 300000 /dev/urandom | tee \"$COPY\"; printf 'end\\0' | tee -a \"$COPY\" >&2; {METRIC}");
+    let script = format!(
+        "head -c 300000 /dev/urandom | tee \"$COPY\"; printf 'end\\0' | tee -a \"$COPY\" >&2; {METRIC}"
+    );
     let program = format!("{PLAIN_COMMAND}\nenv = {{ COPY = {copy:?} }}");
     let id = launch_script(&cluster, &script, &program, "");
     cluster.wait_for_end(&id);
@@ -258,10 +267,16 @@ fn a_terminal_gets_text_that_moves_no_cursor_and_a_pipe_the_bytes() {
         cluster.url
     );
     let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
+    command
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::null());
     match command.output() {
         Ok(output) => assert_eq!(output.stdout, b"a\\u001b[2Jb\\xff\r\n"),
-        Err(_) => skip("a_terminal_gets_text_that_moves_no_cursor", "script", "it is missing"),
+        Err(_) => skip(
+            "a_terminal_gets_text_that_moves_no_cursor",
+            "script",
+            "it is missing",
+        ),
     }
 }
 
@@ -277,11 +292,21 @@ fn a_running_program_is_shown_and_followed_to_its_end() {
     wait_for("the first line is shown", || {
         shown_text(&cluster, &[&id, "0/0"]) == "begun\n"
     });
-    assert_eq!(shown_text(&cluster, &[&id, "0/0", "--attempt", "1"]), "begun\n");
-    check_refusal(&cluster, &[&id, "0/0", "--attempt", "2"], 5, "--attempt can only be 1");
+    assert_eq!(
+        shown_text(&cluster, &[&id, "0/0", "--attempt", "1"]),
+        "begun\n"
+    );
+    check_refusal(
+        &cluster,
+        &[&id, "0/0", "--attempt", "2"],
+        5,
+        "--attempt can only be 1",
+    );
     wait_for("the trial is told to run", || {
         let explained = cluster.ask(&["explain", &id, "0/0"]);
-        explained.contains(&format!("`ergodic log {id} 0/0 --follow` shows what it prints."))
+        explained.contains(&format!(
+            "`ergodic log {id} 0/0 --follow` shows what it prints."
+        ))
     });
 
     let store = cluster.path("store").to_string_lossy().into_owned();
@@ -289,7 +314,10 @@ fn a_running_program_is_shown_and_followed_to_its_end() {
     let output = output.expect("ergodic starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("a store does not tell what a running program prints"), "{said}");
+    assert!(
+        said.contains("a store does not tell what a running program prints"),
+        "{said}"
+    );
 
     let follower = Follower::start(&cluster, &id);
     follower.wait_for("begun");
@@ -311,13 +339,21 @@ fn a_killed_worker_costs_its_output_and_the_next_attempt_has_its_own() {
     victim.kill();
     let (shown, said) = follower.finish();
     assert_eq!(shown, "begun\n");
-    assert!(said.contains("victim ended this attempt at the trial 0/0 without a result"), "{said}");
+    assert!(
+        said.contains("victim ended this attempt at the trial 0/0 without a result"),
+        "{said}"
+    );
 
     waiting.let_go();
     let _heir = cluster.worker(1, &["--programs"]);
     cluster.wait_for_end(&id);
     assert_eq!(shown_text(&cluster, &[&id, "0/0"]), "again\n");
-    check_refusal(&cluster, &[&id, "0/0", "--attempt", "2"], 5, "--attempt can only be 1");
+    check_refusal(
+        &cluster,
+        &[&id, "0/0", "--attempt", "2"],
+        5,
+        "--attempt can only be 1",
+    );
 }
 
 #[test]
@@ -338,7 +374,10 @@ fn output_in_a_spool_outlives_its_worker() {
     let heir = cluster.worker(1, &options);
     heir.wait_for_log("results of an earlier worker delivered results=1");
     let status = cluster.wait_for_end(&id);
-    assert_eq!((&status["duplicates"], &status["fenced"]), (&Value::from(0), &Value::from(0)));
+    assert_eq!(
+        (&status["duplicates"], &status["fenced"]),
+        (&Value::from(0), &Value::from(0))
+    );
     assert_eq!(shown_text(&cluster, &[&id, "0/0"]), "begun\nend\n");
 }
 
@@ -346,12 +385,27 @@ fn output_in_a_spool_outlives_its_worker() {
 fn each_refusal_says_why_there_is_no_output() {
     let mut cluster = cluster();
     let trained = cluster.launch(&empty_sweep(1));
-    check_refusal(&cluster, &[&trained, "0/0"], 4, "are built-in trainings, which print nothing");
+    check_refusal(
+        &cluster,
+        &[&trained, "0/0"],
+        4,
+        "are built-in trainings, which print nothing",
+    );
 
     let id = launch_script(&cluster, METRIC, PLAIN_COMMAND, "");
     check_refusal(&cluster, &[&id, "0/0"], 5, "no worker holds the trial 0/0");
-    check_refusal(&cluster, &[&id, "0/0", "--follow"], 5, "there is no output yet");
-    check_refusal(&cluster, &[&id, "0/1"], 5, &format!("the sweep {id} has no trial 0/1"));
+    check_refusal(
+        &cluster,
+        &[&id, "0/0", "--follow"],
+        5,
+        "there is no output yet",
+    );
+    check_refusal(
+        &cluster,
+        &[&id, "0/1"],
+        5,
+        &format!("the sweep {id} has no trial 0/1"),
+    );
     check_refusal(&cluster, &["zzzzzzzz", "0/0"], 5, "there is no sweep");
     check_refusal(&cluster, &[&id, "0/0", "--attempt", "0"], 2, "--attempt");
 
@@ -359,8 +413,14 @@ fn each_refusal_says_why_there_is_no_output() {
     cluster.wait_for_end(&id);
     let output = log(&cluster, &[&id, "0/0"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && output.stdout.is_empty(), "{said}");
-    assert!(said.contains("attempt 1 at the trial 0/0 printed nothing"), "{said}");
+    assert!(
+        output.status.success() && output.stdout.is_empty(),
+        "{said}"
+    );
+    assert!(
+        said.contains("attempt 1 at the trial 0/0 printed nothing"),
+        "{said}"
+    );
     let explained = cluster.ask(&["explain", &id, "0/0"]);
     assert!(!explained.contains("printed"), "{explained}");
 }
@@ -370,9 +430,15 @@ fn an_experiment_has_no_output_of_its_own() {
     let mut cluster = cluster();
     let _worker = cluster.worker_of("examples/char_transformer", 1, &[]);
     cluster.wait_for_workers(1);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sweeps/experiments/char-transformer.toml");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../sweeps/experiments/char-transformer.toml");
     let launched = cluster.ask(&["launch", &path.to_string_lossy()]);
-    check_refusal(&cluster, &[launched.trim(), "0/0"], 4, "an experiment inside the worker");
+    check_refusal(
+        &cluster,
+        &[launched.trim(), "0/0"],
+        4,
+        "an experiment inside the worker",
+    );
 }
 
 /// Joins by hand as a worker that runs programs.
@@ -397,7 +463,12 @@ fn a_worker_that_is_too_old_is_not_asked() {
     block_on(async {
         let mut worker = join_by_hand(&cluster, false).await;
         let grant = worker.lease().await;
-        check_refusal(&cluster, &[&id, "0/0"], 4, "by-hand, which runs the trial, is too old");
+        check_refusal(
+            &cluster,
+            &[&id, "0/0"],
+            4,
+            "by-hand, which runs the trial, is too old",
+        );
         let result = v1::TrialResult {
             metrics: vec![5.0],
             ..RawWorker::result(&grant, 0, 5.0)
@@ -406,7 +477,10 @@ fn a_worker_that_is_too_old_is_not_asked() {
     });
     let output = log(&cluster, &[&id, "0/0"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("printed nothing, or ran before"), "{said}");
+    assert!(
+        output.status.success() && said.contains("printed nothing, or ran before"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -443,7 +517,9 @@ fn a_worker_tells_that_a_trial_has_not_begun_and_other_output_of_a_second_result
             ..RawWorker::result(&grant, 0, 5.0)
         };
         for (text, stored) in [("first", 1), ("second", 0)] {
-            let answer = worker.deliver(&grant, vec![printing(text.as_bytes())]).await;
+            let answer = worker
+                .deliver(&grant, vec![printing(text.as_bytes())])
+                .await;
             let answer = answer.expect("answered");
             assert_eq!((answer.stored, answer.mismatches), (stored, 0));
         }

@@ -11,9 +11,10 @@ use ergodic::result_batch::{ResultBatch, ResultComparison};
 use ergodic::store::{
     Attempt, Audit, CheckWritable, ClearRows, EndLeases, ExtendSweep, FindUnreferenced,
     GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, RedoTrials,
-    RemoveSweep, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, ReuseSource, ReusedCell, ReusingSweep,
-    RevertGiveUp, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreError,
-    StoreResults, StoreTransaction, StoreWrite, StoredOutput, StoredTrial, SuccessorSweep, Twin,
+    RemoveSweep, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, ReuseSource, ReusedCell,
+    ReusingSweep, RevertGiveUp, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease,
+    StoreError, StoreResults, StoreTransaction, StoreWrite, StoredOutput, StoredTrial,
+    SuccessorSweep, Twin,
 };
 use ergodic_common::ids::{
     CellHash, CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId,

@@ -12,9 +12,10 @@ use ergodic::store::{
     Attempt, Audit, CheckWritable, ClearRows, ClearedRows, CurveView, Damage, EndLeases,
     EndedTrial, ExtendSweep, FindUnreferenced, GiveUpAudit, GiveUpTrial, InsertLease,
     InsertReusing, InsertSuccessor, InsertSweep, OutputReader, RedoTrials, RemoveSweep,
-    ReopenedTrials, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, RevertGiveUp, RowCursor, SampledTrial, SetCellsDigest,
-    SetRowsAside, SetShare, SetSweepState, ShrinkLease, Store, StoreError, StoreReader,
-    StoreResults, StoreWriter, StoredOutput, StoredTrial, SuccessorSweep, TrialRange,
+    ReopenedTrials, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, RevertGiveUp,
+    RowCursor, SampledTrial, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease,
+    Store, StoreError, StoreReader, StoreResults, StoreWriter, StoredOutput, StoredTrial,
+    SuccessorSweep, TrialRange,
 };
 use ergodic_common::ids::{CellIndex, Epoch, FileHash, LeaseId, SweepNumber, WorkerId};
 use ergodic_common::program::output::PackedOutput;
@@ -120,10 +121,15 @@ impl Model {
         let mut attempts = model.attempts.clone();
         let mut audits = model.audits.clone();
         let mut outputs = model.outputs.clone();
-        outputs.extend(model.outputs.iter().filter_map(|((of, key, attempt), output)| {
-            let (to, key) = place(&(*of, *key))?;
-            Some(((to, key, *attempt), output.clone()))
-        }));
+        outputs.extend(
+            model
+                .outputs
+                .iter()
+                .filter_map(|((of, key, attempt), output)| {
+                    let (to, key) = place(&(*of, *key))?;
+                    Some(((to, key, *attempt), output.clone()))
+                }),
+        );
 
         for (at, row) in &model.trials {
             let Some(to) = place(at) else { continue };
@@ -204,7 +210,10 @@ impl Model {
             model
                 .trials
                 .insert((sweep, to), StoredTrial { result, worker });
-            if let Some(output) = model.outputs.get(&(from, key, model.next_attempt(from, key))) {
+            if let Some(output) = model
+                .outputs
+                .get(&(from, key, model.next_attempt(from, key)))
+            {
                 model.outputs.insert((sweep, to, 0), output.clone());
             }
 
@@ -1162,13 +1171,11 @@ impl ReferenceStateMachine for Model {
         match step {
             Step::Launch | Step::Inherit(..) | Step::Gather(..) => state.launched.0 < 3,
             // Nothing is put back for a sweep that was never launched, whose number another one gets.
-            Step::Commit(writes) => writes
-                .iter()
-                .all(|write| match write {
-                    AnyWrite::RestoreRows(restore) => restore.sweep <= state.launched,
-                    AnyWrite::RestoreOutputs(restore) => restore.sweep <= state.launched,
-                    _ => true,
-                }),
+            Step::Commit(writes) => writes.iter().all(|write| match write {
+                AnyWrite::RestoreRows(restore) => restore.sweep <= state.launched,
+                AnyWrite::RestoreOutputs(restore) => restore.sweep <= state.launched,
+                _ => true,
+            }),
             Step::Reopen => true,
         }
     }
