@@ -1,6 +1,6 @@
 //! The output of programs, packed for the wire and the store.
 
-use std::io::{self, Read as _};
+use std::io;
 
 use ergodic_common::program::output::{MAX_OUTPUT_BYTES, MAX_PACKED_BYTES, PackedOutput};
 
@@ -15,7 +15,7 @@ pub fn pack_output(printed: u64, bytes: &[u8]) -> Option<PackedOutput> {
     if bytes.is_empty() {
         return None;
     }
-    let packed = zstd::encode_all(bytes, LEVEL).expect("memory can be written");
+    let packed = zstd::bulk::compress(bytes, LEVEL).expect("memory can be written");
     Some(PackedOutput { printed, packed })
 }
 
@@ -24,18 +24,12 @@ pub fn pack_output(printed: u64, bytes: &[u8]) -> Option<PackedOutput> {
 /// # Errors
 /// They are no such output: something else, or more than is kept of one.
 pub fn unpack_output(output: &PackedOutput) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = MAX_OUTPUT_BYTES as u64;
-    zstd::Decoder::new(&output.packed[..])?
-        .take(most + 1)
-        .read_to_end(&mut bytes)?;
-
-    let kept = bytes.len() as u64;
-    match kept <= most && kept <= output.printed {
+    let bytes = zstd::bulk::decompress(&output.packed, MAX_OUTPUT_BYTES)?;
+    match bytes.len() as u64 <= output.printed {
         true => Ok(bytes),
         false => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "it is longer than what is kept",
+            "it is longer than what was printed",
         )),
     }
 }
