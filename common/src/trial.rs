@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::ids::{CellIndex, FileHash, Repeat, WeightsDigest};
+use crate::program::output::PackedOutput;
 
 /// The numerics class of the CPU engine: its name and the version of its arithmetic.
 pub const CPU_F32: &str = "cpu-f32/6";
@@ -94,7 +95,7 @@ pub struct Predictions {
     pub classes: Vec<u8>,
 }
 
-/// The result of a trial. Everything but `seconds` and `isa` is a pure function of the trial's
+/// The result of a trial. Everything but `seconds`, `isa` and `output` is a pure function of the trial's
 /// config and streams.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialResult {
@@ -119,6 +120,8 @@ pub struct TrialResult {
     /// The instruction set that computed the trial, which decides no bit. Empty if nothing was
     /// computed.
     pub isa: String,
+    /// What a program printed, if it printed anything. A row is read without it.
+    pub output: Option<PackedOutput>,
 }
 
 impl TrialResult {
@@ -145,6 +148,7 @@ impl TrialResult {
             predictions: Predictions::default(),
             weights_hash: None,
             isa: String::new(),
+            output: None,
         }
     }
 }

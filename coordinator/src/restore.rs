@@ -32,7 +32,8 @@ use crate::server::{resolve_files_dir, sign_folder, store_error};
 use crate::store::location::StoreLocation;
 use crate::store::{
     Attempt, Audit, ClearRows, EndLeases, InsertLease, InsertSweep, RemoveSweep, RestoreAudits,
-    RestoreRows, SetSweepState, Store, StoreError, StoreWrite, StoreWriter, StoredTrial,
+    RestoreOutputs, RestoreRows, SetSweepState, Store, StoreError, StoreWrite, StoreWriter,
+    StoredOutput, StoredTrial,
 };
 use crate::terminal::print_stderr_line;
 
@@ -194,6 +195,7 @@ impl RestoreState {
             Some(Kind::Trials(page)) => self.restore_trials(page)?,
             Some(Kind::Attempt(attempt)) => self.restore_attempt(attempt)?,
             Some(Kind::Audits(page)) => self.restore_audits(page)?,
+            Some(Kind::Outputs(page)) => self.restore_outputs(page)?,
             Some(Kind::File(piece)) => self.append_file_chunk(piece)?,
             Some(Kind::Missing(missing)) => print_stderr_line(&format_missing_file(&missing)),
             Some(Kind::End(_)) | None => {}
@@ -252,6 +254,17 @@ impl RestoreState {
 
         let sweep = self.current_sweep()?;
         self.commit(RestoreAudits { sweep, audits })
+    }
+
+    fn restore_outputs(&mut self, page: v1::BackupOutputs) -> Result<(), UserError> {
+        let outputs = page
+            .outputs
+            .into_iter()
+            .map(output_from_wire)
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let sweep = self.current_sweep()?;
+        self.commit(RestoreOutputs { sweep, outputs })
     }
 
     fn restore_rows(
@@ -371,6 +384,19 @@ fn trial_from_wire(row: v1::TrialRow) -> Result<StoredTrial, UserError> {
     Ok(StoredTrial {
         result,
         worker: row.worker,
+    })
+}
+
+fn output_from_wire(wire: v1::BackupOutput) -> Result<StoredOutput, UserError> {
+    let (Some(key), Some(output)) = (wire.key, wire.output) else {
+        return Err(invalid_backup_error("an output without a trial"));
+    };
+    Ok(StoredOutput {
+        key: key.into(),
+        attempt: wire.attempt,
+        output: output
+            .try_into()
+            .map_err(|e: WireError| invalid_backup_error(&e.to_string()))?,
     })
 }
 

@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use ergodic_common::expr::MAX_EXPR_BYTES;
 use ergodic_common::grid::MAX_AXES;
 use ergodic_common::metric::MAX_METRICS;
+use ergodic_common::program::output::{MAX_OUTPUT_BYTES, MAX_PACKED_BYTES};
 use ergodic_common::spec::measure::MAX_PREDICTIONS;
 use ergodic_common::spec::source::MAX_TEXT_BYTES;
 use prost::bytes::Buf as _;
@@ -202,6 +203,9 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     list_bound("TrialResult", "curve_values", 400_000),
     list_bound("TrialResult", "metrics", MAX_METRICS),
     list_bound("TrialResult", "prediction_steps", MAX_PREDICTIONS as usize),
+    text_bound("OutputPart", "bytes", MAX_OUTPUT_BYTES),
+    text_bound("OutputRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("TrialOutput", "packed", MAX_PACKED_BYTES),
     text_bound("TrialResult", "cause", MAX_CAUSE_BYTES),
     text_bound("TrialResult", "digest", HASH_BYTES),
     text_bound("TrialResult", "isa", MAX_ISA_BYTES),

@@ -74,6 +74,7 @@ impl From<TrialResult> for v1::TrialResult {
             predictions: result.predictions.classes,
             weights: result.weights_hash.map(|hash| hash.to_vec()),
             isa: result.isa,
+            output: result.output.map(Into::into),
         }
     }
 }
@@ -141,6 +142,7 @@ impl TryFrom<v1::TrialResult> for TrialResult {
                 .transpose()
                 .map_err(|_| bad_result("weights", "is not 32 bytes long"))?,
             isa: wire.isa,
+            output: wire.output.map(TryInto::try_into).transpose()?,
         })
     }
 }

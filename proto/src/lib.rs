@@ -19,6 +19,7 @@ pub mod identity;
 mod json;
 pub mod limited_file;
 pub mod log;
+pub mod output;
 pub mod rpc;
 pub mod status;
 pub mod token;

@@ -86,6 +86,7 @@ mod tests {
         ("SweepService/List", "user admin", true, true),
         ("SweepService/ListPages", "user admin", true, true),
         ("SweepService/Needs", "user admin", true, true),
+        ("SweepService/Output", "user admin", false, false),
         ("SweepService/Predictions", "user admin", true, true),
         ("SweepService/Remove", "user admin", false, false),
         ("SweepService/Rows", "user admin", false, true),

@@ -41,6 +41,7 @@ mod printed;
 mod program_faults;
 mod program_isolation;
 mod program_needs;
+mod program_outputs;
 mod program_trials;
 mod programs;
 mod quantities;

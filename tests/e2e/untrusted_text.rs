@@ -44,6 +44,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             programs: false,
             experiments: Vec::new(),
             supply: None,
+            sends_output: false,
         };
         let mut worker = RawWorker::greet(&cluster.url, hello)
             .await

@@ -243,6 +243,8 @@ fn say(requests: &[v1::SessionRequest]) {
             Some(WorkerMessage::Retracted { fence, keys }) => {
                 _ = core.on_trials_retracted(&WORKER.into(), fence, &keys, now)
             }
+            // The core knows nothing of it.
+            Some(WorkerMessage::Output(_)) => {}
             Some(WorkerMessage::Goodbye) => _ = core.on_worker_left(&WORKER.into(), now),
             None => return,
         }

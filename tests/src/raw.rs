@@ -48,6 +48,7 @@ impl RawWorker {
             programs: false,
             experiments: Vec::new(),
             supply: None,
+            sends_output: false,
         };
 
         Self::greet(url, hello).await
@@ -219,6 +220,24 @@ impl RawWorker {
                 .expect("the session goes on")
                 .expect("the session goes on");
             if let Some(Response::Retract(wanted)) = message.message {
+                return wanted;
+            }
+        }
+    }
+
+    /// Waits until the coordinator asks for the output of a trial.
+    ///
+    /// # Panics
+    /// The session ends instead.
+    pub async fn asked_for_output(&mut self) -> v1::SendOutput {
+        loop {
+            let message = self
+                .incoming
+                .message()
+                .await
+                .expect("the session goes on")
+                .expect("the session goes on");
+            if let Some(Response::SendOutput(wanted)) = message.message {
                 return wanted;
             }
         }

@@ -11,14 +11,16 @@ use ergodic::result_batch::{ResultBatch, ResultComparison};
 use ergodic::store::{
     Attempt, Audit, CheckWritable, ClearRows, EndLeases, ExtendSweep, FindUnreferenced,
     GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, RedoTrials,
-    RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, ReuseSource, ReusedCell, ReusingSweep,
-    RevertGiveUp, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreError,
-    StoreResults, StoreTransaction, StoreWrite, StoredTrial, SuccessorSweep, Twin,
+    RemoveSweep, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, ReuseSource, ReusedCell,
+    ReusingSweep, RevertGiveUp, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease,
+    StoreError, StoreResults, StoreTransaction, StoreWrite, StoredOutput, StoredTrial,
+    SuccessorSweep, Twin,
 };
 use ergodic_common::ids::{
     CellHash, CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId,
     ShapeClass, SweepNumber, WeightsDigest,
 };
+use ergodic_common::program::output::PackedOutput;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{MetricCurve, Predictions};
@@ -68,6 +70,7 @@ any_write!(
     RedoTrials,
     RemoveSweep,
     RestoreAudits,
+    RestoreOutputs,
     RestoreRows,
     RetryFailed,
     RevertGiveUp,
@@ -119,7 +122,10 @@ fn write() -> impl Strategy<Value = AnyWrite> {
     let sweeps = sweep_numbers;
     let results = || {
         proptest::collection::vec(
-            (0..8_u32, 0..5_u8).prop_map(|(n, kind)| result(n, kind)),
+            (0..8_u32, 0..5_u8, 0..3_u8).prop_map(|(n, kind, printed)| TrialResult {
+                output: (printed > 0).then(|| output(printed)),
+                ..result(n, kind)
+            }),
             0..8,
         )
     };
@@ -166,9 +172,13 @@ fn write() -> impl Strategy<Value = AnyWrite> {
             .prop_map(|(sweep, trials)| SetRowsAside { sweep, keys: trials.into_iter().map(key).collect() }).prop_map_into(),
         1 => sweeps().prop_map(RemoveSweep).prop_map_into(),
         2 => sweeps().prop_map(ClearRows).prop_map_into(),
+        1 => (sweeps(), proptest::collection::btree_set((0..8_u32, 0..3_u32), 0..4)).prop_map(|(sweep, places)| {
+            let stored = |(n, attempt)| StoredOutput { key: key(n), attempt, output: output(9) };
+            RestoreOutputs { sweep, outputs: places.into_iter().map(stored).collect() }
+        }).prop_map_into(),
         1 => (sweeps(), results(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, results, trials)| {
             let rows = results.into_iter().enumerate();
-            let rows = rows.map(|(at, result)| StoredTrial { result, worker: format!("w{}", at % 2) });
+            let rows = rows.map(|(at, result)| StoredTrial { result: TrialResult { output: None, ..result }, worker: format!("w{}", at % 2) });
             let attempt = |n| (key(n), Attempt { cause: "it broke".into(), worker: "w".into(), seconds: 0.5 });
             RestoreRows { sweep, rows: rows.collect(), attempts: trials.into_iter().map(attempt).collect() }
         }).prop_map_into(),
@@ -189,6 +199,14 @@ fn audit(n: u32) -> Audit {
         auditor: "w1".into(),
         auditor_process: "w".into(),
         why: "digest".into(),
+    }
+}
+
+/// What a program printed; the store does not look into it.
+fn output(kind: u8) -> PackedOutput {
+    PackedOutput {
+        printed: 1 << (4 * kind),
+        packed: vec![0, kind, 0xff],
     }
 }
 

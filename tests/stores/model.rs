@@ -11,12 +11,14 @@ use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
     Attempt, Audit, CheckWritable, ClearRows, ClearedRows, CurveView, Damage, EndLeases,
     EndedTrial, ExtendSweep, FindUnreferenced, GiveUpAudit, GiveUpTrial, InsertLease,
-    InsertReusing, InsertSuccessor, InsertSweep, RedoTrials, RemoveSweep, ReopenedTrials,
-    RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp, RowCursor, SampledTrial, SetCellsDigest,
-    SetRowsAside, SetShare, SetSweepState, ShrinkLease, Store, StoreError, StoreReader,
-    StoreResults, StoreWriter, StoredTrial, SuccessorSweep, TrialRange,
+    InsertReusing, InsertSuccessor, InsertSweep, OutputReader, RedoTrials, RemoveSweep,
+    ReopenedTrials, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, RevertGiveUp,
+    RowCursor, SampledTrial, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease,
+    Store, StoreError, StoreReader, StoreResults, StoreWriter, StoredOutput, StoredTrial,
+    SuccessorSweep, TrialRange,
 };
 use ergodic_common::ids::{CellIndex, Epoch, FileHash, LeaseId, SweepNumber, WorkerId};
+use ergodic_common::program::output::PackedOutput;
 use ergodic_common::trial::{MetricCurve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_tests::{Postgres, skip};
@@ -40,6 +42,8 @@ struct Model {
     leases: BTreeMap<LeaseId, LeaseRow>,
     trials: Trials,
     attempts: BTreeMap<(SweepNumber, TrialKey), Vec<Attempt>>,
+    /// What was printed, by attempt.
+    outputs: BTreeMap<(SweepNumber, TrialKey, u32), PackedOutput>,
     audits: BTreeMap<(SweepNumber, TrialKey), Audit>,
     /// Cells that are compared with those of another sweep.
     twins: BTreeMap<(SweepNumber, CellIndex), (SweepNumber, CellIndex)>,
@@ -58,6 +62,7 @@ impl Model {
             leases: BTreeMap::new(),
             trials: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            outputs: BTreeMap::new(),
             audits: BTreeMap::new(),
             twins: BTreeMap::new(),
             removals: BTreeSet::new(),
@@ -115,6 +120,16 @@ impl Model {
         let mut trials = model.trials.clone();
         let mut attempts = model.attempts.clone();
         let mut audits = model.audits.clone();
+        let mut outputs = model.outputs.clone();
+        outputs.extend(
+            model
+                .outputs
+                .iter()
+                .filter_map(|((of, key, attempt), output)| {
+                    let (to, key) = place(&(*of, *key))?;
+                    Some(((to, key, *attempt), output.clone()))
+                }),
+        );
 
         for (at, row) in &model.trials {
             let Some(to) = place(at) else { continue };
@@ -151,6 +166,7 @@ impl Model {
         Self {
             trials,
             attempts,
+            outputs,
             audits,
             ..model
         }
@@ -194,6 +210,12 @@ impl Model {
             model
                 .trials
                 .insert((sweep, to), StoredTrial { result, worker });
+            if let Some(output) = model
+                .outputs
+                .get(&(from, key, model.next_attempt(from, key)))
+            {
+                model.outputs.insert((sweep, to, 0), output.clone());
+            }
 
             let audit = model
                 .audits
@@ -207,6 +229,11 @@ impl Model {
             .twins
             .insert((sweep, CellIndex(3)), (from, CellIndex(3)));
         model
+    }
+
+    /// Number of the attempt that follows the earlier ones of a trial.
+    fn next_attempt(&self, sweep: SweepNumber, key: TrialKey) -> u32 {
+        self.attempts.get(&(sweep, key)).map_or(0, Vec::len) as u32
     }
 
     /// How many of these fresh rows differ from those of another sweep.
@@ -366,6 +393,12 @@ impl Model {
                         .push(attempt.clone());
                 };
                 attempts.iter().for_each(&mut append);
+            }
+            AnyWrite::RestoreOutputs(RestoreOutputs { sweep, outputs }) => {
+                for stored in outputs {
+                    let place = (*sweep, stored.key, stored.attempt);
+                    self.outputs.insert(place, stored.output.clone());
+                }
             }
             AnyWrite::RestoreAudits(RestoreAudits { sweep, audits }) => {
                 for audit in audits {
@@ -527,15 +560,20 @@ impl Model {
         for (at, result) in batch.results.iter().enumerate() {
             let place = (batch.sweep, result.key);
             if !report.fenced && !results.audit && !self.trials.contains_key(&place) {
-                self.trials.insert(
-                    place,
-                    StoredTrial {
-                        result: result.clone(),
-                        worker: results.worker.clone(),
-                    },
-                );
+                let attempt = self.next_attempt(batch.sweep, result.key);
+                if let Some(output) = &result.output {
+                    let place = (batch.sweep, result.key, attempt);
+                    self.outputs.insert(place, output.clone());
+                }
+                let result = TrialResult {
+                    output: None,
+                    ..result.clone()
+                };
+                let worker = results.worker.clone();
+                self.trials.insert(place, StoredTrial { result, worker });
 
                 stored.push(at);
+                let result = &batch.results[at];
                 report.stored.push(kept(result));
                 if results.chosen_for_audit.contains(&result.key) && !failed(result) {
                     self.audits.insert(place, due(result.key, &batch.process));
@@ -653,6 +691,7 @@ impl Model {
         if rows.is_empty() {
             self.removals.remove(&sweep);
             self.attempts.retain(|(of, _), _| *of != sweep);
+            self.outputs.retain(|(of, ..), _| *of != sweep);
             self.audits.retain(|(of, _), _| *of != sweep);
             self.twins.retain(|(of, _), _| *of != sweep);
             return ClearedRows::default();
@@ -662,6 +701,8 @@ impl Model {
         let last = rows.iter().map(|row| row.result.key).max();
         self.audits
             .retain(|(of, key), _| *of != sweep || Some(*key) > last);
+        self.outputs
+            .retain(|(of, key, _), _| *of != sweep || Some(*key) > last);
         let weights: BTreeSet<FileHash> = rows
             .iter()
             .filter_map(|row| row.result.weights_hash)
@@ -709,6 +750,7 @@ fn contradict(a: &TrialResult, b: &TrialResult) -> bool {
             TrialResult {
                 seconds: 0.0,
                 isa: String::new(),
+                output: None,
                 ..r.clone()
             }
         )
@@ -753,6 +795,33 @@ fn small(row: &StoredTrial) -> StoredTrial {
     StoredTrial {
         result,
         worker: row.worker.clone(),
+    }
+}
+
+impl OutputReader for Model {
+    fn read_output(
+        &self,
+        sweep: SweepNumber,
+        key: TrialKey,
+        attempt: u32,
+    ) -> Result<Option<PackedOutput>, StoreError> {
+        Ok(self.outputs.get(&(sweep, key, attempt)).cloned())
+    }
+
+    fn read_outputs(
+        &self,
+        sweep: SweepNumber,
+        each: &mut dyn FnMut(StoredOutput),
+    ) -> Result<(), StoreError> {
+        let of_sweep = self.outputs.iter().filter(|((of, ..), _)| *of == sweep);
+        of_sweep.for_each(|((_, key, attempt), output)| {
+            each(StoredOutput {
+                key: *key,
+                attempt: *attempt,
+                output: output.clone(),
+            });
+        });
+        Ok(())
     }
 }
 
@@ -1054,10 +1123,14 @@ fn of_sweep(reader: &dyn StoreReader, sweep: SweepNumber) -> String {
     reader
         .read_all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}")))
         .expect("attempts");
+    reader
+        .read_outputs(sweep, &mut |stored| add(format!("{stored:?}")))
+        .expect("outputs");
     add(format!("{:?}", reader.read_audits(sweep)));
 
     for n in 0..8 {
         add(format!("{:?}", reader.read_audit(sweep, key(n))));
+        add(format!("{:?}", reader.read_output(sweep, key(n), n % 3)));
         add(format!(
             "{:?} {:?}",
             reader.read_trial(sweep, key(n)),
@@ -1098,9 +1171,11 @@ impl ReferenceStateMachine for Model {
         match step {
             Step::Launch | Step::Inherit(..) | Step::Gather(..) => state.launched.0 < 3,
             // Nothing is put back for a sweep that was never launched, whose number another one gets.
-            Step::Commit(writes) => writes
-                .iter()
-                .all(|write| !matches!(write, AnyWrite::RestoreRows(restore) if restore.sweep > state.launched)),
+            Step::Commit(writes) => writes.iter().all(|write| match write {
+                AnyWrite::RestoreRows(restore) => restore.sweep <= state.launched,
+                AnyWrite::RestoreOutputs(restore) => restore.sweep <= state.launched,
+                _ => true,
+            }),
             Step::Reopen => true,
         }
     }

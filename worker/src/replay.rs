@@ -13,6 +13,7 @@ use ergodic_proto::status::UserError;
 use crate::link::LinkPool;
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::sweeps::{LoadedSweep, SweepError};
+use crate::program::tail::OutputTail;
 use crate::runner::{NoResult, SlotConfig, TrialRunner, run_assignment};
 use crate::train::FinishedTrial;
 use crate::work_queue::Assignment;
@@ -47,6 +48,7 @@ pub(crate) async fn run_single_trial(
         time_limit: None,
         has_checkpoint: false,
         gpus: Vec::new(),
+        output: OutputTail::default(),
     };
     let finished = tokio::task::spawn_blocking(move || run_here(&assignment, &config))
         .await

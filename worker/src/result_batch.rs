@@ -29,6 +29,13 @@ impl ResultBatch {
     }
 }
 
+/// A batch that was sent and not acknowledged: its bytes in memory, and the number of its results.
+#[derive(Debug, Default)]
+pub(crate) struct UnacknowledgedBatch {
+    pub(crate) bytes: usize,
+    pub(crate) results: usize,
+}
+
 /// The location of a result in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolRef {
@@ -47,6 +54,8 @@ impl FinishedTrial {
     pub(crate) fn wire_size(&self) -> usize {
         let Self { result, weights } = self;
         let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();
-        96 + 8 * numbers + result.predictions.classes.len() + weights.as_ref().map_or(0, Vec::len)
+        let output = result.output.as_ref().map_or(0, |kept| kept.packed.len());
+        let weights = weights.as_ref().map_or(0, Vec::len);
+        96 + 8 * numbers + result.predictions.classes.len() + output + weights
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::result_batch::SpoolRef;
 use crate::spool::{Spool, SpoolEntry};
@@ -26,6 +26,8 @@ pub struct SharedQueue {
     pub(crate) queue_changed: Notify,
     /// Wakes the senders, because there may be results to deliver.
     pub(crate) results_ready: Notify,
+    /// Whether the coordinator takes the output of programs; `None` before the first session.
+    pub(crate) takes_output: watch::Sender<Option<bool>>,
 }
 
 impl SharedQueue {
@@ -38,6 +40,7 @@ impl SharedQueue {
             work_available: Condvar::new(),
             queue_changed: Notify::new(),
             results_ready: Notify::new(),
+            takes_output: watch::channel(None).0,
         }
     }
 

@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, SweepId};
+use ergodic_common::ids::Fence;
 use ergodic_common::program::needs::TrialNeeds;
 
 pub use crate::assignment::Assignment;
+pub(crate) use crate::assignment::{GivenBackLease, TrialPlace};
 use crate::link::sweeps::LoadedSweep;
-use crate::result_batch::{ResultBatch, SpoolRef};
+use crate::program::tail::OutputTail;
+use crate::result_batch::{ResultBatch, SpoolRef, UnacknowledgedBatch};
 use crate::supply::{Supply, TakenShare};
 use crate::train::FinishedTrial;
 
@@ -72,6 +74,7 @@ struct HeldLease {
 struct RunningTrial {
     stop: Arc<AtomicBool>,
     share: TakenShare,
+    output: OutputTail,
 }
 
 impl HeldLease {
@@ -128,22 +131,6 @@ pub struct WorkQueue {
     given_back: Vec<GivenBackLease>,
     /// The last renewal of the leases; `None` without a session.
     renewal: Option<LeaseRenewal>,
-}
-
-/// A lease that this worker gives back before its end.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct GivenBackLease {
-    pub(crate) fence: Fence,
-    pub(crate) sweep: SweepId,
-    /// Why this worker cannot run its trials.
-    pub(crate) why: String,
-}
-
-/// A batch that was sent and not acknowledged: its bytes in memory, and the number of its results.
-#[derive(Debug, Default)]
-struct UnacknowledgedBatch {
-    bytes: usize,
-    results: usize,
 }
 
 #[derive(Debug)]
@@ -295,9 +282,11 @@ impl WorkQueue {
         let key = lease.queued.pop_front()?;
         let stop = Arc::new(AtomicBool::new(false));
         let gpus = share.gpus.clone();
+        let output = OutputTail::default();
         let running = RunningTrial {
             stop: stop.clone(),
             share,
+            output: output.clone(),
         };
         lease.running.insert(key, running);
 
@@ -311,6 +300,7 @@ impl WorkQueue {
             time_limit: limit,
             has_checkpoint: kept,
             gpus,
+            output,
         })
     }
 
@@ -466,6 +456,16 @@ impl WorkQueue {
             .iter()
             .flat_map(|(fence, lease)| lease.running.keys().map(|key| (*fence, *key)))
             .collect()
+    }
+
+    /// Where the trial of a lease is.
+    pub(crate) fn find_trial(&self, fence: Fence, key: TrialKey) -> TrialPlace {
+        let lease = self.leases.get(&fence);
+        match lease.and_then(|lease| lease.running.get(&key)) {
+            Some(running) => TrialPlace::Running(running.output.clone()),
+            None if lease.is_some_and(|lease| lease.queued.contains(&key)) => TrialPlace::Queued,
+            None => TrialPlace::Gone,
+        }
     }
 
     /// Number of trials running.

@@ -2,11 +2,12 @@
 //!
 //! A trial is a process of the user's. All cells of a sweep have one [`Program`]; a [`ProgramCell`] adds the values of the
 //! axes and derived fields. The process gets arguments made from [`Template`]s, [`seeds`], and the files of a [`bundle`];
-//! [`needs`] are what it takes of its worker.
+//! [`needs`] are what it takes of its worker, and [`output`] is what it prints.
 
 pub mod bundle;
 mod experiment;
 pub mod needs;
+pub mod output;
 mod read;
 pub mod seeds;
 mod template;

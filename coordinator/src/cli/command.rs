@@ -31,6 +31,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
         &[
             "table",
             "trials",
+            "log",
             "curves",
             "predictions",
             "plot",

@@ -10,9 +10,9 @@ use super::version::LONG_VERSION;
 use crate::app::CommandOutcome;
 use crate::bench::{self, BenchCommand};
 use crate::client::commands::{
-    backup, compare, curves, distance, docs, effects, explain, extend, init, launch, list, plan,
-    plot, predictions, sample_size, status, steer, table, token, trials, update, variance, verdict,
-    watch, weights, workers,
+    backup, compare, curves, distance, docs, effects, explain, extend, init, launch, list, log,
+    plan, plot, predictions, sample_size, status, steer, table, token, trials, update, variance,
+    verdict, watch, weights, workers,
 };
 use crate::client::export::command as export;
 use crate::client::{report, sql};
@@ -73,6 +73,8 @@ pub(super) enum CliCommand {
     Report(report::ReportArgs),
     /// Print one row per trial
     Trials(trials::TrialsArgs),
+    /// Print what the program of a trial printed, or prints now: the last 64 KiB of each attempt
+    Log(log::LogArgs),
     /// Print statistics per cell and step
     Curves(curves::CurvesArgs),
     /// Compare cells with a baseline by paired differences and tests
@@ -155,6 +157,7 @@ pub(super) async fn dispatch_command(
         CliCommand::Plot(args) => plot::run_plot(args).await,
         CliCommand::Report(args) => report::run_report(args).await,
         CliCommand::Trials(args) => trials::run_trials(args).await,
+        CliCommand::Log(args) => log::run_log(args).await,
         CliCommand::Curves(args) => curves::run_curves(args).await,
         CliCommand::Compare(args) => compare::run_compare(args).await,
         CliCommand::Distance(args) => distance::run_distance(args).await,

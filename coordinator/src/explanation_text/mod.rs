@@ -1,6 +1,7 @@
 //! The sentences of `ergodic explain`: one for each finding of the wire. The client prints them; the coordinator sends them along for
 //! clients that do not know a finding.
 
+mod output;
 mod sweep;
 mod trial;
 
@@ -33,6 +34,7 @@ fn render_finding(
         .or_else(|| trial::render_cell_finding(finding))
         .or_else(|| trial::render_trial_finding(finding, trial?))
         .or_else(|| trial::render_audit_finding(finding))
+        .or_else(|| output::render_output_finding(finding, sweep, trial?))
 }
 
 #[cfg(test)]

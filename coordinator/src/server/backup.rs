@@ -100,6 +100,8 @@ impl BackupExport {
             }));
         })?;
 
+        self.send_outputs(reader, sweep)?;
+
         for audits in reader.read_audits(sweep.number)?.chunks(PAGE_LIMITS.1) {
             let audits = audits.iter().cloned().map(audit_to_wire).collect();
             self.send_record(Kind::Audits(v1::BackupAudits { audits }));
@@ -142,6 +144,33 @@ impl BackupExport {
         }
 
         self.send_record(Kind::Trials(page));
+        Ok(())
+    }
+
+    fn send_outputs(
+        &mut self,
+        reader: &dyn StoreReader,
+        sweep: &SweepRow,
+    ) -> Result<(), StoreError> {
+        let mut page = v1::BackupOutputs::default();
+        let mut bytes = 0;
+        reader.read_outputs(sweep.number, &mut |stored| {
+            bytes += stored.output.packed.len();
+            page.outputs.push(v1::BackupOutput {
+                key: Some(stored.key.into()),
+                attempt: stored.attempt,
+                output: Some(stored.output.into()),
+            });
+            if bytes >= PAGE_LIMITS.0 || page.outputs.len() >= PAGE_LIMITS.1 {
+                bytes = 0;
+                self.send_record(Kind::Outputs(std::mem::take(&mut page)));
+            }
+        })?;
+
+        // Earlier versions know no such record, and restore backups without any.
+        if !page.outputs.is_empty() {
+            self.send_record(Kind::Outputs(page));
+        }
         Ok(())
     }
 

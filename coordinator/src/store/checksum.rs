@@ -10,6 +10,7 @@ use crate::records::{LeaseRow, SweepRow};
 use crate::store::encoding::{
     encode_f64s, encode_files, encode_outcome, encode_state, replace_nul,
 };
+use crate::store::outputs::StoredOutput;
 use crate::store::sql::param::SqlParam;
 use crate::store::types::Attempt;
 
@@ -212,6 +213,20 @@ pub fn attempt_checksum(sweep: SweepNumber, key: TrialKey, number: i64, attempt:
     ];
 
     row_checksum("attempts", &fields)
+}
+
+/// The checksum of a row of `outputs`.
+pub fn output_checksum(sweep: SweepNumber, stored: &StoredOutput) -> i64 {
+    let fields = [
+        sweep.into(),
+        stored.key.cell.into(),
+        stored.key.repeat.into(),
+        stored.attempt.into(),
+        stored.output.printed.into(),
+        SqlParam::Bytes(Some(&stored.output.packed)),
+    ];
+
+    row_checksum("outputs", &fields)
 }
 
 /// The checksum of a row of `leases`, with its trials as they are stored.

@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod encoding;
 mod error;
 pub mod location;
+mod outputs;
 pub mod postgres;
 mod reader;
 mod snapshot_readers;
@@ -21,13 +22,15 @@ mod writes;
 
 pub use encoding::CurveView;
 pub use error::{Damage, StoreError};
+pub use outputs::{OutputReader, StoredOutput};
 pub use reader::StoreReader;
 pub use snapshot_readers::SnapshotReaders;
 pub use sql::{
     CheckWritable, ClearRows, EndLeases, EnsureIdentity, ExtendSweep, FindUnreferenced,
     GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, LookUpRows,
-    RedoTrials, RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp, SetCellsDigest,
-    SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreTransaction,
+    RedoTrials, RemoveSweep, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, RevertGiveUp,
+    SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults,
+    StoreTransaction,
 };
 pub(crate) use sqlite::files::create_directory;
 pub(crate) use sqlite::view::{is_store, list_stores};

@@ -6,11 +6,12 @@ use ergodic_common::trial::Predictions;
 
 use crate::records::{LeaseRow, SweepRow};
 use crate::store::error::{Damage, StoreError};
+use crate::store::outputs::OutputReader;
 use crate::store::trial_range::TrialRange;
 use crate::store::types::{Attempt, Audit, EndedTrial, RowCursor, SampledTrial, StoredTrial};
 
 /// Reads committed data. A reader can move between threads, but not be shared by them.
-pub trait StoreReader: Send {
+pub trait StoreReader: OutputReader + Send {
     /// All sweeps, in the order of launch.
     ///
     /// # Errors

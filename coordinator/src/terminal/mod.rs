@@ -2,6 +2,7 @@
 //! can move the cursor.
 
 mod pager;
+mod printed_text;
 mod screen;
 
 use std::borrow::Cow;
@@ -9,6 +10,7 @@ use std::io::{self, Write};
 
 use ergodic_common::escape::{escape_lines, is_misleading};
 pub use pager::show_on_stdout;
+pub use printed_text::PrintedText;
 pub use screen::{ScreenSize, can_redraw_stderr, should_colour_progress, should_use_colours};
 
 /// Writes to stdout. A reader that closes the pipe, such as `head`, is no error.

@@ -135,6 +135,7 @@ fn assignment(text: &str, stop: Arc<AtomicBool>, time_limit: Option<Duration>) -
         time_limit,
         has_checkpoint: false,
         gpus: Vec::new(),
+        output: Default::default(),
     }
 }
 

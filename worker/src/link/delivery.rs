@@ -33,7 +33,11 @@ pub fn start_delivery(queue: &Arc<SharedQueue>, links: &LinkPool, worker: &Worke
     }
 
     if let Some(spool) = queue.spool().filter(|spool| spool.leftover_results() > 0) {
-        tokio::spawn(deliver_leftover_batches(spool.clone(), links.clone()));
+        tokio::spawn(deliver_leftover_batches(
+            queue.clone(),
+            spool.clone(),
+            links.clone(),
+        ));
     }
 }
 
@@ -55,7 +59,7 @@ async fn sender_loop(queue: Arc<SharedQueue>, links: LinkPool, worker: WorkerId)
             }
 
             if !batch.results.is_empty() {
-                send_batch(&links, &worker, &batch).await;
+                send_batch(&queue, &links, &worker, &batch).await;
             }
 
             let batch = run_on_spool(&queue, batch, move |spool, batch| {
@@ -87,7 +91,7 @@ async fn run_on_spool(
 
 /// Delivers the results that an earlier worker left in the spool, under its name and leases. Any
 /// response settles them, whether they are stored, compared, or belong to a sweep that is over.
-async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
+async fn deliver_leftover_batches(queue: Arc<SharedQueue>, spool: Arc<Spool>, links: LinkPool) {
     tracing::info!(
         results = spool.leftover_results(),
         "the spool holds results of an earlier worker"
@@ -107,7 +111,7 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
             }
         };
         for (worker, batch) in batches {
-            send_batch(&links, &worker, &batch).await;
+            send_batch(&queue, &links, &worker, &batch).await;
             results += batch.results.len();
         }
 
@@ -122,8 +126,9 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
 
 /// Sends a batch until all of it is answered. A refused batch is sent in halves until each refused result is alone, so that one bad
 /// result does not cost the others.
-async fn send_batch(links: &LinkPool, worker: &WorkerId, batch: &ResultBatch) {
+async fn send_batch(queue: &SharedQueue, links: &LinkPool, worker: &WorkerId, batch: &ResultBatch) {
     let sender = BatchSender {
+        queue,
         links,
         worker,
         batch,
@@ -154,6 +159,7 @@ fn can_be_split(piece: &[FinishedTrial], code: Code) -> bool {
 
 /// A batch that is being sent.
 struct BatchSender<'a> {
+    queue: &'a SharedQueue,
     links: &'a LinkPool,
     worker: &'a WorkerId,
     batch: &'a ResultBatch,
@@ -205,14 +211,13 @@ impl BatchSender<'_> {
         files: &[FinishedTrial],
         at_once: impl Fn(Code) -> bool,
     ) -> Result<v1::CommitResultsResponse, Status> {
-        let message = self.build_request(results);
         let mut refusals = 0;
         let mut backoff = Backoff::new();
 
         loop {
             let link = self.links.current_link();
             let answer = match upload_weights(&link, files).await {
-                Ok(()) => commit_results(&link, message.clone()).await,
+                Ok(()) => commit_results(&link, self.build_request(&results).await).await,
                 Err(status) => Err(status),
             };
             match answer {
@@ -237,7 +242,12 @@ impl BatchSender<'_> {
         }
     }
 
-    fn build_request(&self, results: Vec<v1::TrialResult>) -> v1::CommitResultsRequest {
+    /// The request, for the coordinator of the last session.
+    async fn build_request(&self, results: &[v1::TrialResult]) -> v1::CommitResultsRequest {
+        let mut results = results.to_vec();
+        if results.iter().any(|result| result.output.is_some()) && !self.may_send_output().await {
+            results.iter_mut().for_each(|result| result.output = None);
+        }
         let ResultBatch { fence, sweep, .. } = self.batch;
         let fence = Some((*fence).into());
         let worker = self.worker.to_string();
@@ -251,6 +261,14 @@ impl BatchSender<'_> {
             checksum: Vec::new(),
         }
         .with_checksum()
+    }
+
+    /// Whether the coordinator takes the output of programs, which it says in its welcome. An older one would take results with
+    /// output for damaged ones, because their checksum covers what it does not know.
+    async fn may_send_output(&self) -> bool {
+        let mut takes_output = self.queue.takes_output.subscribe();
+        let told = takes_output.wait_for(Option::is_some).await;
+        told.is_ok_and(|told| *told == Some(true))
     }
 }
 
@@ -340,5 +358,61 @@ fn log_commit_outcome(
             results = piece.len(),
             "the lease had ended: results were compared, not stored"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::TrialKey;
+    use ergodic_common::ids::{Epoch, Fence, LeaseId};
+    use ergodic_proto::channel::credentials::ClientAuth;
+    use ergodic_proto::output::pack_output;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_coordinator_that_takes_output_gets_it() {
+        let queue = SharedQueue::new(1);
+        let links = LinkPool::from_urls("http://127.0.0.1:1", &ClientAuth::default());
+        let batch = ResultBatch {
+            number: 1,
+            fence: Fence {
+                lease: LeaseId(1),
+                epoch: Epoch(1),
+            },
+            sweep: "abcdefgh".into(),
+            results: Vec::new(),
+            spooled: Vec::new(),
+        };
+        let sender = BatchSender {
+            queue: &queue,
+            links: &links.expect("an address"),
+            worker: &"w".into(),
+            batch: &batch,
+        };
+        let silent = TrialResult::completed(TrialKey::new(0, 0));
+        let talker = TrialResult {
+            output: pack_output(4, b"abcd"),
+            ..TrialResult::completed(TrialKey::new(0, 1))
+        };
+        let results: Vec<v1::TrialResult> = [silent, talker].map(Into::into).to_vec();
+
+        // Before the first session nobody knows whether the coordinator takes output; nothing else waits for that.
+        let mut unknown = std::pin::pin!(sender.build_request(&results));
+        let early = tokio::time::timeout(Duration::ZERO, &mut unknown).await;
+        assert!(early.is_err(), "it waits for a session");
+        let quick = tokio::time::timeout(Duration::ZERO, sender.build_request(&results[..1])).await;
+        assert!(quick.is_ok(), "nothing was printed");
+
+        queue.takes_output.send_replace(Some(true));
+        let mut request = unknown.await;
+        assert!(request.verify_checksum());
+        assert_eq!(request.results, results);
+
+        queue.takes_output.send_replace(Some(false));
+        let mut request = sender.build_request(&results).await;
+        assert!(request.verify_checksum());
+        let outputs = request.results.iter().map(|result| &result.output);
+        assert_eq!(outputs.collect::<Vec<_>>(), [&None, &None]);
     }
 }

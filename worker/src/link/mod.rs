@@ -3,6 +3,7 @@
 pub(crate) mod checkpoints;
 pub mod datasets;
 pub mod delivery;
+pub(crate) mod outputs;
 pub mod reconnect;
 pub mod session;
 pub(crate) mod sweeps;

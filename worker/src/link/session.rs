@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::experiment::Experiments;
+use crate::link::outputs;
 use crate::link::sweeps;
 use crate::link::sweeps::SweepCache;
 use crate::memory;
@@ -97,6 +98,7 @@ impl<'a> WorkerSession<'a> {
             .await?
             .into_inner();
         let welcome = receive_welcome(&mut incoming).await?;
+        queue.takes_output.send_replace(Some(welcome.takes_output));
         tracing::info!(
             coordinator = identity.coordinator_url,
             build = welcome.build,
@@ -216,6 +218,10 @@ impl<'a> WorkerSession<'a> {
                 };
                 self.return_unstarted(fence, wanted.trials).await?;
                 self.request_work().await
+            }
+            Some(Response::SendOutput(wanted)) => {
+                let part = outputs::read_part(self.queue, &wanted);
+                self.send_message(Request::Output(part)).await
             }
             Some(Response::Welcome(_)) | None => Ok(()),
         }
@@ -441,6 +447,7 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
         programs: identity.has_programs,
         experiments: identity.experiments.announce(),
         supply: Some(supply),
+        sends_output: true,
     }
 }
 

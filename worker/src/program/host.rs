@@ -20,6 +20,7 @@ use super::folder::{AttemptFolder, remove_abandoned_folders};
 use super::isolation::Isolation;
 use super::starter::SupervisorStarter;
 use super::supervisor::order::{LaunchOrder, ProgramEnd};
+use super::tail::OutputTail;
 use super::watch::{EarlyEnd, WatchedEnd, run_watched};
 
 /// Time limit of all commands of `require` together.
@@ -162,8 +163,14 @@ impl LoadedProgram {
             true => Some(EarlyEnd::Stopped),
             false => (Instant::now() >= until).then_some(EarlyEnd::TimedOut),
         };
-        let ended = run_watched(&order, &host.starter, None, &should_end)
-            .map_err(|error| failed(error.to_string()))?;
+        let ended = run_watched(
+            &order,
+            &host.starter,
+            None,
+            OutputTail::default(),
+            &should_end,
+        )
+        .map_err(|error| failed(error.to_string()))?;
         match ended.report.end {
             Some(ProgramEnd::Exited(0)) if ended.early.is_none() => Ok(()),
             _ => Err(failed(describe_end(&ended, SHOWN_OUTPUT))),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ergodic_common::Outcome;
 use ergodic_common::duration::format_duration;
 use ergodic_common::ids::TrialIdentity;
+use ergodic_common::program::output::SHOWN_OUTPUT;
 use ergodic_common::program::{ProgramCell, TrialFacts};
 use ergodic_common::random_streams::Streams;
 
@@ -19,9 +20,6 @@ use super::supervisor::order::{LaunchOrder, ProgramEnd};
 use super::watch::{EarlyEnd, MetricsInput, WatchedEnd, run_watched};
 use crate::train::{CheckpointStore, FinishedTrial};
 use crate::work_queue::Assignment;
-
-/// Lines and bytes of output that the cause of a failure shows.
-const SHOWN_OUTPUT: (usize, usize) = (20, 3000);
 
 /// What a program's trial is run with.
 pub(crate) struct ProgramJob<'a> {
@@ -81,6 +79,7 @@ pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, N
     let outcome = judge_end(&record, &ended, job.assignment.time_limit);
     let mut result = record.into_result(job.assignment.key, outcome);
     result.seconds = begun.elapsed().as_secs_f64();
+    result.output = ended.output.pack();
     Ok(FinishedTrial {
         result,
         weights: None,
@@ -126,7 +125,8 @@ impl<'a> ProgramJob<'a> {
         };
 
         let should_end = || self.find_early_end(begun);
-        let ended = run_watched(order, &self.host.starter, Some(input), &should_end)?;
+        let output = self.assignment.output.clone();
+        let ended = run_watched(order, &self.host.starter, Some(input), output, &should_end)?;
         if !self.assignment.is_stopped() && ended.early != Some(EarlyEnd::Stopped) {
             return Ok(ended);
         }
@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn ended(end: ProgramEnd) -> WatchedEnd {
-        let mut output = OutputTail::default();
+        let output = OutputTail::default();
         output.push_bytes(b"epoch 1\nno memory\n");
         WatchedEnd {
             report: SupervisorReport {

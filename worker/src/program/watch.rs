@@ -61,7 +61,8 @@ pub(super) struct MetricsInput<'r, 'm> {
     pub(super) keep_checkpoint: &'r dyn Fn(&TrialRecord<'m>, u64) -> Result<(), String>,
 }
 
-/// Runs a program to its end, on a runtime of its own. `should_end` is asked often whether to end it before.
+/// Runs a program to its end, on a runtime of its own. What it prints goes to `output`, and `should_end` is asked often whether to
+/// end it before.
 ///
 /// # Errors
 /// The system refuses a process, pipes or a runtime: no fault of the program.
@@ -69,6 +70,7 @@ pub(super) fn run_watched(
     order: &LaunchOrder,
     starter: &SupervisorStarter,
     metrics: Option<MetricsInput<'_, '_>>,
+    output: OutputTail,
     should_end: &dyn Fn() -> Option<EarlyEnd>,
 ) -> io::Result<WatchedEnd> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,7 +86,7 @@ pub(super) fn run_watched(
             pipe,
             metrics,
             lines: LineSplitter::default(),
-            output: OutputTail::default(),
+            output,
             early: None,
         };
         watch.run_to_end(should_end).await

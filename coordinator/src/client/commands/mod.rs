@@ -11,6 +11,7 @@ pub mod extend;
 pub mod init;
 pub mod launch;
 pub mod list;
+pub mod log;
 pub mod plan;
 pub mod plot;
 pub mod predictions;

@@ -69,6 +69,14 @@ impl Core {
         self.end_leases(&[lease.fence], false)
     }
 
+    /// The worker that holds the lease, if it is in force.
+    pub fn find_lease_holder(&self, fence: Fence) -> Option<&WorkerId> {
+        let lease = self.leases.get(&fence.lease);
+        lease
+            .filter(|lease| lease.row.fence == fence)
+            .map(|lease| &lease.row.worker)
+    }
+
     /// Whether a worker holds the lease.
     pub fn holds_lease(&self, worker: &WorkerId, fence: Fence) -> bool {
         self.leases

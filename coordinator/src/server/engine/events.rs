@@ -13,7 +13,7 @@ use crate::core::{Core, Effect, JoiningWorker, SessionEnd, Steering, StoredRow, 
 use crate::records::SweepRow;
 use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::server::checkpoints::IncomingCheckpoint;
-use crate::server::engine::Engine;
+use crate::server::engine::{Engine, OutputQuestion, OutputReply};
 use crate::server::limits::Permit;
 use crate::store::writer::DeletedFiles;
 use crate::store::{ClearedRows, ReusingSweep, StoreError, SuccessorSweep};
@@ -54,6 +54,8 @@ pub enum WorkerEvent {
         joining: JoiningWorker,
         /// Takes what is sent to it.
         sender: SessionSender,
+        /// Whether it tells what running programs have printed.
+        sends_output: bool,
         /// Receives the session's number.
         reply: oneshot::Sender<SessionNumber>,
     },
@@ -183,6 +185,13 @@ pub enum UserEvent {
         /// Receives the outcome.
         reply: ChangeReply,
     },
+    /// Ask the worker that runs a trial what it has printed.
+    AskForOutput {
+        /// What is asked.
+        question: OutputQuestion,
+        /// Receives the answer.
+        reply: OutputReply,
+    },
     /// Test whether the store accepts a write.
     CheckWritable {
         /// Receives whether it does.
@@ -195,7 +204,13 @@ impl EngineEvent {
     pub(crate) fn is_change(&self) -> bool {
         !matches!(
             self,
-            Self::Query(_) | Self::User(UserEvent::CheckWritable { .. }) | Self::Tick
+            Self::Query(_)
+                | Self::User(UserEvent::CheckWritable { .. } | UserEvent::AskForOutput { .. })
+                | Self::Worker(WorkerEvent::MessageReceived {
+                    message: WorkerMessage::Output(_),
+                    ..
+                })
+                | Self::Tick
         )
     }
 }
@@ -242,6 +257,8 @@ pub enum WorkerMessage {
         /// The trials.
         keys: Vec<TrialKey>,
     },
+    /// What a running program has printed.
+    Output(v1::OutputPart),
     /// The worker's goodbye.
     Goodbye,
 }

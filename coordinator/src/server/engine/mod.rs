@@ -6,6 +6,7 @@
 //! or stored, and what comes back from the store's writer was in the writer's queue, which is short.
 
 pub mod events;
+mod outputs;
 mod persist;
 mod results;
 mod sessions;
@@ -21,7 +22,10 @@ pub use events::{
     BatchRefusal, ChangeReply, EngineEvent, EngineHandle, EngineQueue, EngineStopped,
     SessionSender, StoreReply, UserEvent, WorkerEvent, WorkerMessage,
 };
+pub use outputs::{OutputQuestion, OutputRefusal, OutputReply};
 
+use self::outputs::OpenOutputs;
+use self::sessions::OpenSession;
 use super::checkpoints::CheckpointWriter;
 use crate::core::{Core, CoreTime, Effect};
 use crate::store::writer::WriterHandle;
@@ -34,7 +38,8 @@ pub struct Engine {
     started: Instant,
     writer: WriterHandle,
     checkpoint_writer: CheckpointWriter,
-    sessions: HashMap<WorkerId, (SessionNumber, SessionSender)>,
+    sessions: HashMap<WorkerId, OpenSession>,
+    open_outputs: OpenOutputs,
     last_session: SessionNumber,
     events: mpsc::UnboundedSender<EngineEvent>,
     queue: mpsc::UnboundedReceiver<EngineEvent>,
@@ -66,6 +71,7 @@ impl Engine {
             writer,
             checkpoint_writer,
             sessions: HashMap::new(),
+            open_outputs: OpenOutputs::default(),
             last_session: SessionNumber::default(),
             events,
             queue,

@@ -13,14 +13,23 @@ use crate::server::convert::fence_to_wire;
 use crate::server::engine::{Engine, SessionSender, WorkerEvent, WorkerMessage};
 use crate::store::InsertLease;
 
+/// A session that is open.
+pub(super) struct OpenSession {
+    number: SessionNumber,
+    sender: SessionSender,
+    /// Whether the worker tells what running programs have printed.
+    pub(super) sends_output: bool,
+}
+
 impl Engine {
     pub(crate) fn handle_worker_event(&mut self, event: WorkerEvent) -> Vec<Effect> {
         match event {
             WorkerEvent::Joined {
                 joining,
                 sender,
+                sends_output,
                 reply,
-            } => return self.join_worker(joining, sender, reply),
+            } => return self.join_worker(joining, (sender, sends_output), reply),
             WorkerEvent::SessionEnded {
                 worker,
                 session,
@@ -54,7 +63,7 @@ impl Engine {
     fn join_worker(
         &mut self,
         joining: JoiningWorker,
-        sender: SessionSender,
+        (sender, sends_output): (SessionSender, bool),
         reply: oneshot::Sender<SessionNumber>,
     ) -> Vec<Effect> {
         self.last_session.0 += 1;
@@ -65,8 +74,14 @@ impl Engine {
             "worker joined"
         );
 
-        self.sessions
-            .insert(joining.worker.clone(), (self.last_session, sender));
+        // What an earlier session was asked, it answers no more.
+        self.open_outputs.forget_worker(&joining.worker);
+        let session = OpenSession {
+            number: self.last_session,
+            sender,
+            sends_output,
+        };
+        self.sessions.insert(joining.worker.clone(), session);
         // The session must send Welcome before any message that the join causes.
         let _ = reply.send(self.last_session);
         self.core.on_worker_joined(joining, self.current_time())
@@ -77,10 +92,10 @@ impl Engine {
         if self
             .sessions
             .get(worker)
-            .is_some_and(|(number, _)| *number == session)
+            .is_some_and(|open| open.number == session)
         {
             tracing::info!(worker = worker.as_str(), ?end, "session ended");
-            self.sessions.remove(worker);
+            self.close_session(worker);
             self.core.on_session_ended(worker, end, self.current_time());
         }
     }
@@ -114,8 +129,12 @@ impl Engine {
 
                 self.core.on_trials_retracted(worker, fence, &keys, now)
             }
+            WorkerMessage::Output(part) => {
+                self.pass_on_output(worker, part);
+                Vec::new()
+            }
             WorkerMessage::Goodbye => {
-                self.sessions.remove(worker);
+                self.close_session(worker);
                 self.core.on_worker_left(worker, now)
             }
         }
@@ -195,10 +214,10 @@ impl Engine {
         let response = v1::SessionResponse {
             message: Some(message),
         };
-        let Some((_, sender)) = self.sessions.get(worker) else {
+        let Some(session) = self.sessions.get(worker) else {
             return;
         };
-        let (end, why) = match sender.try_send(Ok(response)) {
+        let (end, why) = match session.sender.try_send(Ok(response)) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => (
                 SessionEnd::ByCoordinator,
@@ -211,7 +230,12 @@ impl Engine {
         };
 
         tracing::info!(worker = worker.as_str(), ?end, "{why}");
-        self.sessions.remove(worker);
+        self.close_session(worker);
         self.core.on_session_ended(worker, end, self.current_time());
+    }
+
+    fn close_session(&mut self, worker: &WorkerId) {
+        self.sessions.remove(worker);
+        self.open_outputs.forget_worker(worker);
     }
 }

@@ -50,6 +50,7 @@ impl Engine {
                 .writer
                 .enqueue_deletion(hashes, |deleted| drop(reply.send(deleted))),
             UserEvent::Redo { sweep, keys, reply } => self.redo_trials(sweep, keys, reply),
+            UserEvent::AskForOutput { question, reply } => self.ask_for_output(&question, reply),
             UserEvent::CheckWritable { reply } => self.persist_for(CheckWritable, reply),
         }
 

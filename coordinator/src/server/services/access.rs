@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepNumber;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{BUILD, ErrorCode, Spec};
+use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::{UserError, not_leader};
 use ergodic_proto::{USER_METADATA, v1};
 use tonic::{Request, Status};
@@ -111,6 +111,23 @@ pub(crate) fn check_grammar_support(
         source.grammar
     );
     Err(UserError::new(ErrorCode::Version, message).into())
+}
+
+/// Checks that a sweep has a trial.
+///
+/// # Errors
+/// It has none; the message tells the numbers of its cells and repeats.
+pub(crate) fn check_has_trial(sweep: &Sweep, key: TrialKey) -> Result<(), UserError> {
+    if sweep.spec.has_trial(key) {
+        return Ok(());
+    }
+    let message = format!(
+        "the sweep {} has no trial {key}: its cells are numbered below {}, its repeats below {}",
+        sweep.id,
+        sweep.spec.grid.cell_number_bound(),
+        sweep.spec.repeats
+    );
+    Err(UserError::new(ErrorCode::NotFound, message))
 }
 
 impl SweepApi {

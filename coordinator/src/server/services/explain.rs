@@ -1,7 +1,7 @@
 //! `Explain`: the reason for the state of a sweep, cell or trial.
 
+use ergodic_common::TrialKey;
 use ergodic_common::ids::{SweepId, SweepNumber};
-use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
@@ -14,10 +14,11 @@ use crate::core::{Core, Sweep, UnreadableSweep};
 use crate::explanation_text::render_explanation;
 use crate::records::SweepState;
 use crate::server::findings::{
-    build_finding, build_finding_with_actions, build_reason, no_details, to_attempt_finding,
-    to_audit_finding, to_cell_findings, to_end_finding, to_sweep_finding,
+    build_finding, build_finding_with_actions, build_reason, no_details, to_audit_finding,
+    to_cell_findings, to_end_finding, to_sweep_finding,
 };
-use crate::server::services::access::SweepApi;
+use crate::server::services::access::{SweepApi, check_has_trial};
+use crate::server::services::stored_outputs::OutputTrial;
 use crate::server::status::state_to_wire;
 use crate::server::store_error;
 
@@ -31,6 +32,8 @@ struct TrialFacts {
     checkpoint_steps: Option<u64>,
     cell_findings: Vec<v1::ExplainFinding>,
     sweep_findings: Vec<v1::ExplainFinding>,
+    /// Whether it is a process, which may print something.
+    is_program: bool,
 }
 
 impl SweepApi {
@@ -75,15 +78,24 @@ impl SweepApi {
         let checkpoint_steps = facts.checkpoint_steps;
         let id = facts.id.clone();
 
-        let mut findings = match facts.location {
+        let row = match facts.location {
             TrialLocation::Done => {
                 let row = self
                     .read_store(move |reader| reader.read_trial(sweep, key).map_err(store_error));
-                let end = row.await?.map(to_end_finding);
-                facts.cell_findings.into_iter().chain(end).collect()
+                row.await?
             }
-            _ => explain_unfinished(facts),
+            _ => None,
         };
+        let trial = OutputTrial { sweep, key };
+        let attempts = self
+            .explain_attempts(trial, row.as_ref(), facts.is_program)
+            .await?;
+        let is_running = matches!(facts.location, TrialLocation::Leased { running: true, .. });
+        let running = (is_running && facts.is_program).then(|| attempts.explain_running());
+
+        let mut findings = explain_unfinished(facts);
+        findings.extend(row.map(to_end_finding));
+        findings.extend(attempts.of_row.or(running));
         findings.extend(self.explain_audit(sweep, key).await?);
         findings.extend(
             checkpoint_steps.map(|steps| {
@@ -91,10 +103,7 @@ impl SweepApi {
             }),
         );
 
-        let attempts = self
-            .read_store(move |reader| reader.read_attempts(sweep, key).map_err(store_error))
-            .await?;
-        findings.extend(attempts.into_iter().map(to_attempt_finding));
+        findings.extend(attempts.earlier);
 
         Ok((id, findings))
     }
@@ -157,15 +166,8 @@ fn explain_sweep(core: &Core, sweep: &Sweep) -> Vec<v1::ExplainFinding> {
 }
 
 fn collect_trial_facts(core: &Core, sweep: &Sweep, key: TrialKey) -> Result<TrialFacts, UserError> {
-    if !sweep.spec.has_trial(key) {
-        let message = format!(
-            "the sweep {} has no trial {key}: its cells are numbered below {}, its repeats below {}",
-            sweep.id,
-            sweep.spec.grid.cell_number_bound(),
-            sweep.spec.repeats
-        );
-        return Err(UserError::new(ErrorCode::NotFound, message));
-    }
+    check_has_trial(sweep, key)?;
+    let program = sweep.spec.program();
 
     Ok(TrialFacts {
         sweep: sweep.number,
@@ -175,10 +177,11 @@ fn collect_trial_facts(core: &Core, sweep: &Sweep, key: TrialKey) -> Result<Tria
         checkpoint_steps: core.checkpoint_steps(sweep.number, key),
         cell_findings: to_cell_findings(sweep, key),
         sweep_findings: explain_sweep(core, sweep),
+        is_program: program.is_some_and(|program| program.experiment.is_none()),
     })
 }
 
-/// Explains why a trial has no row yet.
+/// Explains a trial's cell and, if the trial has no row yet, why.
 fn explain_unfinished(facts: TrialFacts) -> Vec<v1::ExplainFinding> {
     let mut findings = facts.cell_findings;
 

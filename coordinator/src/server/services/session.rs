@@ -40,17 +40,20 @@ pub(crate) async fn open_session(
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
     let permit = context.limits.sessions.try_acquire()?;
-    let mut joining = parse_hello(read_hello(&mut inbound).await?)?;
+    let hello = read_hello(&mut inbound).await?;
+    let sends_output = hello.sends_output;
+    let mut joining = parse_hello(hello)?;
     // Where no programs are accepted, none that were stored before are run.
     joining.programs &= context.programs != ProgramPolicy::Nobody;
     let worker = joining.worker.clone();
 
     let (sender, messages) = mpsc::channel(MAX_UNREAD_MESSAGES);
-    send_welcome(&context, &sender).await;
+    send_welcome(&context, &sender, sends_output).await;
     let (reply, number) = oneshot::channel();
     context.engine.send_event(WorkerEvent::Joined {
         joining,
         sender,
+        sends_output,
         reply,
     });
 
@@ -89,12 +92,14 @@ async fn read_hello(inbound: &mut Streaming<v1::SessionRequest>) -> Result<v1::H
     }
 }
 
-async fn send_welcome(context: &ServerContext, sender: &SessionSender) {
+async fn send_welcome(context: &ServerContext, sender: &SessionSender, sends_output: bool) {
     let ttl = context.lease_ttl.as_millis() as u64;
     let welcome = v1::Welcome {
         lease_ttl_ms: ttl,
         heartbeat_ms: (ttl / 4).max(50),
         build: BUILD.to_owned(),
+        // Earlier workers know nothing of it, and are told nothing else than before.
+        takes_output: sends_output,
     };
     let message = v1::SessionResponse {
         message: Some(Response::Welcome(welcome)),
@@ -263,6 +268,7 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
             let fence = fence_from_wire(&retracted.fence?);
             Some(WorkerMessage::Retracted { fence, keys })
         }
+        Request::Output(part) => Some(WorkerMessage::Output(part)),
         Request::Goodbye(_) => Some(WorkerMessage::Goodbye),
     }
 }

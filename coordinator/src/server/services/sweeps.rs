@@ -19,6 +19,7 @@ impl SweepService for SweepApi {
     type TablePagesStream = ResponseStream<v1::TableResponse>;
     type CurvePagesStream = ResponseStream<v1::CurvesResponse>;
     type ListPagesStream = ResponseStream<v1::ListResponse>;
+    type OutputStream = ResponseStream<v1::OutputResponse>;
 
     async fn launch(
         &self,
@@ -203,6 +204,15 @@ impl SweepService for SweepApi {
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         let answer = self.answer_explain(request.into_inner()).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn output(
+        &self,
+        request: Request<v1::OutputRequest>,
+    ) -> Result<Response<Self::OutputStream>, Status> {
+        let principal = request.extensions().get::<Principal>().cloned();
+        let output = self.stream_output(request.into_inner(), principal).await?;
+        Ok(Response::new(output))
     }
 
     async fn info(

@@ -6,13 +6,14 @@ use ergodic_common::ids::SweepNumber;
 use ergodic_common::{TrialKey, TrialResult};
 
 use crate::store::checksum::{
-    attempt_checksum, curve_checksum, predictions_checksum, trial_checksum,
+    attempt_checksum, curve_checksum, output_checksum, predictions_checksum, trial_checksum,
 };
 use crate::store::encoding::{
     encode_curve, encode_f64s, encode_finding, encode_outcome, encode_present_predictions,
     replace_nul,
 };
 use crate::store::error::StoreError;
+use crate::store::outputs::StoredOutput;
 use crate::store::postgres::PgSession;
 use crate::store::postgres::session::bind_params;
 use crate::store::sql::param::SqlParam;
@@ -124,6 +125,35 @@ impl SqlConnection for PgSession {
                     .map(|(key, number, attempt)| attempt_checksum(sweep, *key, *number, attempt))
                     .collect::<Vec<_>>(),
             );
+
+        self.stream_rows(query, &mut |_| Ok(true))
+    }
+
+    fn insert_outputs(
+        &self,
+        sweep: SweepNumber,
+        outputs: &[StoredOutput],
+    ) -> Result<(), StoreError> {
+        let text = "INSERT INTO outputs (sweep, cell, repeat, attempt, printed, data, checksum)
+                    SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bigint[])
+                    ON CONFLICT (sweep, cell, repeat, attempt)
+                        DO UPDATE SET printed = excluded.printed, data = excluded.data, checksum = excluded.checksum";
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        let (cells, repeats) = key_columns(outputs.iter().map(|stored| stored.key));
+        let attempts = outputs.iter().map(|stored| i64::from(stored.attempt));
+        let printed = outputs.iter().map(|stored| stored.output.printed as i64);
+        let data = outputs.iter().map(|stored| &stored.output.packed[..]);
+        let checksums = outputs.iter().map(|stored| output_checksum(sweep, stored));
+        let query = sqlx::query(text)
+            .bind(sweep.0)
+            .bind(cells)
+            .bind(repeats)
+            .bind(attempts.collect::<Vec<_>>())
+            .bind(printed.collect::<Vec<_>>())
+            .bind(data.collect::<Vec<_>>())
+            .bind(checksums.collect::<Vec<_>>());
 
         self.stream_rows(query, &mut |_| Ok(true))
     }

@@ -7,6 +7,7 @@ use ergodic_common::TrialKey;
 use ergodic_common::ids::{CellIndex, FileHash, SweepNumber};
 use ergodic_common::spec::SpecSource;
 
+use super::outputs::copy_outputs;
 use super::param::SqlParam;
 use super::read::{find_sweep, read_all_attempts, read_audits};
 use super::rows::read_whole_trial_row;
@@ -68,7 +69,7 @@ impl StoreWrite for ExtendSweep {
     }
 }
 
-/// A new sweep with the rows, attempts and audits of another one, which ends if it has not ended. The output is the new one's number.
+/// A new sweep with the rows, attempts, outputs and audits of another one, which ends if it has not ended. The output is the new one's number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InsertSuccessor(pub SuccessorSweep);
 
@@ -94,6 +95,7 @@ impl StoreWrite for InsertSuccessor {
         let map_key = |key: TrialKey| map_trial_key(cells, key);
         copy_rows(sql, *from, number, &map_key)?;
         copy_attempts(sql, *from, number, &map_key)?;
+        copy_outputs(sql, *from, number, &map_key)?;
         copy_audits(sql, *from, number, &map_key)?;
 
         Ok(number)

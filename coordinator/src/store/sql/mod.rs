@@ -2,6 +2,7 @@
 //! numbered in the order of first appearance, which both understand as `$1`.
 
 mod extend;
+pub(super) mod outputs;
 pub(super) mod param;
 mod read;
 mod reuse;
@@ -12,14 +13,16 @@ mod write;
 use ergodic_common::TrialKey;
 use ergodic_common::ids::SweepNumber;
 pub use extend::{ExtendSweep, InsertSuccessor};
+pub use outputs::RestoreOutputs;
 pub(super) use read::{select_whole_trials_one_by_one, select_whole_trials_sql};
 pub use reuse::InsertReusing;
 pub use transaction::StoreTransaction;
 pub use write::*;
 
-use super::checksum::attempt_checksum;
+use super::checksum::{attempt_checksum, output_checksum};
 use super::encoding::encode_finding;
 use super::error::StoreError;
+use super::outputs::StoredOutput;
 use super::types::{Attempt, Audit, Twin};
 use crate::store::sql::param::SqlParam;
 
@@ -119,6 +122,33 @@ pub(super) trait SqlConnection {
                 attempt_checksum(sweep, *key, *number, attempt).into(),
             ];
 
+            self.execute_statement(text, &values)?;
+        }
+
+        Ok(())
+    }
+
+    /// Inserts what programs printed, at most once of each attempt.
+    fn insert_outputs(
+        &self,
+        sweep: SweepNumber,
+        outputs: &[StoredOutput],
+    ) -> Result<(), StoreError> {
+        let text = "INSERT INTO outputs (sweep, cell, repeat, attempt, printed, data, checksum)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7)
+                    ON CONFLICT (sweep, cell, repeat, attempt)
+                        DO UPDATE SET printed = excluded.printed, data = excluded.data, checksum = excluded.checksum";
+
+        for stored in outputs {
+            let values = [
+                sweep.into(),
+                stored.key.cell.into(),
+                stored.key.repeat.into(),
+                stored.attempt.into(),
+                stored.output.printed.into(),
+                param::SqlParam::Bytes(Some(&stored.output.packed)),
+                output_checksum(sweep, stored).into(),
+            ];
             self.execute_statement(text, &values)?;
         }
 

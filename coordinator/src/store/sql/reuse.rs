@@ -6,6 +6,7 @@ use ergodic_common::ids::{CellIndex, FileHash, Repeat, SweepNumber, WorkerId};
 use ergodic_common::random_streams::audit_draw;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
+use super::outputs::{find_output_of_row, has_outputs};
 use super::param::SqlParam;
 use super::read::{read_audits, select_trials_sql};
 use super::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
@@ -19,6 +20,7 @@ use super::{
 use crate::records::Finding;
 use crate::result_batch::{ResultBatch, ResultComparison};
 use crate::store::error::StoreError;
+use crate::store::outputs::StoredOutput;
 use crate::store::types::{Audit, ReuseSource, ReusedCell, ReusingSweep, StoredTrial};
 use crate::store::writes::StoreWrite;
 
@@ -63,6 +65,7 @@ fn insert_reusing_sweep(
                 gathering,
                 rows: Vec::new(),
                 numbers: 0,
+                has_outputs: has_outputs(sql, source.sweep)?,
             }
             .copy_rows()?;
         }
@@ -85,6 +88,8 @@ struct RowCopy<'a, S> {
     /// cells.
     rows: Vec<(StoredTrial, usize)>,
     numbers: usize,
+    /// Whether the source has anything that programs printed.
+    has_outputs: bool,
 }
 
 impl<S: SqlConnection> RowCopy<'_, S> {
@@ -239,17 +244,33 @@ impl<S: SqlConnection> RowCopy<'_, S> {
 
         for (worker, (results, cells)) in by_worker {
             for at in self.sql.insert_trials(self.sweep, &worker, &results)? {
+                let cell = &self.source.cells[cells[at]];
                 copied += 1;
-                audits.extend(self.audit_of_copy(
-                    results[at].key,
-                    &self.source.cells[cells[at]],
-                    known,
-                ));
+                audits.extend(self.audit_of_copy(results[at].key, cell, known));
+                self.copy_output(results[at].key, cell)?;
             }
         }
 
         insert_audits_in_chunks(self.sql, self.sweep, &audits)?;
         Ok(copied)
+    }
+
+    /// Copies what the program printed in the attempt of a copied row; the new sweep has no attempt before it.
+    fn copy_output(&self, key: TrialKey, cell: &ReusedCell) -> Result<(), StoreError> {
+        let from = TrialKey {
+            cell: cell.source_cell,
+            ..key
+        };
+        let found = match self.has_outputs {
+            true => find_output_of_row(self.sql, self.source.sweep, from)?,
+            false => None,
+        };
+        let copy = found.map(|output| StoredOutput {
+            key,
+            attempt: 0,
+            output,
+        });
+        self.sql.insert_outputs(self.sweep, copy.as_slice())
     }
 
     /// The audit of a copied row, if it is chosen for one. The process that computed the row is

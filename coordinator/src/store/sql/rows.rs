@@ -240,6 +240,7 @@ pub(crate) fn read_trial_row(
                 predictions: Predictions::default(),
                 weights_hash: row.get_optional_hash(11)?.map(FileHash),
                 isa: fields.isa.to_owned(),
+                output: None,
             },
             worker: fields.worker.to_owned(),
         })

@@ -6,6 +6,7 @@ use ergodic_common::{TrialKey, TrialResult};
 use super::param::SqlParam;
 use super::{RowCallback, SqlConnection};
 use crate::store::error::StoreError;
+use crate::store::outputs::StoredOutput;
 use crate::store::types::{Attempt, Audit, Twin};
 
 /// An open transaction of a store's writer, which commits it or rolls it back.
@@ -60,6 +61,14 @@ impl SqlConnection for StoreTransaction<'_> {
         attempts: &[(TrialKey, i64, Attempt)],
     ) -> Result<(), StoreError> {
         self.0.insert_attempts(sweep, attempts)
+    }
+
+    fn insert_outputs(
+        &self,
+        sweep: SweepNumber,
+        outputs: &[StoredOutput],
+    ) -> Result<(), StoreError> {
+        self.0.insert_outputs(sweep, outputs)
     }
 
     fn insert_audits(&self, sweep: SweepNumber, audits: &[Audit]) -> Result<(), StoreError> {

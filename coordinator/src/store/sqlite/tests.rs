@@ -3,6 +3,7 @@ use ergodic_common::ids::{
     ShapeClass, SweepNumber, WeightsDigest,
 };
 use ergodic_common::pinned_file::{FileData, FilePin};
+use ergodic_common::program::output::PackedOutput;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{MetricCurve, Predictions};
@@ -17,7 +18,7 @@ use crate::store::{
     FoundRows, GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSweep, LookUpRows,
     RedoTrials, RemoveSweep, ReopenedTrials, RestoreRows, RetryFailed, ReuseSource, ReusedCell,
     ReusingSweep, RowCursor, SampledTrial, SetRowsAside, SetShare, SetSweepState, ShrinkLease,
-    StoreResults, StoreWrite, StoredTrial, TrialRange,
+    StoreResults, StoreWrite, StoredOutput, StoredTrial, TrialRange,
 };
 use crate::stored_row::MetricPositions;
 
@@ -1691,4 +1692,54 @@ fn what_only_its_owner_may_read_is_so_with_its_log() {
     let _store = SqliteStore::open_with_privacy(fresh.path(), true).expect("opened");
     let found = std::fs::metadata(fresh.path().join("ergodic.sqlite")).expect("it is there");
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_damaged_output_is_refused_alone_and_left_out_of_all() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
+
+    let output = PackedOutput {
+        printed: 9,
+        packed: vec![1, 2, 3],
+    };
+    let printing = |repeat| TrialResult {
+        output: Some(output.clone()),
+        weights_hash: None,
+        ..result(repeat, 0.5)
+    };
+    commit(
+        writer.as_mut(),
+        batch(number, 9, vec![printing(0), printing(2)]),
+    );
+    drop((writer, store));
+    let connection = Connection::open(dir.path().join(DATABASE_FILE)).expect("opened");
+    let damage = "UPDATE outputs SET data = x'010203ff' WHERE repeat = 2";
+    assert_eq!(connection.execute(damage, []).expect("damaged"), 1);
+    drop(connection);
+
+    let store = SqliteStore::open(dir.path()).expect("opened again");
+    let reader = store.open_reader().expect("a reader");
+    let (sound, damaged) = (TrialKey::new(3, 0), TrialKey::new(3, 2));
+    let read = |key| reader.read_output(number, key, 0);
+    assert_eq!(read(sound).expect("read"), Some(output.clone()));
+    let refused = read(damaged).expect_err("it is damaged").to_string();
+    let words = "what attempt 1 at the trial 3/2 printed is damaged";
+    assert!(refused.contains(words), "{refused}");
+    assert_eq!(reader.read_output(number, damaged, 1).expect("read"), None);
+
+    let mut all = Vec::new();
+    reader
+        .read_outputs(number, &mut |stored| all.push(stored))
+        .expect("read");
+    let stored = StoredOutput {
+        key: sound,
+        attempt: 0,
+        output,
+    };
+    assert_eq!(all, [stored]);
+    assert!(reader.read_trial(number, damaged).expect("read").is_some());
 }

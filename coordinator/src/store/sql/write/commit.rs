@@ -10,6 +10,7 @@ use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::store::encoding::{differing_fields, encode_finding};
 use crate::store::error::StoreError;
 use crate::store::sql::SqlConnection;
+use crate::store::sql::outputs::insert_outputs_of_rows;
 use crate::store::sql::reuse::count_contradictions;
 use crate::store::sql::rows::read_whole_trial_row;
 use crate::store::sql::transaction::StoreTransaction;
@@ -47,6 +48,8 @@ impl StoreWrite for StoreResults {
         let mut stored = Vec::new();
         if !outcome.fenced && !self.audit {
             stored = sql.insert_trials(batch.sweep, &self.worker, &batch.results)?;
+            let rows = stored.iter().map(|at| &batch.results[*at]);
+            insert_outputs_of_rows(sql, batch.sweep, rows)?;
             outcome.audits_due = schedule_audits(sql, self, &stored)?;
             outcome.contradicted = count_contradictions(sql, batch, &stored)?;
             outcome.stored = stored.iter().map(|at| batch.stored_row(*at)).collect();

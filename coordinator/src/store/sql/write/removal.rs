@@ -112,6 +112,7 @@ fn clear_leftovers(sql: &impl SqlConnection, sweep: SweepNumber) -> Result<(), S
     for text in [
         "DELETE FROM predictions WHERE sweep = $1",
         "DELETE FROM attempts WHERE sweep = $1",
+        "DELETE FROM outputs WHERE sweep = $1",
         "DELETE FROM audits WHERE sweep = $1",
         "DELETE FROM twins WHERE sweep = $1",
         "DELETE FROM removals WHERE sweep = $1",
@@ -133,6 +134,7 @@ fn clear_trials_up_to(
         "DELETE FROM curves WHERE curve IN
              (SELECT curve FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3))",
         "DELETE FROM predictions WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+        "DELETE FROM outputs WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
         "DELETE FROM audits WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
         "DELETE FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
     ] {

@@ -9,6 +9,7 @@ use crate::records::{Finding, SweepState};
 use crate::store::checksum::curve_checksum;
 use crate::store::encoding::{FAILED_OUTCOME, decode_finding};
 use crate::store::error::{Damage, StoreError};
+use crate::store::sql::outputs::count_attempts;
 use crate::store::sql::read::{find_sweep, read_audit, select_trials_sql};
 use crate::store::sql::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
 use crate::store::sql::transaction::StoreTransaction;
@@ -232,12 +233,7 @@ fn append_attempts(
     sweep: SweepNumber,
     attempts: Vec<(TrialKey, Attempt)>,
 ) -> Result<(), StoreError> {
-    let text = "SELECT cell, repeat, count(*) FROM attempts WHERE sweep = $1 GROUP BY cell, repeat";
-    let counts: HashMap<TrialKey, i64> = select_all(sql, text, &[sweep.into()], |row| {
-        Ok((read_trial_key(row)?, row.get_int(2)?))
-    })?
-    .into_iter()
-    .collect();
+    let counts = count_attempts(sql, sweep)?;
     let numbered = attempts
         .into_iter()
         .map(|(key, attempt)| (key, counts.get(&key).copied().unwrap_or(0), attempt));
