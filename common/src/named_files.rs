@@ -12,7 +12,7 @@ use crate::weights::Weights;
 /// # Errors
 /// The sweep trains on several.
 pub fn find_dataset(configs: &[TrialConfig]) -> Result<Option<DatasetName>, DataError> {
-    let Some(first) = configs.iter().find(|c| c.model.kind.needs_images()) else {
+    let Some(first) = configs.iter().find(|c| c.uses_dataset()) else {
         return Ok(None);
     };
     let name = first.data.dataset;

@@ -1,5 +1,7 @@
 //! Resolves the tables of one cell to a [`TrialConfig`], and checks that they go together.
 
+use std::sync::Arc;
+
 use crate::config::{
     Curve, DataConfig, LR_ROLES, LayerList, LrScheduleForm, ModelConfig, ModelKind, Norm,
     ResultsStart, TrainConfig, TrialConfig, VisitOrder,
@@ -26,7 +28,7 @@ impl TrialConfig {
     ) -> Result<Self, SpecError> {
         let reader = TableReader::from_document(root, reading).with_files(files);
         if let Some(cell) = ProgramCell::read(&reader)? {
-            return Ok(Self::of_program(cell));
+            return Self::read_of_program(cell, &reader);
         }
         let model = ModelConfig::read_section(&reader)?;
         let results_start = ResultsStart::read_section(&reader.section("model")?)?;
@@ -43,6 +45,22 @@ impl TrialConfig {
             .check_fields_together(&reader)
             .map_err(SpecError::of_combination)?;
         Ok(config)
+    }
+
+    /// The config of a program's cell, with the data of an experiment.
+    fn read_of_program(
+        cell: Arc<ProgramCell>,
+        reader: &TableReader<'_>,
+    ) -> Result<Self, SpecError> {
+        let has_data = cell.has_data;
+        let placeholder = Self::of_program(cell);
+        match has_data {
+            true => Ok(Self {
+                data: DataConfig::read_of_experiment(reader)?,
+                ..placeholder
+            }),
+            false => Ok(placeholder),
+        }
     }
 
     /// Checks that the fields go together, each of which is right by itself.
@@ -147,8 +165,12 @@ impl TrialConfig {
         }
         match norm {
             Some(Norm::GhostBatch { size }) if !noise.images.is_multiple_of(size) => {
+                let field = match self.find_ghost_item(size, &reader.section("model")?) {
+                    Some(item) => format!("model.layers[{item}].ghost_size"),
+                    None => "model.ghost_size".to_owned(),
+                };
                 let message = format!(
-                    "a batch of {} images cannot be cut into ghost batches of {size} (model.ghost_size): choose a multiple",
+                    "a batch of {} images cannot be cut into ghost batches of {size} ({field}): choose a multiple",
                     noise.images
                 );
                 Err(train.section("added_noise")?.error_at("images", message))
@@ -166,10 +188,27 @@ impl TrialConfig {
                 let message = format!(
                     "a batch of {batch} images cannot be cut into ghost batches of {size}: choose a divisor of the batch size"
                 );
-                Err(reader.section("model")?.error_at("ghost_size", message))
+                let model = reader.section("model")?;
+                let key = "ghost_size";
+                Err(match self.find_ghost_item(size, &model) {
+                    Some(item) => locate_misfit(&model, &net::LayerMisfit { item, key, message }),
+                    None => model.error_at(key, message),
+                })
             }
             _ => Ok(()),
         }
+    }
+
+    /// The item of `model.layers` that gives ghost batches their size, if `model.ghost_size` does not.
+    fn find_ghost_item(&self, size: u32, model: &TableReader<'_>) -> Option<usize> {
+        let ModelKind::Layers(list) = &self.model.kind else {
+            return None;
+        };
+        let mut layers = list.layers.iter();
+        let layer = layers.find(|layer| layer.norm == Norm::GhostBatch { size })?;
+        let (item, key) = self.find_own_norm(&layer.name, model)?;
+        let is_of_model = key == "norm" && matches!(self.model.norm, Norm::GhostBatch { .. });
+        (!is_of_model).then_some(item)
     }
 
     /// Checks that the named layers exist.

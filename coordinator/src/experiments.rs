@@ -13,7 +13,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Map, Value, json};
 
-use crate::config_schema::check_config;
+use crate::config_schema::{check_config, find_unknown_keyword};
 
 /// Most cells whose configs are checked: those of a larger sweep are drawn at random.
 const MAX_CHECKED_CELLS: u64 = 1_000;
@@ -31,6 +31,8 @@ pub struct KnownExperiment {
     pub metrics: Vec<DeclaredMetric>,
     /// The JSON schema of its config.
     pub schema: Value,
+    /// Whether its trials need a dataset.
+    pub needs_data: bool,
 }
 
 impl KnownExperiment {
@@ -64,6 +66,7 @@ impl KnownExperiment {
             version: announced.version,
             metrics,
             schema,
+            needs_data: announced.needs_data,
         })
     }
 
@@ -73,9 +76,24 @@ impl KnownExperiment {
 
     /// Checks that a sweep names metrics and configs of the experiment.
     fn check_sweep(&self, program: &Program, sweep: (&Spec, &SpecSource)) -> Result<(), UserError> {
-        let (_, source) = sweep;
+        let (spec, source) = sweep;
         self.check_metrics(program)
             .map_err(|(path, why)| bad_input(source.field_error(&path, why)))?;
+        if self.needs_data && !has_data(spec) {
+            let why = format!(
+                "the experiment {} needs data: add [data] with a dataset, such as dataset = \"glyphs\"",
+                self.name
+            );
+            return Err(bad_input(source.field_error("data", why)));
+        }
+        if let Some(what) = find_unknown_keyword(&self.schema) {
+            let why = format!(
+                "the schema of the experiment {} has {what}, by which a launch cannot check a config: give the key of the config \
+                 another type, and check its value in the experiment",
+                self.name
+            );
+            return Err(bad_input(source.field_error("model.kind", why)));
+        }
         self.check_cells(sweep)
     }
 
@@ -132,6 +150,13 @@ fn read_metric(metric: &v1::ExperimentMetric) -> Option<DeclaredMetric> {
         name: metric.name.clone(),
         direction: *direction,
     })
+}
+
+/// Whether the trials of a sweep have a dataset, which all or none do.
+fn has_data(spec: &Spec) -> bool {
+    let first = spec.grid.iter().next();
+    let config = first.and_then(|cell| spec.grid.resolve_config(cell).ok());
+    config.is_some_and(|config| config.uses_dataset())
 }
 
 fn find_cell(config: &TrialConfig) -> Option<&ProgramCell> {
@@ -256,6 +281,7 @@ mod tests {
                 metric("speed", Direction::Volatile),
             ],
             schema,
+            needs_data: false,
         }
     }
 
@@ -324,6 +350,35 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_that_a_launch_cannot_check_is_refused_by_name() {
+        let mut one = known(3);
+        one.schema["properties"]["steps"]["pattern"] = json!("a+");
+        let error = choose(FILE, &[one]).expect_err("a refusal");
+        let words = "sweep.toml:3: model.kind: the schema of the experiment walk has the keyword 'pattern' at properties/steps, by \
+                     which a launch cannot check a config: give the key of the config another type";
+        assert!(error.starts_with(words), "{error}");
+    }
+
+    #[test]
+    fn an_experiment_that_needs_data_gets_some() {
+        let needy = KnownExperiment {
+            needs_data: true,
+            ..known(3)
+        };
+        let error = choose(FILE, &[needy.clone()]).expect_err("a refusal");
+        let words = "sweep.toml: data: the experiment walk needs data: add [data] with a dataset, such as dataset = \"glyphs\"";
+        assert_eq!(error, words);
+        let with_data = format!("{FILE}[data]\ndataset = \"glyphs\"\n");
+        assert_eq!(
+            choose(&with_data, &[needy.clone()]),
+            Ok("custom/walk/3".into())
+        );
+        assert_eq!(choose(&with_data, &[known(3)]), Ok("custom/walk/3".into()));
+        let of_axis = format!("{FILE}\"data.train\" = [50, 100]\n");
+        assert_eq!(choose(&of_axis, &[needy]), Ok("custom/walk/3".into()));
+    }
+
+    #[test]
     fn a_worker_program_without_the_experiment_is_refused() {
         assert!(check_local_class("custom/walk/3", &[known(3)]).is_ok());
         assert!(check_local_class("cpu-f32/6", &[]).is_ok());
@@ -338,6 +393,7 @@ mod tests {
             version: 1,
             config_schema: "{}".into(),
             metrics: Vec::new(),
+            needs_data: false,
         };
         let refused = |change: &dyn Fn(&mut v1::AnnouncedExperiment)| {
             let mut wrong = right.clone();

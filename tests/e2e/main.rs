@@ -18,6 +18,7 @@ mod data;
 mod deploy;
 mod disk;
 mod exactness;
+mod experiment_data;
 mod experiments;
 mod export;
 mod exported_quantities;

@@ -1,6 +1,9 @@
-//! A worker with an experiment of its own: a small transformer that learns to write out sums of two digits, letter by letter.
+//! A worker with experiments of its own: a small transformer that learns to write out sums of two digits, letter by letter, and a
+//! perceptron that learns images.
 //!
-//! `docs/src/your-own-code.md` explains it, and `sweeps/experiments/char-transformer.toml` is a sweep of it.
+//! `docs/src/your-own-code.md` explains it, and `sweeps/experiments` has a sweep of each.
+
+mod perceptron;
 
 use std::process::ExitCode;
 
@@ -204,5 +207,8 @@ fn normalize(x: &Tensor) -> Result<Tensor> {
 }
 
 fn main() -> ExitCode {
-    ergodic_worker::main(ergodic_worker::experiments![CharTransformer])
+    ergodic_worker::main(ergodic_worker::experiments![
+        CharTransformer,
+        perceptron::Perceptron
+    ])
 }

@@ -207,6 +207,7 @@ fn start_experiment(
         experiment,
         cell: values,
         streams: &streams,
+        data: cell.data.as_deref(),
         assignment,
         checkpoint_store: checkpoints,
         threads: (runner.pool.as_ref(), *threads),

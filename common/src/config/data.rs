@@ -46,6 +46,22 @@ pub(super) const AUGMENTS: [(&str, Augment); 3] = [
     ("crop-flip", Augment::CropFlip),
 ];
 
+/// Fields by which the trainer orders and changes images, with what an experiment does in their place.
+const FIELDS_OF_TRAINER: [(&str, &str); 3] = [
+    (
+        "order",
+        "an experiment visits its data in an order of its own: remove data.order, and draw the order from trial.rng",
+    ),
+    (
+        "augment",
+        "an experiment gets its data unchanged: remove data.augment, and change them in the experiment",
+    ),
+    (
+        "label_noise",
+        "an experiment gets labels as they are: remove data.label_noise, and change them in the experiment",
+    ),
+];
+
 /// The settings of `[data]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataConfig {
@@ -124,6 +140,19 @@ impl DataConfig {
 
         r.refuse_unknown_keys()?;
         Ok(config)
+    }
+
+    /// Reads the section of an experiment, which the trainer does not see.
+    ///
+    /// # Errors
+    /// As for any section; or a field says what only the trainer does.
+    pub(crate) fn read_of_experiment(root: &TableReader<'_>) -> Result<Self, SpecError> {
+        let r = root.section("data")?;
+        let mut fields = FIELDS_OF_TRAINER.iter();
+        match fields.find(|(key, _)| r.read_node(key).is_some()) {
+            Some((key, message)) => Err(r.error_at(key, *message)),
+            None => Self::read_section(root),
+        }
     }
 
     /// Whether the sweep's seed decides which images are used, out of `read` training images and all test images.

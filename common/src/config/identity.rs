@@ -278,8 +278,12 @@ impl TrialConfig {
     ///
     /// A field added later appears here only where it differs from its default, so that old cells keep their identity.
     pub fn identity_fields(&self) -> Vec<(&'static str, String)> {
-        if let ModelKind::Program(_) = self.model.kind {
-            return self.model.kind.identity_fields();
+        if let ModelKind::Program(cell) = &self.model.kind {
+            let mut fields = self.model.kind.identity_fields();
+            if cell.has_data {
+                fields.extend(self.data.identity_fields());
+            }
+            return fields;
         }
 
         let mut fields = self.data.identity_fields();

@@ -49,7 +49,7 @@ pub enum ModelKind {
     /// A model that trains nothing: a trial ends at once with made-up metrics, to measure the overhead of everything
     /// else.
     Empty,
-    /// A program of the user's. Data and training of such a config are of no meaning.
+    /// A program of the user's. The training of such a config is of no meaning, and neither is its data unless the program has some.
     Program(Arc<ProgramCell>),
 }
 

@@ -1,4 +1,4 @@
-//! The config of a program's trial, in which nothing but the program has a meaning.
+//! The config of a program's trial, in which nothing but the program and the data of an experiment have a meaning.
 
 use std::sync::Arc;
 
@@ -41,6 +41,16 @@ impl TrialConfig {
             },
             train: placeholder_training(),
             results_start: None,
+        }
+    }
+}
+
+impl TrialConfig {
+    /// Whether a trial gets a dataset: every network, and an experiment with `[data]`.
+    pub fn uses_dataset(&self) -> bool {
+        match self.model.kind.program() {
+            Some(cell) => cell.has_data,
+            None => self.model.kind.needs_images(),
         }
     }
 }

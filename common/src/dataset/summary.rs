@@ -45,10 +45,7 @@ impl Dataset {
             test,
         )?;
 
-        let Some(first) = configs
-            .iter()
-            .find(|config| config.model.kind.needs_images())
-        else {
+        let Some(first) = configs.iter().find(|config| config.uses_dataset()) else {
             return Ok(DatasetSummary {
                 provenance: "no data".into(),
                 description: String::new(),

@@ -3,12 +3,11 @@
 use crate::grid::axis::Axis;
 use crate::grid::case_labels::find_label_problem;
 use crate::grid::fields::{
-    NameKind, do_fields_overlap, field_of_name, flatten_fields, has_origin, holds_field,
-    is_part_of_field, suggest_field,
+    NameKind, do_fields_overlap, explain_wrong_name, field_of_name, flatten_fields, has_origin,
+    holds_field, is_part_of_field, suggest_field,
 };
 use crate::grid::hashing::hash_leaves;
 use crate::grid::reserved_names::explain_reserved_number;
-use crate::program;
 use crate::spec_file::error::{Origin, SpecError, describe_origin};
 use crate::spec_file::grammar::{CASES_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -410,7 +409,7 @@ impl CaseBundle {
             };
             match NameKind::of_document(base) {
                 NameKind::Fields => bundle.add_setting(setting)?,
-                NameKind::Values => bundle.add_value(setting)?,
+                NameKind::Values => bundle.add_value(base, setting)?,
             }
         }
         Ok(bundle)
@@ -442,8 +441,8 @@ impl CaseBundle {
     }
 
     /// Adds a value of a program.
-    fn add_value(&mut self, setting: CaseSetting) -> Result<(), SpecError> {
-        let wrong = program::explain_wrong_value_name(&setting.name)
+    fn add_value(&mut self, base: &SpecTable, setting: CaseSetting) -> Result<(), SpecError> {
+        let wrong = explain_wrong_name(base, &setting.name)
             .or_else(|| explain_reserved_number(&setting.name));
         if let Some(message) = wrong {
             return Err(self.error_at(&setting, message));

@@ -35,10 +35,12 @@ impl NameKind {
         }
     }
 
-    /// The field that a name stands for; `None` for a free name. Each value of a program has a field of its own.
+    /// The field that a name stands for; `None` for a free name. Each value of a program has a field of its own, and those of an
+    /// experiment's data are fields as they are.
     pub(crate) fn resolve(self, name: &str) -> Option<String> {
         match self {
             Self::Fields => resolve_field_name(name),
+            Self::Values if program::is_data_field(name) => Some(name.to_owned()),
             Self::Values => Some(format!("{}.{name}", program::VALUES)),
         }
     }
@@ -53,6 +55,16 @@ impl NameKind {
     }
 }
 
+/// Explains why neither a value of a program nor a field of an experiment's data can have a name, in a file with these tables;
+/// `None` if one can.
+pub(super) fn explain_wrong_name(base: &SpecTable, name: &str) -> Option<String> {
+    program::explain_wrong_value_name(name).filter(|_| !is_data_of_experiment(base, name))
+}
+
+fn is_data_of_experiment(base: &SpecTable, name: &str) -> bool {
+    program::is_data_field(name) && program::names_experiment(base)
+}
+
 /// The name of a program's value whose field this is; other fields as they are.
 pub(crate) fn shown_field(field: &str) -> &str {
     let name = field.strip_prefix(program::VALUES);
@@ -64,6 +76,11 @@ impl Grid {
     /// Whether the cells are those of a program.
     pub fn is_of_program(&self) -> bool {
         self.name_kind() == NameKind::Values
+    }
+
+    /// Whether a name is that of a field of an experiment's data.
+    pub(super) fn is_data_of_experiment(&self, name: &str) -> bool {
+        is_data_of_experiment(&self.base, name)
     }
 
     pub(crate) fn name_kind(&self) -> NameKind {
@@ -87,7 +104,10 @@ impl Grid {
     pub fn derived_value_names(&self) -> impl Iterator<Item = &str> {
         let derived = self.is_of_program().then_some(&self.derived);
         let fields = derived.into_iter().flatten();
-        fields.map(|derived| shown_field(&derived.field))
+        fields
+            .map(|derived| (shown_field(&derived.field), &derived.field))
+            .filter(|(name, field)| name != field)
+            .map(|(name, _)| name)
     }
 
     /// Whether the file, an axis or a case sets a field, or part of it.

@@ -105,7 +105,7 @@ impl FormulaReader<'_> {
     }
 
     fn check_derived_field(&self, name: &str, field: &str) -> Result<(), String> {
-        let is_value = self.grid.is_of_program();
+        let is_value = self.grid.is_of_program() && !self.grid.is_data_of_experiment(name);
         if is_value
             && let Some(message) = explain_wrong_derived(name, self.grid.reading_mode.is_new)
         {

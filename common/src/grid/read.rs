@@ -6,10 +6,11 @@ use super::{Grid, GridFactor};
 use crate::config::is_shape_field;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::grid::cases::{CASE, CASE_AXIS};
-use crate::grid::fields::{NameKind, do_axes_overlap, do_tables_overlap, resolve_field_name};
+use crate::grid::fields::{
+    NameKind, do_axes_overlap, do_tables_overlap, explain_wrong_name, resolve_field_name,
+};
 use crate::grid::formula::FormulaOwner;
 use crate::grid::reserved_names::explain_reserved_axis;
-use crate::program;
 use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
@@ -98,7 +99,7 @@ pub(super) fn read_axes(
     for (name, node) in entries {
         let field = names.resolve_in(base, &name);
         if names == NameKind::Values {
-            check_value_name(&name, node)?;
+            check_value_name(base, &name, node)?;
         }
         if let Some(field) = &field
             && names == NameKind::Fields
@@ -171,8 +172,8 @@ fn check_table_is_free(
 }
 
 /// Checks the name of an axis that is a value of a program.
-fn check_value_name(name: &str, node: &SpecNode) -> Result<(), SpecError> {
-    match program::explain_wrong_value_name(name) {
+fn check_value_name(base: &SpecTable, name: &str, node: &SpecNode) -> Result<(), SpecError> {
+    match explain_wrong_name(base, name) {
         Some(message) => {
             let path = format!("grid.{name}");
             Err(SpecError::new(node.origin.clone(), path, message))

@@ -7,12 +7,15 @@ use super::needs::TrialNeeds;
 use super::read::{VALUES, explain_wrong_value_name, read_metrics, read_value};
 use super::{DEFAULT_CHECKPOINT_LIMIT, Program};
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::PROGRAMS_GRAMMAR;
+use crate::spec_file::grammar::{EXPERIMENT_DATA_GRAMMAR, PROGRAMS_GRAMMAR};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader};
 
 /// The section of the sweep file.
 pub(crate) const MODEL: &str = "model";
+
+/// The section with the dataset of an experiment.
+pub(crate) const DATA: &str = "data";
 
 /// First part of the numerics class of every experiment.
 pub const EXPERIMENT_PREFIX: &str = "custom/";
@@ -98,6 +101,12 @@ pub(crate) fn names_experiment(document: &SpecTable) -> bool {
     find_kind(document.get(MODEL)).is_some()
 }
 
+/// Whether the name of an axis, of a derived number or in a case is that of a field of an experiment's data.
+pub(crate) fn is_data_field(name: &str) -> bool {
+    name.strip_prefix(DATA)
+        .is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// The `kind` of `[model]` if it names an experiment.
 fn find_kind(model: Option<&SpecNode>) -> Option<&str> {
     let SpecValue::Table(table) = &model?.value else {
@@ -140,8 +149,11 @@ impl Program {
             return Ok(None);
         };
         let r = root.section(MODEL)?;
-        root.reading_mode()
-            .require_grammar(PROGRAMS_GRAMMAR, &node.origin, MODEL)?;
+        let reading = root.reading_mode();
+        reading.require_grammar(PROGRAMS_GRAMMAR, &node.origin, MODEL)?;
+        if let Some(data) = root.read_node(DATA) {
+            reading.require_grammar(EXPERIMENT_DATA_GRAMMAR, &data.origin, DATA)?;
+        }
         let experiment = Experiment::from_kind(kind).map_err(|why| r.error_at("kind", why))?;
         let versions = NumberRange::whole_numbers(1, u64::from(u32::MAX));
         let version = r.read_whole_number("version", versions)?;

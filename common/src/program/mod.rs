@@ -13,11 +13,11 @@ pub mod seeds;
 mod template;
 mod value;
 
+pub(crate) use experiment::{DATA, MODEL, is_data_field, move_constants, names_experiment};
 pub use experiment::{
     EXPERIMENT_PREFIX, Experiment, experiment_class, find_version, is_experiment_class,
     is_experiment_name,
 };
-pub(crate) use experiment::{MODEL, move_constants, names_experiment};
 pub use read::SECTION;
 pub(crate) use read::{VALUES, explain_wrong_value_name};
 pub use template::{Placeholder, RESERVED_PLACEHOLDERS, Template, TrialFacts};
@@ -115,6 +115,8 @@ pub struct ProgramCell {
     pub program: Arc<Program>,
     /// The values of axes, of a case and of derived fields, in the order of their names: the same in all files that give them.
     pub values: Vec<(String, ProgramValue)>,
+    /// Whether the trial has a dataset, that of `data` of its config. A program has none.
+    pub has_data: bool,
 }
 
 impl ProgramCell {

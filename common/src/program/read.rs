@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::bundle::check_name;
+use super::experiment::DATA;
 use super::needs::{read_checkpoint_limit, read_needs};
 use super::value::is_identifier;
 use super::{
@@ -137,6 +138,7 @@ impl ProgramCell {
         // Where they stand in the file means nothing.
         values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let cell = Self {
+            has_data: program.experiment.is_some() && root.read_node(DATA).is_some(),
             program: Arc::new(program),
             values,
         };

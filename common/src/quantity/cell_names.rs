@@ -5,7 +5,7 @@ use crate::expr::{WordExpr, value_number};
 use crate::grid::cases::CASE;
 use crate::grid::{Grid, shown_field};
 use crate::ids::CellIndex;
-use crate::program::ProgramValue;
+use crate::program::{DATA, ProgramValue, is_data_field};
 use crate::spec_file::node::SpecValue;
 use crate::spec_file::suggest::suggest_nearest;
 
@@ -44,10 +44,7 @@ impl CellName {
         }
 
         if grid.is_of_program() {
-            let mut values = grid.case_fields().map(shown_field);
-            return values
-                .any(|value| value == name)
-                .then(|| Self::Value(name.to_owned()));
+            return Self::find_value_or_data(grid, name);
         }
         if grid.has_free_name(name) {
             return Some(Self::FreeName(name.to_owned()));
@@ -61,6 +58,17 @@ impl CellName {
             .iter()
             .position(|axis| path.is_some() && of_field(axis));
         axis.map(Self::Axis).or(path.map(Self::Field))
+    }
+
+    /// Finds a value of a program, or a field of an experiment's data.
+    fn find_value_or_data(grid: &Grid, name: &str) -> Option<Self> {
+        if is_data_field(name) {
+            let mut fields = all_fields().filter(|_| grid.has_setting_in(DATA));
+            return fields.find(|path| *path == name).map(Self::Field);
+        }
+        let mut values = grid.case_fields().map(shown_field);
+        let is_value = values.any(|value| value == name);
+        is_value.then(|| Self::Value(name.to_owned()))
     }
 
     /// The axis whose values decide the value of the name.

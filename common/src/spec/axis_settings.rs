@@ -2,6 +2,7 @@
 
 use crate::config::{expand_short_name, numeric_field_range};
 use crate::grid::{NameKind, is_part_of_list, resolve_field_name};
+use crate::program::is_data_field;
 use crate::spec::Spec;
 use crate::spec::scale::{fields_of_scale, find_axis};
 use crate::spec::settings::apply_setting;
@@ -161,7 +162,7 @@ fn direct_setting(document: &SpecTable, setting: &str) -> Option<String> {
 
     let field = expand_short_name(&path);
     let is_of_program = NameKind::of_document(document) == NameKind::Values;
-    let axis = match is_of_program {
+    let axis = match is_of_program && !is_data_field(&path) {
         true => grid.get(&path).map(|_| path.clone())?,
         false => find_axis(document, grid, &field)?,
     };

@@ -4,7 +4,7 @@ use crate::Spec;
 use crate::ids::{CellIndex, DatasetHash};
 use crate::program::{Experiment, ProgramValue};
 use crate::spec::SpecSource;
-use crate::spec::misleading::refuse_misleading_sweep;
+use crate::spec::misleading::{refuse_misleading_sweep, warn_of_equal_repeats};
 
 const FILE: &str = "name = \"t\"\nrepeats = 2\n[model]\nkind = \"custom:char-rnn\"\nmetrics = { loss = \"min\", seconds_of_step = \"volatile\" }\n\
                     width = 32\ntext = \"2 * x\"\n[grid]\nlr = [0.1, 0.25]\n";
@@ -199,8 +199,38 @@ fn wrong_fields_of_an_experiment_are_named_with_line_and_remedy() {
         ),
         (
             "[grid]",
-            "[data]\ntrain = 1\n[grid]",
-            "sweep.toml:8: data: an experiment brings its own data: remove [data]",
+            "[data]\ntrian = 1\n[grid]",
+            "sweep.toml:9: data.trian: unknown key 'trian', did you mean 'train'?",
+        ),
+        (
+            "[grid]",
+            "[data]\norder = \"shuffle\"\n[grid]",
+            "sweep.toml:9: data.order: an experiment visits its data in an order of its own: remove data.order, and draw",
+        ),
+        (
+            "[grid]",
+            "[data]\naugment = \"flip\"\n[grid]",
+            "sweep.toml:9: data.augment: an experiment gets its data unchanged: remove data.augment, and change them",
+        ),
+        (
+            "[grid]",
+            "[data]\nlabel_noise = 0.1\n[grid]",
+            "sweep.toml:9: data.label_noise: an experiment gets labels as they are: remove data.label_noise",
+        ),
+        (
+            "[grid]\n",
+            "[grid]\n\"data.label_noise\" = [0.1, 0.2]\n",
+            "sweep.toml:9: data.label_noise: an experiment gets labels as they are",
+        ),
+        (
+            "[grid]\n",
+            "[grid]\n\"data.train\" = [100, 20000]\n",
+            "sweep.toml:9: data.train: glyphs has 10000 images here, not 20000",
+        ),
+        (
+            "[grid]\n",
+            "[derive]\n\"data.oder\" = \"lr\"\n[grid]\n",
+            "sweep.toml:9: derive.data.oder: 'data.oder' is not a numeric field of a trial",
         ),
         (
             "[grid]",
@@ -244,6 +274,28 @@ fn all_purposes_of_an_experiment_can_be_fixed() {
         refuse_misleading_sweep(&spec).map_err(|e| e.to_string()),
         Ok(())
     );
+    let warning = warn_of_equal_repeats(&spec).expect("repeats may be equal");
+    assert!(
+        warning.starts_with("repeats: all streams of seeds (init, head, order, augment) are fixed or crossed, so that the 2 repeats")
+            && warning.contains("copies of 1 unless") && warning.contains("set repeats = 1, or leave a stream out"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn repeats_that_differ_and_those_of_others_are_no_warning() {
+    for seeds in [
+        "repeats = 1\nseeds = { fixed = [\"init\", \"head\", \"order\", \"augment\"] }",
+        "repeats = 2\nseeds = { fixed = [\"init\", \"head\", \"order\"] }",
+        "repeats = 4\nseeds = { fixed = [\"init\", \"head\"], crossed = { order = 2, augment = 2 } }",
+        "repeats = 2",
+    ] {
+        let spec = read(&FILE.replace("repeats = 2", seeds), &[]);
+        assert_eq!(warn_of_equal_repeats(&spec), None, "{seeds}");
+    }
+    let twice = "repeats = 8\nseeds = { fixed = [\"init\", \"head\"], crossed = { order = 2, augment = 2 } }";
+    let warning = warn_of_equal_repeats(&read(&FILE.replace("repeats = 2", twice), &[]));
+    assert!(warning.is_some_and(|warning| warning.contains("copies of 4 unless")));
 }
 
 #[test]
@@ -270,4 +322,154 @@ fn nothing_is_told_that_follows_from_a_wrong_experiment() {
         let mistakes = Spec::read_new_naming_mistakes(&source(&text, &[])).expect_err("a mistake");
         assert_eq!(mistakes.as_slice().len(), 1, "{mistakes}");
     }
+}
+
+/// The data of a cell as text; nothing if it has none.
+fn data_of(spec: &Spec, cell: u64) -> String {
+    let config = spec.grid.resolve_config(CellIndex(cell)).expect("a cell");
+    let data = &config.data;
+    match config.uses_dataset() {
+        true => format!("{} {}/{}", data.dataset.as_str(), data.train, data.test),
+        false => String::new(),
+    }
+}
+
+#[test]
+fn an_experiment_may_have_data_whose_fields_are_axes_cases_and_derived() {
+    assert_eq!(data_of(&read(FILE, &[]), 0), "");
+    let with_data = |more: &str| format!("{FILE}{more}");
+    let section = "[data]\ndataset = \"cifar10\"\ntrain = 500\n";
+    let spec = read(&with_data(section), &[]);
+    assert_eq!(data_of(&spec, 1), "cifar10 500/10000");
+    assert_eq!(values_of(&spec, 0), "lr=0.1 text=2 * x width=32");
+    assert_eq!(
+        data_of(&read(&with_data("[data]\n"), &[]), 0),
+        "glyphs 10000/2000"
+    );
+
+    let axis = with_data("\"data.train\" = [100, 200]\n");
+    let spec = read(&axis, &[]);
+    assert_eq!(spec.grid.cell_count(), 4);
+    let of_cells: Vec<String> = (0..4).map(|cell| data_of(&spec, cell)).collect();
+    assert_eq!(
+        of_cells
+            .iter()
+            .filter(|data| *data == "glyphs 100/2000")
+            .count(),
+        2
+    );
+    assert_eq!(
+        of_cells
+            .iter()
+            .filter(|data| *data == "glyphs 200/2000")
+            .count(),
+        2
+    );
+    assert_eq!(values_of(&spec, 0), "lr=0.1 text=2 * x width=32");
+
+    let cases = FILE.replace(
+        "[grid]\nlr = [0.1, 0.25]\n",
+        "[case]\nA = { lr = 0.1, data.train = 50 }\nB = { lr = 0.2, data.train = 60 }\n",
+    );
+    assert_eq!(data_of(&read(&cases, &[]), 1), "glyphs 60/2000");
+    let derived = with_data("[derive]\n\"data.train\" = \"1000 * lr\"\n");
+    let spec = read(&derived, &[]);
+    assert_eq!(
+        [0, 1].map(|cell| data_of(&spec, cell)),
+        ["glyphs 100/2000", "glyphs 250/2000"]
+    );
+    assert_eq!(spec.grid.derived_value_names().count(), 0);
+    assert_eq!(values_of(&spec, 0), "lr=0.1 text=2 * x width=32");
+
+    let spec = read(&with_data(section), &["data.train=70", "data.test=9"]);
+    assert_eq!(data_of(&spec, 0), "cifar10 70/9");
+    let spec = read(&axis, &["data.train=70"]);
+    assert_eq!(
+        (spec.grid.cell_count(), data_of(&spec, 0).as_str()),
+        (2, "glyphs 70/2000")
+    );
+}
+
+#[test]
+fn data_are_part_of_the_identity_and_their_lack_is_not() {
+    let plain = read(FILE, &[]);
+    let config = plain.grid.resolve_config(CellIndex(0)).expect("a cell");
+    let values =
+        "loss:min;seconds_of_step:volatile;lr=Number(0.1);text=Text(\"2 * x\");width=Number(32.0);";
+    assert_eq!(
+        config.identity_fields(),
+        [("program.values", values.to_owned())]
+    );
+    assert_eq!(plain.min_grammar(), 4);
+
+    let of = |data: &str| hash_of(&read(&format!("{FILE}[data]\n{data}"), &[]), 0);
+    let hashes = [
+        hash_of(&plain, 0),
+        of(""),
+        of("train = 100"),
+        of("test = 100"),
+        of("validation = 100"),
+        of("standardize = false"),
+        of("dataset = \"mnist\""),
+    ];
+    for (at, hash) in hashes.iter().enumerate() {
+        assert!(!hashes[..at].contains(hash), "{at}");
+    }
+    assert_eq!(of("train = 10000\ntest = 2000"), of(""));
+
+    let spec = read(&format!("{FILE}[data]\n"), &[]);
+    let config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
+    let other = spec.compute_cell_hash(&config, DatasetHash([7; 32]));
+    assert_ne!(other, hash_of(&spec, 0));
+}
+
+/// Whoever cannot give an experiment data is told so by the grammar.
+#[test]
+fn data_of_an_experiment_need_a_program_that_knows_them() {
+    let text = format!("{FILE}[data]\ntrain = 100\n");
+    let spec = read(&text, &[]);
+    assert_eq!(spec.min_grammar(), 5);
+    let older = SpecSource {
+        grammar: 4,
+        ..source(&text, &[])
+    };
+    let found = Spec::read_new(&older).expect_err("a refusal").to_string();
+    let words = "sweep.toml:10: data: this exists since version 5 of the grammar";
+    assert!(found.starts_with(words), "{found}");
+    let axis = read(&format!("{FILE}\"data.train\" = [100]\n"), &[]);
+    assert_eq!(axis.min_grammar(), 5);
+}
+
+#[test]
+fn quantities_use_the_fields_of_data_where_there_are_some() {
+    let quantity = "[quantity]\nper_point = \"loss / data.train\"\n";
+    let cases = FILE.replace(
+        "[grid]\nlr = [0.1, 0.25]\n",
+        "[case]\nA = { lr = 0.1, data.train = 50 }\nB = { lr = 0.2, data.train = 60 }\n",
+    );
+    for text in [
+        format!("{FILE}\"data.train\" = [50, 60]\n{quantity}"),
+        format!("{FILE}[data]\ntrain = 50\n{quantity}"),
+        format!("{cases}{quantity}"),
+    ] {
+        let spec = read(&text, &[]);
+        assert!(spec.claims.is_ok(), "{:?}", spec.claims);
+    }
+    let found = refusal(&format!("{FILE}{quantity}"));
+    assert!(found.contains("data.train"), "{found}");
+}
+
+#[test]
+fn a_program_has_no_fields_of_data() {
+    let text = "name = \"t\"\n[program]\ncommand = [\"a\", \"{x}\"]\nmetrics = { loss = \"min\" }\n[grid]\nx = [1]\n";
+    let axis = refusal(&format!("{text}\"data.train\" = [1]\n"));
+    let words = "grid.data.train: 'data.train' is no name for a value of a program";
+    assert!(axis.contains(words), "{axis}");
+    let derived = refusal(&format!("{text}[derive]\n\"data.train\" = \"x\"\n"));
+    assert!(derived.contains("'data.train' is no name"), "{derived}");
+    let section = refusal(&format!("{text}[data]\n"));
+    assert!(
+        section.contains("data: a program brings its own data"),
+        "{section}"
+    );
 }

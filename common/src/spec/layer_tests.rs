@@ -439,7 +439,19 @@ fn wrong_layers_are_named_with_line_and_remedy() {
             format!(
                 "{{ conv = 8, norm = \"ghost-batch\", ghost_size = 5 }}, {{ conv = 8, norm = \"none\" }}, {head}"
             ),
-            ["ghost batches of 5", "a batch of 12"],
+            [
+                "sweep.toml:5: model.layers[0].ghost_size",
+                "a batch of 12 images cannot be cut into ghost batches of 5",
+            ],
+        ),
+        (
+            format!(
+                "{{ conv = 8, norm = \"ghost-batch\" }}, {{ conv = 8, norm = \"none\" }}, {head}"
+            ),
+            [
+                "sweep.toml:5: model.layers[0].ghost_size",
+                "a batch of 12 images cannot be cut into ghost batches of",
+            ],
         ),
         (
             format!("{a}{{ name = \"a\", conv = 8 }},\n{head}"),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::config::{Augment, Loss, ModelKind, TrialConfig, VisitOrder};
 use crate::ids::CellIndex;
 use crate::metric::Metric;
-use crate::random_streams::Purpose;
+use crate::random_streams::{NAMED_PURPOSES, Purpose};
 use crate::spec::Spec;
 use crate::spec::stopping_rule::{MIN_FIRST_RUNG, StoppingCriterion, StoppingRule};
 use crate::spec_file::error::Origin;
@@ -266,6 +266,23 @@ fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
     }
 
     Ok(())
+}
+
+/// Warns that repeats of an experiment may be copies, where all streams are fixed or crossed that can be. It may draw from others, or
+/// look at the number of the repeat, which nobody else knows.
+pub fn warn_of_equal_repeats(spec: &Spec) -> Option<String> {
+    spec.program()?.experiment.as_ref()?;
+    let names = NAMED_PURPOSES.map(|(name, _)| name);
+    let distinct = distinct_repeats(spec, &names)?;
+    let repeats = u64::from(spec.repeats);
+    (repeats > distinct).then(|| {
+        let streams = names.join(", ");
+        format!(
+            "repeats: all streams of seeds ({streams}) are fixed or crossed, so that the {repeats} repeats of a cell are copies of \
+             {distinct} unless the experiment draws from other streams or uses the number of the repeat: if it does not, set \
+             repeats = {distinct}, or leave a stream out of seeds.fixed and seeds.crossed"
+        )
+    })
 }
 
 fn purpose_names(purposes: &[Purpose]) -> Vec<&'static str> {

@@ -54,7 +54,7 @@ use std::borrow::Cow;
 use crate::config::TrialConfig;
 use crate::grid::{Grid, StillWanted, find_expressions};
 use crate::ids::{CellHash, CellIndex, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
-use crate::program::Program;
+use crate::program::{DATA, Program};
 use crate::quantity::{ClaimSection, FigureSection};
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
@@ -69,7 +69,7 @@ use crate::spec::stage::Stages;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{
-    GRAMMAR, LAYERS_GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR,
+    EXPERIMENT_DATA_GRAMMAR, GRAMMAR, LAYERS_GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR,
 };
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
@@ -379,8 +379,12 @@ impl Spec {
             .iter()
             .any(|field| self.grid.has_setting_in(field));
         let of_layers = if has_layers { LAYERS_GRAMMAR } else { 1 };
+        let of_data = match self.program.is_some() && self.grid.has_setting_in(DATA) {
+            true => EXPERIMENT_DATA_GRAMMAR,
+            false => 1,
+        };
         let of_sections = of_measure.max(of_scales).max(of_stages).max(of_layers);
-        self.grid.min_grammar().max(of_sections)
+        self.grid.min_grammar().max(of_sections).max(of_data)
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

@@ -36,11 +36,7 @@ const REFUSED: [(&str, &str); 4] = [
 ];
 
 /// Tables that a sweep of an experiment does not have, with what to do.
-const REFUSED_BESIDE_EXPERIMENT: [(&str, &str); 3] = [
-    (
-        "data",
-        "an experiment brings its own data: remove [data], and write what varies as keys of [model] or [grid]",
-    ),
+const REFUSED_BESIDE_EXPERIMENT: [(&str, &str); 2] = [
     (
         "train",
         "an experiment trains by itself: remove [train], and write its settings as keys of [model] or [grid], such as lr = 0.1",

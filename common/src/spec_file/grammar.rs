@@ -18,7 +18,7 @@ use crate::spec_file::error::{Origin, SpecError};
 ///    widths, and fields of `[derive]` that are computed from those below them, which earlier versions refuse; and entries of a
 ///    schedule that begin at the end of the trial.
 /// 4. `[program]`, which earlier versions refuse.
-/// 5. Networks as lists of layers, activations and biases, which earlier versions refuse.
+/// 5. Networks as lists of layers, activations and biases, and `[data]` of experiments, which earlier versions refuse.
 pub const GRAMMAR: u32 = 5;
 
 /// The first version with `[case]`.
@@ -39,6 +39,9 @@ pub(crate) const PROGRAMS_GRAMMAR: u32 = 4;
 
 /// The first version with `model.layers`, `model.activation` and `model.bias`.
 pub(crate) const LAYERS_GRAMMAR: u32 = 5;
+
+/// The first version with `[data]` of an experiment.
+pub(crate) const EXPERIMENT_DATA_GRAMMAR: u32 = 5;
 
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! What a sweep draws once for all of its repeats. Another seed would draw it anew and shift all values together, so that the repeats
 //! of a sweep are no independent sample of what another seed would give.
 
-use ergodic_common::Spec;
 use ergodic_common::dataset::files::count_read_images;
 use ergodic_common::ids::CellIndex;
 use ergodic_common::named_files::count_needed_images;
+use ergodic_common::{Spec, TrialConfig};
 
 /// What the repeats of each of two sweeps share.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl DrawingSweep<'_> {
     /// What the seed draws of the data of a cell.
     fn list_drawn_data(&self, cell: CellIndex) -> Vec<String> {
         let config = self.spec.grid.resolve_config(cell).ok();
-        let Some(config) = config.filter(|config| config.model.kind.needs_images()) else {
+        let Some(config) = config.filter(TrialConfig::uses_dataset) else {
             return Vec::new();
         };
         let data = &config.data;

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use ergodic_common::pinned_file::FilePin;
-use ergodic_common::spec::misleading::refuse_misleading_sweep;
+use ergodic_common::spec::misleading::{refuse_misleading_sweep, warn_of_equal_repeats};
 use ergodic_common::spec::{MAX_TEXT_BYTES, SpecSource};
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::convert::MAX_FILES;
@@ -13,6 +13,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::MAX_FILE_BYTES;
 
 use super::program_files::read_program_bundle;
+use super::render::print_stderr_line;
 
 /// A sweep file with the contents of the files that it names.
 #[derive(Debug, Clone)]
@@ -104,6 +105,13 @@ pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
     let spec = read_new_spec(source)?;
     refuse_misleading_sweep(&spec).map_err(|e| bad_input(&e.with_file(&source.file)))?;
     Ok(spec)
+}
+
+/// Prints what may mislead about a new sweep, and is no reason to refuse it.
+pub fn warn_of_sweep(spec: &Spec) {
+    if let Some(warning) = warn_of_equal_repeats(spec) {
+        print_stderr_line(&format!("warning: {warning}"));
+    }
 }
 
 /// Reads the file of a new sweep.

@@ -19,7 +19,7 @@ use crate::client::commands::steer::steer_sweep;
 use crate::client::latest::{request_as_user, resolve_sweep_id};
 use crate::client::query::{query_status, query_sweeps, query_table};
 use crate::client::status_text::count_done_trials;
-use crate::client::sweep_file::SweepFile;
+use crate::client::sweep_file::{SweepFile, warn_of_sweep};
 use crate::server::RunningServer;
 use crate::terminal::print_stderr_line;
 
@@ -77,6 +77,7 @@ pub(super) async fn launch_or_resume(
     spec: Spec,
     mode: LaunchMode,
 ) -> Result<StartedSweep, UserError> {
+    warn_of_sweep(&spec);
     let launched = launch_file(client, server, file, spec, mode).await?;
     report_data(&launched)?;
     let lines = format_reused_results(&launched);

@@ -9,15 +9,31 @@ use super::metrics::Metrics;
 use super::state::TrialState;
 use crate::program::record::LineEffect;
 use crate::program::statement::Statement;
+use crate::train::{ExperimentData, TrialData};
 
 /// A trial, as its experiment sees it: seeds, reports and checkpoints.
 #[derive(Debug)]
 pub struct TrialContext<'a> {
     pub(super) streams: &'a Streams,
+    pub(super) data: Option<&'a TrialData>,
     pub(super) threads: u32,
     /// The metrics that the experiment declares.
     pub(super) declared: &'a Metrics,
     pub(super) state: TrialState<'a>,
+}
+
+impl<'a> TrialContext<'a> {
+    /// The dataset that `[data]` of the sweep file names.
+    ///
+    /// # Errors
+    /// The sweep file has no `[data]`, or the tensors cannot be made.
+    pub fn data(&self) -> Result<&'a ExperimentData, TrialError> {
+        let data = self.data.ok_or_else(|| {
+            let why = "the sweep file names no data: add [data] with a dataset, such as dataset = \"glyphs\"";
+            TrialError::failed(why)
+        })?;
+        data.tensors().map_err(TrialError::failed)
+    }
 }
 
 impl TrialContext<'_> {

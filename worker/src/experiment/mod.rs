@@ -54,6 +54,8 @@ pub use registry::Experiments;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+pub use crate::train::ExperimentData;
+
 /// A kind of trial, which a worker runs for sweeps with `kind = "custom:NAME"`.
 ///
 /// The same config, seeds and version must give the same bits again: a differing second result raises an alarm, unless the sweep
@@ -64,6 +66,9 @@ pub trait Experiment {
 
     /// The version, from 1. Raise it with every change that changes results: those of different versions are never mixed.
     const VERSION: u32;
+
+    /// Whether a trial cannot do without [`TrialContext::data`]: the launch of a sweep without `[data]` is refused then.
+    const NEEDS_DATA: bool = false;
 
     /// The config of a trial: the keys of `[model]`, the axes and what `[derive]` computes, by name. With
     /// `#[serde(deny_unknown_fields)]`, misspelt keys are refused at the launch.

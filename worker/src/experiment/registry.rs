@@ -23,6 +23,7 @@ pub(crate) struct ExperimentEntry {
     pub(super) name: &'static str,
     pub(super) version: u32,
     pub(super) metrics: Metrics,
+    pub(super) needs_data: bool,
     /// The JSON schema of the config.
     schema: String,
     pub(super) run: fn(Value, &mut TrialContext<'_>) -> Result<(), TrialError>,
@@ -36,6 +37,7 @@ impl Experiments {
             name: E::NAME,
             version: E::VERSION,
             metrics: E::declare_metrics(),
+            needs_data: E::NEEDS_DATA,
             schema: schemars::schema_for!(E::Config).to_value().to_string(),
             run: |config, trial| {
                 let config = serde_json::from_value(config)
@@ -91,6 +93,7 @@ impl Experiments {
             version: entry.version,
             config_schema: entry.schema.clone(),
             metrics: entry.metrics.0.iter().map(announce_metric).collect(),
+            needs_data: entry.needs_data,
         };
         self.0.iter().map(announce).collect()
     }

@@ -10,7 +10,7 @@ use super::error::TrialError;
 use super::registry::ExperimentEntry;
 use super::state::TrialState;
 use crate::program::trial::NoResult;
-use crate::train::{CheckpointStore, FinishedTrial};
+use crate::train::{CheckpointStore, FinishedTrial, TrialData};
 use crate::work_queue::Assignment;
 
 /// The key with which identities of trials are hashed. Its version is raised with every change of the format.
@@ -24,6 +24,8 @@ pub(crate) struct ExperimentJob<'a> {
     pub(crate) cell: &'a ProgramCell,
     /// The random streams of the trial.
     pub(crate) streams: &'a Streams,
+    /// The points that the trial uses, if the sweep has data.
+    pub(crate) data: Option<&'a TrialData>,
     /// Trial, sweep, stop and time limit.
     pub(crate) assignment: &'a Assignment,
     /// The store of checkpoints, if there is one.
@@ -40,6 +42,7 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
     let (pool, threads) = job.threads;
     let mut trial = TrialContext {
         streams: job.streams,
+        data: job.data,
         threads,
         declared: &job.experiment.metrics,
         state: TrialState::new(
@@ -53,7 +56,7 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
     let config: Map<String, Value> = values
         .map(|(name, value)| (name.clone(), json!(value)))
         .collect();
-    let problem = find_metric_problem(job);
+    let problem = find_problem(job);
     let run = || match problem {
         Some(why) => Err(TrialError::Failed(why)),
         None => (job.experiment.run)(Value::Object(config), &mut trial),
@@ -67,15 +70,21 @@ pub(crate) fn run_experiment_trial(job: &ExperimentJob<'_>) -> Result<FinishedTr
     trial.state.finish(ended)
 }
 
-/// What is wrong with the metrics of the sweep file. A launch before a worker had the experiment could not check them.
-fn find_metric_problem(job: &ExperimentJob<'_>) -> Option<String> {
+/// What is wrong with the metrics or the data of the sweep file. A launch before a worker had the experiment could not check them.
+fn find_problem(job: &ExperimentJob<'_>) -> Option<String> {
     let ExperimentEntry {
         name,
         version,
         metrics,
+        needs_data,
         ..
     } = job.experiment;
     let owner = format!("version {version} of the experiment {name}");
+    if *needs_data && job.data.is_none() {
+        return Some(format!(
+            "the sweep file has no [data], which {owner} needs: launch a sweep file that names a dataset"
+        ));
+    }
     metrics.find_problem(&owner, &job.cell.program.metrics)
 }
 

@@ -71,6 +71,7 @@ impl Experiment for Walk {
                 "asks" if trial.should_stop() => return Ok(()),
                 "text" => "x".parse::<u32>().map(|_| ())?,
                 "slow" => std::thread::sleep(Duration::from_millis(20)),
+                "asks for data" => x += trial.data()?.classes as f64,
                 _ => {}
             }
             trial.report(step, &[("loss", x * x), ("unkept", f64::NAN)])?;
@@ -201,6 +202,10 @@ fn failures_say_what_to_do() {
             "it ended as if it were stopped, and nothing stopped it",
         ),
         ("text", "invalid digit found in string"),
+        (
+            "asks for data",
+            "the sweep file names no data: add [data] with a dataset, such as dataset = \"glyphs\"",
+        ),
     ] {
         let cause = cause_of(fault);
         assert!(cause.contains(words), "{fault}: {cause}");
@@ -325,6 +330,7 @@ struct Odd<const VERSION: u32, const METRICS: bool>;
 impl<const VERSION: u32, const METRICS: bool> Experiment for Odd<VERSION, METRICS> {
     const NAME: &'static str = if VERSION == 7 { "Odd" } else { "odd" };
     const VERSION: u32 = VERSION;
+    const NEEDS_DATA: bool = VERSION == 2;
     type Config = WalkConfig;
 
     fn declare_metrics() -> Metrics {
@@ -371,4 +377,24 @@ fn wrong_experiments_are_refused_at_the_start_of_the_worker() {
             .config_schema
             .contains("\"additionalProperties\":false")
     );
+}
+
+/// A launch before a worker had the experiment could not refuse the sweep.
+#[test]
+fn an_experiment_that_needs_data_does_not_run_without_any() {
+    let experiments = crate::experiments![Odd<2, true>];
+    let announced = experiments.announce();
+    assert!(announced[0].needs_data);
+    assert!(!crate::experiments![Walk].announce()[0].needs_data);
+
+    let text = sweep_text("").replace("walk", "odd").replace("/3", "/2");
+    let assignment = assignment(&text, Arc::default(), None);
+    let finished = run_assignment(&assignment, &runner(experiments, 1), None);
+    match finished.expect("a result").result.outcome {
+        Outcome::Failed { cause } => assert!(
+            cause.contains("the sweep file has no [data], which version 2 of the experiment odd needs: launch a sweep file"),
+            "{cause}"
+        ),
+        other => panic!("{other:?}"),
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ergodic_common::config::TrialConfig;
+use ergodic_common::config::{DataConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, Repeat, SweepId};
@@ -52,7 +52,7 @@ pub struct ResolvedCell {
     pub config: TrialConfig,
     /// The identity of the cell.
     pub hash: CellHash,
-    /// The images to train on; `None` for the empty model.
+    /// The images to train on; `None` for a model without any.
     pub data: Option<Arc<TrialData>>,
     /// The initial weights, if they are not drawn.
     pub start: Option<CellStart>,
@@ -222,8 +222,10 @@ impl LoadedSweep {
             .as_ref()
             .map_or(DatasetHash::NONE, |(_, hash)| *hash);
         let hash = self.spec.compute_cell_hash(&config, pinned);
-        let data = match (&self.data, Net::from_config(&config)) {
-            (Some((dataset, _)), Some(_)) => Some(self.shared_subset(dataset, &config, hash)?),
+        let data = match &self.data {
+            Some((dataset, _)) if config.uses_dataset() => {
+                Some(self.shared_subset(dataset, &config, hash)?)
+            }
             _ => None,
         };
 
@@ -399,14 +401,24 @@ pub(crate) fn required_bytes(spec: &Spec, cell: CellIndex) -> (u64, u64) {
         .then(|| spec.grid.resolve_config(cell).ok())
         .flatten();
     let Some(config) = config else { return (0, 0) };
-    let Some(net) = Net::from_config(&config) else {
+    if !config.uses_dataset() {
         return (0, 0);
-    };
+    }
 
-    (
-        net.trial_bytes(&config, &spec.measure),
-        config.data.dataset.bytes_in_memory(),
-    )
+    let dataset = config.data.dataset.bytes_in_memory();
+    match Net::from_config(&config) {
+        Some(net) => (net.trial_bytes(&config, &spec.measure), dataset),
+        // What an experiment itself needs, nobody knows.
+        None => (0, dataset + tensor_bytes(&config.data)),
+    }
+}
+
+/// Bytes of the tensors of an experiment's data.
+fn tensor_bytes(data: &DataConfig) -> u64 {
+    let points = data.train + data.validation + data.test;
+    let (height, width, channels) = data.dataset.image_shape();
+    let numbers = u64::from(height) * u64::from(width) * u64::from(channels) + 1;
+    4 * u64::from(points) * numbers
 }
 
 /// The dataset of the sweep. All its cells use the same one, which the coordinator has checked.
@@ -417,7 +429,7 @@ fn training_dataset(spec: &Spec) -> DatasetName {
             spec.grid
                 .resolve_config(cell)
                 .ok()
-                .filter(|config| Net::from_config(config).is_some())
+                .filter(TrialConfig::uses_dataset)
         })
         .map_or(DatasetName::Glyphs, |config| config.data.dataset)
 }
@@ -519,6 +531,40 @@ mod tests {
                 assert_eq!(is_shared, wanted == other.config.data.validation);
             }
         }
+    }
+
+    #[test]
+    fn cells_of_an_experiment_share_the_tensors_of_their_points() {
+        let text = "name = \"t\"\n[data]\ntest = 50\n[model]\nkind = \"custom:walk\"\nmetrics = { loss = \"min\" }\n\
+                    [grid]\n\"data.train\" = [100, 200]\nlr = [0.1, 0.2]\n";
+        let sweep = LoadedSweep {
+            data: Some((Arc::new(generate_glyphs()), DatasetHash([1; 32]))),
+            ..LoadedSweep::of_file(text.to_owned())
+        };
+        assert_eq!(training_dataset(&sweep.spec), DatasetName::Glyphs);
+
+        let cells: Vec<Arc<ResolvedCell>> = sweep
+            .spec
+            .grid
+            .iter()
+            .map(|cell| sweep.cached_cell(cell).expect("it is resolved"))
+            .collect();
+        assert_eq!(cells.len(), 4);
+        for cell in &cells {
+            let tensors = |cell: &ResolvedCell| {
+                let data = cell.data.as_ref().expect("it has data");
+                std::ptr::from_ref(data.tensors().expect("tensors"))
+            };
+            let wanted = cell.config.data.train;
+            for other in &cells {
+                let is_shared = tensors(cell) == tensors(other);
+                assert_eq!(is_shared, wanted == other.config.data.train);
+            }
+        }
+
+        // The bytes of the whole dataset, and the tensors of the first cell: 4 bytes for each number and label.
+        let (_, bytes) = required_bytes(&sweep.spec, CellIndex(0));
+        assert_eq!(bytes, 12_000 * 785 + 4 * 150 * 785);
     }
 
     #[tokio::test]

@@ -165,6 +165,7 @@ mod tests {
                 ("kind".into(), ProgramValue::Text("a \"b\"".into())),
                 ("nesterov".into(), ProgramValue::Bool(true)),
             ],
+            has_data: false,
         };
         let streams = Streams {
             sweep_seed: 7,

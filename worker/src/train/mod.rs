@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 pub use bench::{BenchReport, measure_training_speed};
 pub use candle::engine::CandleDevice;
 pub use checkpoint::CheckpointStore;
-pub use data::TrialData;
+pub use data::{ExperimentData, TrialData};
 pub use engine::simd::{Isa, IsaError};
 use engine::simd::{Portable, Simd16};
 use ergodic_common::config::{ModelKind, Toy, TrialConfig};

@@ -22,7 +22,7 @@ use crate::client::latest::request_as_user;
 use crate::client::query::incomplete_response;
 use crate::client::render::{TextFormat, print_stderr_line};
 use crate::client::status_text::count_done_trials;
-use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
+use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file, warn_of_sweep};
 use crate::client::sweep_set::SweepSet;
 
 /// `ergodic launch`
@@ -111,6 +111,7 @@ pub async fn launch_sweep(
 ) -> Result<v1::LaunchResponse, UserError> {
     // Reads the sweep before uploading, because files of an invalid sweep would be sent in vain.
     let spec = read_launch_spec(&file.source)?;
+    warn_of_sweep(&spec);
     upload_files(client, file).await?;
 
     let request = build_launch_request(file, &spec, mode);

@@ -3,6 +3,7 @@
 mod classes;
 mod costs;
 mod experiment;
+mod json;
 mod named_files;
 mod networks;
 mod program;
@@ -35,7 +36,7 @@ use crate::client::args::SettingArgs;
 use crate::client::check_coordinator_option;
 use crate::client::render::{DocumentFormat, print_stderr_line};
 use crate::client::status_text::format_duration;
-use crate::client::sweep_file::{read_launch_spec, read_sweep_file};
+use crate::client::sweep_file::{read_launch_spec, read_sweep_file, warn_of_sweep};
 
 /// Maximum number of shape classes that are listed one by one.
 const MAX_LISTED_CLASSES: usize = 20;
@@ -71,16 +72,17 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     let notes = check_variants(&args, &file.source, &spec)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
-    if let Some(plan) = render_program_plan(&spec, &file, args.format) {
-        notes.iter().for_each(|note| print_stderr_line(note));
-        return print_output(plan);
-    }
     let place = DatasetPlace {
         data_dir: args.data_dir.as_deref(),
         coordinator: args.coordinator.as_deref(),
         is_run_here: false,
     };
     let named = inspect_named_files(&file, &spec, place)?;
+    warn_of_sweep(&spec);
+    if let Some(plan) = render_program_plan(&spec, (&file, &named), args.format) {
+        notes.iter().for_each(|note| print_stderr_line(note));
+        return print_output(plan);
+    }
     let costs = find_class_costs(&file.source, &spec).await;
     notes.iter().for_each(|note| print_stderr_line(note));
     print_output(render_plan(&spec, &named, &costs, args.format))
@@ -357,9 +359,7 @@ fn format_data_line(spec: &Spec, named: &NamedFiles) -> String {
     }
 
     let configs = spec.grid.class_configs();
-    let first = configs
-        .iter()
-        .find(|config| config.model.kind.needs_images());
+    let first = configs.iter().find(|config| config.uses_dataset());
     match first.zip(named.left_to.as_ref()) {
         Some((first, url)) => format!(
             "  data: {}, not checked: the coordinator at {url} reads its own; --data-dir DIR checks a copy here\n",

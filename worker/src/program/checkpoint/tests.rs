@@ -234,6 +234,7 @@ fn a_checkpoint_is_of_metrics_in_one_order() {
         let cell = ProgramCell {
             program: Arc::new(program),
             values: Vec::new(),
+            has_data: false,
         };
         let streams = Streams {
             sweep_seed: 7,

@@ -2,8 +2,10 @@
 
 pub(crate) mod augment;
 pub(crate) mod order;
+mod planes;
+mod tensors;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::DataConfig;
 use ergodic_common::dataset::{DataError, Dataset, Images, Subset};
@@ -11,6 +13,7 @@ use ergodic_common::net::ActivationShape;
 use ergodic_common::random_streams::{Purpose, Streams};
 
 use super::data::augment::ImageTransform;
+pub use super::data::tensors::ExperimentData;
 use super::network::shape::HaloGrid;
 
 /// A dataset's images that trials use, and how their bytes become inputs. Shared by all slots.
@@ -21,6 +24,8 @@ pub struct TrialData {
     scaling: InputScaling,
     /// Labels of all training images, some of them replaced by label noise.
     labels: Vec<u8>,
+    /// The same images for experiments, once one has asked for them.
+    tensors: OnceLock<Result<ExperimentData, String>>,
 }
 
 /// The scaling of an image's numbers to inputs.
@@ -64,6 +69,7 @@ impl TrialData {
             subset,
             scaling,
             labels,
+            tensors: OnceLock::new(),
         })
     }
 

@@ -4,12 +4,14 @@ use ergodic_common::escape::escape_line;
 use ergodic_common::ids::{CellHash, CellIndex, Repeat};
 use ergodic_common::number_format::format_count;
 use ergodic_common::program::bundle::{self, BundledFile};
-use ergodic_common::program::{ProgramCell, TrialFacts};
+use ergodic_common::program::{Program, ProgramCell, TrialFacts};
 use ergodic_common::{Spec, TrialKey};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::experiment::render_experiment_plan;
-use super::{describe_axes, describe_scales, describe_size, format_bytes, planned_trials};
+use super::json::{describe_metrics, render_json_of_program};
+use super::named_files::NamedFiles;
+use super::{describe_axes, describe_scales, describe_size, format_bytes};
 use crate::client::render::DocumentFormat;
 use crate::client::sweep_file::SweepFile;
 
@@ -25,28 +27,24 @@ const MAX_LISTED_FILES: usize = 50;
 /// Renders the plan of a program; `None` for other sweeps.
 pub(super) fn render_program_plan(
     spec: &Spec,
-    file: &SweepFile,
+    (file, named): (&SweepFile, &NamedFiles),
     format: DocumentFormat,
 ) -> Option<String> {
     let program = spec.program()?;
     if let Some(experiment) = &program.experiment {
-        return render_experiment_plan(spec, (program, experiment), format);
+        return render_experiment_plan(spec, (program, experiment), named, format);
     }
     let cell = spec.grid.iter().next()?;
     let files = list_files(file);
     let example = ExampleTrial::of_cell(spec, cell)?;
-    let metrics = program.metrics.iter();
-    let metrics: Vec<String> = metrics
-        .map(|metric| format!("{} ({})", metric.name, metric.direction.as_str()))
-        .collect();
     if format == DocumentFormat::Json {
-        return Some(render_json(spec, &files, &example));
+        return Some(render_json(spec, program, &files, &example));
     }
 
     let mut out = describe_size(spec);
     out += &describe_scales(spec);
     out += &describe_axes(spec);
-    out += &format!("  metrics: {}\n", metrics.join(", "));
+    out += &describe_metrics(program);
     out += &describe_program(spec, Some(file));
     out += &format!(
         "  command of {}, repeat 0:\n    {}\n",
@@ -158,41 +156,23 @@ fn quote_command(arguments: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-fn render_json(spec: &Spec, files: &[(String, u64)], example: &ExampleTrial) -> String {
-    let Some(program) = spec.program() else {
-        return String::new();
-    };
-    let axes = spec.grid.axes().iter();
-    let axes: Vec<_> = axes
-        .map(|axis| json!({ "name": axis.name, "values": axis.len() }))
-        .collect();
+fn render_json(
+    spec: &Spec,
+    program: &Program,
+    files: &[(String, u64)],
+    example: &ExampleTrial,
+) -> String {
     let files: Vec<_> = files
         .iter()
         .map(|(name, bytes)| json!({ "name": name, "bytes": bytes }))
         .collect();
-    let metrics: Vec<_> = program
-        .metrics
-        .iter()
-        .map(|metric| json!({ "name": metric.name, "better": metric.direction.as_str() }))
-        .collect();
-    let object = json!({
-        "name": spec.name,
-        "cells": spec.grid.cell_count(),
-        "repeats": spec.repeats,
-        "trials": planned_trials(spec),
-        "numerics": spec.numerics,
-        "axes": axes,
-        "scale": spec.scales.chosen,
-        "scales": spec.scales.names,
-        "program": {
-            "command": program.command.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "example": example.command,
-            "files": files,
-            "metrics": metrics,
-            "deterministic": program.deterministic,
-        },
-    });
-    format!("{object}\n")
+    let command: Vec<String> = program.command.iter().map(ToString::to_string).collect();
+    let own = Map::from_iter([
+        ("command".to_owned(), json!(command)),
+        ("example".to_owned(), json!(example.command)),
+        ("files".to_owned(), json!(files)),
+    ]);
+    render_json_of_program(spec, program, ("program", own))
 }
 
 #[cfg(test)]
