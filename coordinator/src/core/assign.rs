@@ -1,8 +1,10 @@
 //! Assigns leases in response to workers' requests for work.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
+use ergodic_common::Spec;
 use ergodic_common::ids::{Fence, ShapeClass, TrialIndex, WorkerId};
 use ergodic_common::program::is_program_class;
 use ergodic_common::program::needs::TrialNeeds;
@@ -37,29 +39,55 @@ impl Core {
     /// Answers the open requests for work, as far as there is work: sweeps by fair share, workers
     /// by id.
     pub(super) fn assign_leases(&mut self, now: CoreTime) -> Vec<Effect> {
-        let wishing: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, w)| w.connected && w.requested_slots.is_some())
-            .map(|(id, _)| id.clone())
-            .collect();
-        if !wishing.is_empty() {
-            self.catch_up_competitors(now);
+        if self.workers.requesting_kinds().next().is_none() {
+            return Vec::new();
         }
+        self.catch_up_competitors(now);
+        self.update_overdue_vruntime(now);
 
         let mut effects = Vec::new();
-        let mut idle = Vec::new();
-
-        for worker in wishing {
-            match self.assign_lease(&worker, now) {
-                Some(grant) => effects.push(grant),
-                None if self.lacks_work(&worker, now) => idle.push(worker),
-                None => {}
-            }
+        let mut served = None;
+        while let Some(worker) = self.next_worker_to_serve(served.as_ref()) {
+            effects.extend(self.assign_lease(&worker, now));
+            served = Some(worker);
         }
 
-        effects.extend(self.request_retractions(&idle, now));
+        effects.extend(self.request_retractions(now));
         effects
+    }
+
+    /// The next worker after this one, by id, that asks for work and is of a kind that some sweep has work for.
+    fn next_worker_to_serve(&self, after: Option<&WorkerId>) -> Option<WorkerId> {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let kinds = self.workers.requesting_kinds();
+        kinds
+            .filter(|(of_kind, _)| self.has_work_for_kind(of_kind))
+            .filter_map(|(_, ids)| ids.range((behind, Bound::Unbounded)).next())
+            .min()
+            .cloned()
+    }
+
+    /// Whether a sweep has work that a worker of this kind could be offered.
+    fn has_work_for_kind(&self, worker: &Worker) -> bool {
+        let running = self.sweeps.values().filter(|sweep| sweep.is_running());
+        running
+            .filter(|sweep| sweep.has_work())
+            .any(|sweep| worker.is_of_use_for(&sweep.spec))
+    }
+
+    /// The workers that ask for work and that no sweep has any for, by id.
+    pub(super) fn find_idle_workers(&self, now: CoreTime) -> Vec<WorkerId> {
+        let mut idle: Vec<WorkerId> = Vec::new();
+        for (of_kind, ids) in self.workers.requesting_kinds() {
+            let may_have_work = self.has_work_for_kind(of_kind);
+            let lack_work = ids.iter().filter(|id| match may_have_work {
+                true => self.lacks_work(id, now),
+                false => !self.holds_quarantined_trial(id),
+            });
+            idle.extend(lack_work.cloned());
+        }
+        idle.sort_unstable();
+        idle
     }
 
     /// Leases work of the first sweep, by fair share, that has some for the worker. Within a sweep,
@@ -117,12 +145,8 @@ impl Core {
     /// trials.
     fn waits_for_room(&self, id: &WorkerId, sweep: SweepNumber, now: CoreTime) -> bool {
         let sweep = &self.sweeps[&sweep];
-        let holders: BTreeSet<&WorkerId> = self
-            .leases
-            .values()
-            .filter(|lease| lease.row.sweep == sweep.number)
-            .map(|lease| &lease.row.worker)
-            .collect();
+        let leases = self.leases.of_sweep(sweep.number);
+        let holders: BTreeSet<&WorkerId> = leases.map(|lease| &lease.row.worker).collect();
         let pending = sweep.classes.iter().map(|class| class.pending.len());
         let trials = pending.sum::<u64>().max(1);
         let mut waiting = self
@@ -195,29 +219,24 @@ impl Core {
 
     /// Whether a worker holds no lease.
     fn holds_no_lease(&self, worker: &WorkerId) -> bool {
-        self.leases
-            .values()
-            .all(|lease| lease.row.worker != *worker)
+        !self.leases.has_worker(worker)
     }
 
     /// Whether a worker runs a quarantined trial, and so must run nothing else.
     fn holds_quarantined_trial(&self, worker: &WorkerId) -> bool {
-        self.leases
-            .values()
-            .filter(|lease| lease.row.worker == *worker)
-            .any(|lease| {
-                let mut trials = lease.row.trial_indices();
-                let first = trials.next();
-                let more = trials.next().is_some();
-                let sweep = &self.sweeps[&lease.row.sweep];
-                let quarantine = if lease.row.audits.is_some() {
-                    &sweep.audits.quarantine
-                } else {
-                    &sweep.quarantine
-                };
+        self.leases.of_worker(worker).any(|lease| {
+            let mut trials = lease.row.trial_indices();
+            let first = trials.next();
+            let more = trials.next().is_some();
+            let sweep = &self.sweeps[&lease.row.sweep];
+            let quarantine = if lease.row.audits.is_some() {
+                &sweep.audits.quarantine
+            } else {
+                &sweep.quarantine
+            };
 
-                first.is_some_and(|index| !more && quarantine.runs_alone(index))
-            })
+            first.is_some_and(|index| !more && quarantine.runs_alone(index))
+        })
     }
 
     fn lease_quarantined_trial(
@@ -304,18 +323,13 @@ impl Core {
         idle: u32,
     ) -> Option<u64> {
         let sweep = self.sweeps.get(&number)?;
-        let connected = self.workers.values().filter(|worker| worker.connected);
-        let all_slots = connected
-            .map(|worker| worker.parallel_trials(&sweep.spec))
-            .sum();
-
         let slots = self.workers.get(id)?.parallel_trials(&sweep.spec);
         Some(compute_lease_size(LeaseDemand {
             unleased,
             slots,
             idle: self.count_fitting(id, sweep, idle),
             is_narrow: sweep.spec.trial_needs() == TrialNeeds::ONE_SLOT,
-            all_slots,
+            all_slots: self.workers.count_parallel_trials(&sweep.spec),
             trial_seconds: sweep.classes[class.position()].trial_seconds,
         }))
     }
@@ -360,12 +374,11 @@ impl Core {
         let sweep = sweep.id.clone();
         let granted = row.trials.clone();
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(
-            fence.lease,
-            LeaseState::from_row(row.clone(), granted, now, expires, booked),
-        );
+        let lease = LeaseState::from_row(row.clone(), granted, now, expires, booked);
+        self.leases.insert(lease);
 
-        self.workers.get_mut(id)?.requested_slots = None;
+        self.workers
+            .edit_presence(id, |worker| worker.requested_slots = None);
         Some(Effect::Grant {
             lease: row,
             sweep,
@@ -383,12 +396,16 @@ impl Worker {
         }
     }
 
+    /// Whether the worker offers a sweep's numerics class and has room for one of its trials.
+    pub(super) fn is_of_use_for(&self, spec: &Spec) -> bool {
+        self.offers_class(&spec.numerics) && self.parallel_trials(spec) > 0
+    }
+
     /// Whether the worker offers a sweep's numerics class, and has not reported lately that it
     /// cannot run the sweep.
     pub(super) fn is_able_to_run(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let unable = self.unable_sweeps.get(&sweep.number);
-        self.offers_class(&sweep.spec.numerics)
-            && self.parallel_trials(&sweep.spec) > 0
+        self.is_of_use_for(&sweep.spec)
             && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
     }
 }

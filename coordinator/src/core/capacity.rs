@@ -178,14 +178,7 @@ impl Core {
         counts: impl Fn(&LeaseState) -> bool,
     ) -> Option<FreeRoom> {
         let mut room = FreeRoom::of_idle(self.workers.get(id)?);
-        let mut leases: Vec<&LeaseState> = self
-            .leases
-            .values()
-            .filter(|lease| lease.row.worker == *id && counts(lease))
-            .collect();
-        leases.sort_by_key(|lease| lease.row.fence);
-
-        for lease in leases {
+        for lease in self.leases.of_worker(id).filter(|lease| counts(lease)) {
             let needs = self.sweeps[&lease.row.sweep].spec.trial_needs();
             room.take_trials(lease.row.trials.len(), needs);
         }

@@ -16,7 +16,7 @@ impl Core {
         sweep: SweepNumber,
         key: TrialKey,
     ) -> bool {
-        self.leases.get(&fence.lease).is_some_and(|lease| {
+        self.leases.get(fence.lease).is_some_and(|lease| {
             lease.row.fence == fence
                 && lease.row.worker == *worker
                 && lease.row.sweep == sweep

@@ -384,10 +384,7 @@ impl Core {
         let mut findings = Vec::new();
         self.explain_capacity(sweep, &mut findings);
 
-        let leases = self
-            .leases
-            .values()
-            .filter(|lease| lease.row.sweep == sweep.number);
+        let leases = self.leases.of_sweep(sweep.number);
         findings.extend(leases.filter_map(|lease| {
             let worker = self.workers.get(&lease.row.worker)?;
             (!worker.connected).then(|| RunningFinding::WorkerAway {

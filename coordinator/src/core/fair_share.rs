@@ -14,6 +14,7 @@ use ergodic_common::spec::scheduling::Share;
 
 use super::Sweep;
 use super::clock::CoreTime;
+use super::lease_table::pause_after_scan;
 use super::state::{Core, LeaseState};
 use crate::stored_row::StoredRow;
 
@@ -26,7 +27,7 @@ impl Core {
     pub(super) fn sweeps_by_fair_share(&self, now: CoreTime) -> Vec<&Sweep> {
         let running = self.sweeps.values().filter(|sweep| sweep.is_running());
         let mut sweeps: Vec<(f64, &Sweep)> = running
-            .map(|sweep| (self.current_vruntime(sweep, now), sweep))
+            .map(|sweep| (sweep.fair_share.current_vruntime(), sweep))
             .collect();
         sweeps.sort_by(|(a_passed, a), (b_passed, b)| {
             let of_priority = b.share.priority.cmp(&a.share.priority);
@@ -38,16 +39,30 @@ impl Core {
         sweeps.into_iter().map(|(_, sweep)| sweep).collect()
     }
 
-    /// Virtual time of a sweep, including what its leases take beyond their estimates.
-    fn current_vruntime(&self, sweep: &Sweep, now: CoreTime) -> f64 {
-        let leases = self
-            .leases
-            .values()
-            .filter(|lease| lease.row.sweep == sweep.number);
-        sweep.fair_share.vruntime
-            + leases
-                .map(|lease| self.overdue_vruntime(lease, sweep, now))
-                .sum::<f64>()
+    /// Sums up anew what the leases of running sweeps take beyond their estimates. With many leases the sum stays for a while,
+    /// because otherwise each event would cost more, the more leases there are.
+    pub(super) fn update_overdue_vruntime(&mut self, now: CoreTime) {
+        let running = self.sweeps.values().filter(|sweep| sweep.is_running());
+        let due = running.filter(|sweep| {
+            let until = sweep.fair_share.overdue_until;
+            until.is_none_or(|until| now >= until)
+        });
+        let overdue: Vec<(SweepNumber, usize, f64)> = due
+            .map(|sweep| {
+                let leases = self.leases.of_sweep(sweep.number);
+                let (count, sum) = leases.fold((0, 0.0), |(count, sum), lease| {
+                    (count + 1, sum + self.overdue_vruntime(lease, sweep, now))
+                });
+                (sweep.number, count, sum)
+            })
+            .collect();
+
+        for (number, count, sum) in overdue {
+            if let Some(sweep) = self.sweeps.get_mut(&number) {
+                sweep.fair_share.overdue = sum;
+                sweep.fair_share.overdue_until = Some(now + pause_after_scan(count));
+            }
+        }
     }
 
     /// Virtual time that a lease has taken beyond its estimate.
@@ -90,9 +105,11 @@ impl Core {
     /// Whether a sweep has work that a worker could run.
     fn competes_for_workers(&self, sweep: &Sweep, now: CoreTime) -> bool {
         sweep.is_running()
-            && (sweep.has_pending()
-                || sweep.quarantine.next_trial().is_some()
-                || sweep.audits.has_waiting())
+            && sweep.has_work()
+            && self
+                .workers
+                .connected_kinds()
+                .any(|(of_kind, _)| of_kind.is_of_use_for(&sweep.spec))
             && self
                 .workers
                 .keys()
@@ -109,12 +126,11 @@ impl Core {
         now: CoreTime,
     ) -> f64 {
         let seconds = self.estimate_trial_seconds(number, class);
-        let passed = self.current_vruntime(&self.sweeps[&number], now);
         let Some(sweep) = self.sweeps.get_mut(&number) else {
             return 0.0;
         };
         let clock = self.virtual_clocks.entry(sweep.share.priority).or_default();
-        *clock = clock.max(passed);
+        *clock = clock.max(sweep.fair_share.current_vruntime());
 
         let each = seconds * slots_per_trial(sweep) / sweep.share.weight;
         sweep.fair_share.vruntime += each * trials as f64;
@@ -149,7 +165,7 @@ impl Core {
     pub(super) fn settle_charges(&mut self, fence: Fence, number: SweepNumber, rows: &[StoredRow]) {
         let lease = self
             .leases
-            .get(&fence.lease)
+            .get(fence.lease)
             .filter(|lease| lease.row.fence == fence);
         let booked = lease.map_or(0.0, |lease| lease.charge_per_trial);
         let Some(sweep) = self.sweeps.get_mut(&number) else {

@@ -10,6 +10,8 @@ impl Core {
     /// # Errors
     /// Names the trial or count that breaks an invariant.
     pub fn check_invariants(&self) -> Result<(), String> {
+        self.leases.check_indexes()?;
+        self.workers.check_kinds()?;
         self.sweeps
             .values()
             .filter(|sweep| sweep.withheld.is_none())
@@ -55,10 +57,8 @@ impl Core {
 
     /// The leases of a sweep: those for audits, or the others.
     fn leases_of(&self, sweep: &Sweep, for_audits: bool) -> impl Iterator<Item = &LeaseState> {
-        let number = sweep.number;
-        self.leases.values().filter(move |lease| {
-            lease.row.sweep == number && lease.row.audits.is_some() == for_audits
-        })
+        let leases = self.leases.of_sweep(sweep.number);
+        leases.filter(move |lease| lease.row.audits.is_some() == for_audits)
     }
 
     /// Checks that no trial both waits and is leased.

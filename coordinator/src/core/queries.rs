@@ -229,11 +229,9 @@ impl Core {
     /// The lease with a trial or, if `audit` is set, with its audit.
     fn locate_in_lease(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<TrialLocation> {
         let index = sweep.spec.grid.locate_trial(key);
-        let lease = self
-            .leases
-            .values()
-            .filter(|lease| lease.row.sweep == sweep.number)
-            .find(|lease| lease.row.audits.is_some() == audit && lease.row.holds(index))?;
+        let mut of_class = self.leases.of_class(sweep.number, index.class);
+        let lease =
+            of_class.find(|lease| lease.row.audits.is_some() == audit && lease.row.holds(index))?;
         let worker = self.workers.get(&lease.row.worker);
         Some(TrialLocation::Leased {
             fence: lease.row.fence,

@@ -1,19 +1,21 @@
 //! The core's state: sweeps, workers and leases.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Epoch, LeaseId, SweepNumber, WorkerId};
+use ergodic_common::ids::{Epoch, LeaseId, SweepNumber};
 
 use crate::core::clock::{CoreTime, Timing};
 use crate::core::effects::{GiveUpReversal, GivenUpTrial};
+use crate::core::lease_table::LeaseTable;
+use crate::core::roster::Roster;
 use crate::core::sweep::{Sweep, UnreadableSweep};
 use crate::experiments::KnownExperiment;
 use crate::interval_set::IntervalSet;
 use crate::records::LeaseRow;
 
 /// What the programs on a worker can take besides slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkerSupply {
     /// Bytes of memory; `None` if the worker knows no limit.
     pub memory: Option<u64>,
@@ -106,8 +108,10 @@ pub struct Core {
     pub(crate) sweeps: BTreeMap<SweepNumber, Sweep>,
     /// Sweeps that this program cannot read, by number.
     pub(crate) unreadable: BTreeMap<SweepNumber, UnreadableSweep>,
-    pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    pub(crate) leases: HashMap<LeaseId, LeaseState>,
+    pub(crate) workers: Roster,
+    pub(crate) leases: LeaseTable,
+    /// Earliest time of the next search for leases to take trials from.
+    pub(crate) next_retraction_search: CoreTime,
     /// The virtual time that the sweeps of each priority have reached.
     pub(crate) virtual_clocks: BTreeMap<i32, f64>,
     /// Give-ups that could not be stored yet.
@@ -130,8 +134,9 @@ impl Core {
             next_lease,
             sweeps: BTreeMap::new(),
             unreadable: BTreeMap::new(),
-            workers: BTreeMap::new(),
-            leases: HashMap::new(),
+            workers: Roster::default(),
+            leases: LeaseTable::default(),
+            next_retraction_search: CoreTime::ZERO,
             virtual_clocks: BTreeMap::new(),
             unstored_give_ups: Vec::new(),
             unstored_reversals: Vec::new(),

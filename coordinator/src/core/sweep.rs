@@ -89,9 +89,18 @@ pub(super) struct FairShare {
     pub(super) vruntime: f64,
     /// Whether the sweep had work when leases were last assigned.
     pub(super) competes: bool,
+    /// Virtual time that the leases took beyond their estimates when they were last summed up.
+    pub(super) overdue: f64,
+    /// Time until which that sum stays.
+    pub(super) overdue_until: Option<CoreTime>,
 }
 
 impl FairShare {
+    /// Virtual time of the sweep, including what its leases take beyond their estimates.
+    pub(super) fn current_vruntime(&self) -> f64 {
+        self.vruntime + self.overdue
+    }
+
     /// Refunds virtual time that was charged and not used.
     pub(super) fn refund_vruntime(&mut self, booked: f64) {
         self.vruntime -= booked;
@@ -368,6 +377,11 @@ impl Sweep {
         self.classes[index.class.position()]
             .pending
             .contains(index.number)
+    }
+
+    /// Whether there is anything that a worker could be offered: trials or audits that nobody holds.
+    pub(super) fn has_work(&self) -> bool {
+        self.has_pending() || self.quarantine.next_trial().is_some() || self.audits.has_waiting()
     }
 
     /// Whether trials are pending, apart from quarantined ones.

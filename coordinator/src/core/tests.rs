@@ -829,7 +829,7 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
                 world
                     .core
                     .leases
-                    .get(&fence.lease)
+                    .get(fence.lease)
                     .is_some_and(|lease| lease.row.sweep == SweepNumber(2))
             });
         if first.is_some() || world.held_by("b") == [suspect] {

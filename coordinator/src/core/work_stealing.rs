@@ -6,14 +6,16 @@
 //! time left, and asks only if a trial would end sooner elsewhere. A request without an answer
 //! lapses.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
+use ergodic_common::ids::{Fence, ShapeClass, SweepNumber, WorkerId};
 use ergodic_common::program::needs::TrialNeeds;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::clock::CoreTime;
 use super::effects::Effect;
+use super::lease_table::pause_after_scan;
 use super::state::{Core, LeaseState};
 use crate::interval_set::IntervalSet;
 use crate::records::EndedLease;
@@ -25,13 +27,20 @@ const MIN_GAIN_SECONDS: f64 = 2.0;
 /// considered slow.
 const DELIVERY_ALLOWANCE: Duration = Duration::from_secs(2);
 
+/// Maximum number of requests that one search makes; the next one goes on.
+const MAX_REQUESTS: usize = 100;
+
 /// A forecast of the duration of a lease.
 struct LeaseForecast {
     fence: Fence,
+    sweep: SweepNumber,
+    class: ShapeClass,
     /// Number of trials that the holder has probably not begun.
     waiting: u64,
     /// Expected seconds per trial on the holder.
     trial_seconds: f64,
+    /// Usual seconds per trial of the class.
+    usual_seconds: f64,
     /// Number of trials that the holder can run at a time.
     slots: f64,
 }
@@ -41,111 +50,131 @@ impl LeaseForecast {
     fn seconds_left(&self) -> f64 {
         self.waiting as f64 * self.trial_seconds / self.slots
     }
+
+    /// Whether a trial would end sooner on an idle worker of this pace.
+    fn is_worth_taking(&self, pace: f64) -> bool {
+        let here = self.usual_seconds * pace;
+        self.seconds_left() + self.trial_seconds > here + MIN_GAIN_SECONDS
+    }
+
+    /// Number of trials to take for idle workers of this speed together, so that they and the holder end at the same time.
+    fn count_trials_to_take(&self, here: f64) -> u64 {
+        let there = self.slots / self.trial_seconds.max(1e-6);
+        let part = (self.waiting as f64 * here / (here + there)).ceil() as u64;
+        part.clamp(1, self.waiting)
+    }
 }
 
 impl Core {
-    /// Asks holders of leases to return trials, one request for each of these idle workers.
-    pub(super) fn request_retractions(&mut self, idle: &[WorkerId], now: CoreTime) -> Vec<Effect> {
+    /// Asks holders of leases to return trials, one request for each idle worker: first those whose leases would last longest.
+    /// With many leases there is a pause after each search, because it looks at all of them.
+    pub(super) fn request_retractions(&mut self, now: CoreTime) -> Vec<Effect> {
+        if now < self.next_retraction_search {
+            return Vec::new();
+        }
+        let idle = self.find_idle_workers(now);
+        if idle.is_empty() {
+            return Vec::new();
+        }
+        self.next_retraction_search = now + pause_after_scan(self.leases.len());
+
         // Each open request will serve one of the idle workers, so as many of them are skipped.
+        let leases = self.leases.values();
+        let open = leases.filter(|lease| lease.next_retract_at > now).count();
+        let mut unserved: Vec<&WorkerId> = idle.iter().skip(open).take(MAX_REQUESTS).collect();
+
+        let mut requests = Vec::new();
+        let mut speeds: BTreeMap<(SweepNumber, ShapeClass), f64> = BTreeMap::new();
+        for forecast in self.forecast_leases_to_retract(&idle, now) {
+            let taker = unserved
+                .iter()
+                .position(|id| self.can_take_from(id, &forecast, now));
+            if let Some(taker) = taker {
+                unserved.remove(taker);
+                let speed = speeds
+                    .entry((forecast.sweep, forecast.class))
+                    .or_insert_with(|| self.sum_speeds(&forecast, &idle));
+                requests.push((forecast.fence, forecast.count_trials_to_take(*speed)));
+            }
+            if unserved.is_empty() {
+                break;
+            }
+        }
+
+        requests
+            .into_iter()
+            .filter_map(|(fence, trials)| self.request_retraction(fence, trials, now))
+            .collect()
+    }
+
+    fn request_retraction(&mut self, fence: Fence, trials: u64, now: CoreTime) -> Option<Effect> {
+        let lease = self.leases.get_mut(fence.lease)?;
+        lease.next_retract_at = now + self.timing.lease_ttl / 3;
+        Some(Effect::Retract {
+            worker: lease.row.worker.clone(),
+            fence,
+            trials,
+        })
+    }
+
+    /// Leases that the fastest of these idle workers would gain from, those that last longest first.
+    fn forecast_leases_to_retract(&self, idle: &[WorkerId], now: CoreTime) -> Vec<LeaseForecast> {
+        let paces = idle.iter().filter_map(|id| self.workers.get(id));
+        let best_pace = paces
+            .map(|worker| worker.pace)
+            .fold(f64::INFINITY, f64::min);
+
         let open = self
             .leases
             .values()
-            .filter(|lease| lease.next_retract_at > now)
-            .count();
-
-        let mut effects = Vec::new();
-        for id in idle.iter().skip(open) {
-            let Some((fence, trials)) = self.choose_lease_to_retract(id, idle, now) else {
-                continue;
-            };
-            let Some(lease) = self.leases.get_mut(&fence.lease) else {
-                continue;
-            };
-            lease.next_retract_at = now + self.timing.lease_ttl / 3;
-
-            effects.push(Effect::Retract {
-                worker: lease.row.worker.clone(),
-                fence,
-                trials,
-            });
-        }
-
-        effects
+            .filter(|lease| lease.next_retract_at <= now);
+        let mut forecasts: Vec<LeaseForecast> = open
+            .filter_map(|lease| self.forecast_lease(lease, now))
+            .filter(|forecast| forecast.waiting > 0 && forecast.is_worth_taking(best_pace))
+            .collect();
+        forecasts.sort_by(|a, b| {
+            let longest_first = b.seconds_left().total_cmp(&a.seconds_left());
+            longest_first.then(a.fence.cmp(&b.fence))
+        });
+        forecasts
     }
 
-    /// The lease that idle workers should take trials from, and the number of trials for all of
-    /// them.
-    fn choose_lease_to_retract(
-        &self,
-        id: &WorkerId,
-        idle: &[WorkerId],
-        now: CoreTime,
-    ) -> Option<(Fence, u64)> {
-        let (longest, usual) = self
-            .leases
-            .values()
-            .filter_map(|lease| self.forecast_retraction(id, lease, now))
-            .max_by(|(a, _), (b, _)| {
-                a.seconds_left()
-                    .total_cmp(&b.seconds_left())
-                    .then(b.fence.cmp(&a.fence))
-            })?;
-
-        let sweep = &self.sweeps[&self.leases[&longest.fence.lease].row.sweep];
-        let there = longest.slots / longest.trial_seconds.max(1e-6);
-        let here: f64 = idle
-            .iter()
-            .filter_map(|id| self.workers.get(id))
-            .map(|worker| {
-                let slots = worker.parallel_trials(&sweep.spec);
-                f64::from(slots) / (usual * worker.pace).max(1e-6)
-            })
-            .sum();
-        let part = (longest.waiting as f64 * here / (here + there)).ceil() as u64;
-        Some((longest.fence, part.clamp(1, longest.waiting)))
-    }
-
-    /// The forecast of a lease that an idle worker could take trials from, and the usual seconds
-    /// per trial.
-    fn forecast_retraction(
-        &self,
-        id: &WorkerId,
-        lease: &LeaseState,
-        now: CoreTime,
-    ) -> Option<(LeaseForecast, f64)> {
-        let sweep = &self.sweeps[&lease.row.sweep];
+    /// Whether an idle worker can run trials of a lease, and they would end sooner there.
+    fn can_take_from(&self, id: &WorkerId, forecast: &LeaseForecast, now: CoreTime) -> bool {
+        let lease = &self.leases[forecast.fence.lease];
         let is_own = lease.row.worker == *id || lease.row.audits.as_ref() == Some(id);
-        if is_own || lease.next_retract_at > now || !sweep.is_running() {
-            return None;
-        }
+        let sweep = &self.sweeps[&forecast.sweep];
+        let Some(thief) = self.workers.get(id).filter(|_| !is_own) else {
+            return false;
+        };
 
+        self.can_work_on(id, sweep, now)
+            && forecast.is_worth_taking(thief.pace)
+            && self.count_fitting(id, sweep, thief.requested_slots.unwrap_or(1)) > 0
+    }
+
+    /// Trials of a class per second on all idle workers together.
+    fn sum_speeds(&self, forecast: &LeaseForecast, idle: &[WorkerId]) -> f64 {
+        let spec = &self.sweeps[&forecast.sweep].spec;
+        let workers = idle.iter().filter_map(|id| self.workers.get(id));
+        let speeds = workers.map(|worker| {
+            let slots = f64::from(worker.parallel_trials(spec));
+            slots / (forecast.usual_seconds * worker.pace).max(1e-6)
+        });
+        speeds.sum()
+    }
+
+    /// The forecast of a lease of a running sweep whose trials have a known duration, and whose holder is connected.
+    fn forecast_lease(&self, lease: &LeaseState, now: CoreTime) -> Option<LeaseForecast> {
+        let sweep = &self.sweeps[&lease.row.sweep];
         let usual = sweep.classes[lease.row.class.position()]
             .trial_seconds
-            .filter(|_| self.can_work_on(id, sweep, now))?;
-        let forecast = self.forecast_lease(lease, usual, now)?;
-
-        let thief = self.workers.get(id)?;
-        if self.count_fitting(id, sweep, thief.requested_slots.unwrap_or(1)) == 0 {
-            return None;
-        }
-
-        let here = usual * thief.pace;
-        let is_worth_it = forecast.waiting > 0
-            && forecast.seconds_left() + forecast.trial_seconds > here + MIN_GAIN_SECONDS;
-        is_worth_it.then_some((forecast, usual))
-    }
-
-    fn forecast_lease(
-        &self,
-        lease: &LeaseState,
-        usual: f64,
-        now: CoreTime,
-    ) -> Option<LeaseForecast> {
+            .filter(|_| sweep.is_running())?;
         let holder = self
             .workers
             .get(&lease.row.worker)
             .filter(|worker| worker.connected)?;
-        let spec = &self.sweeps[&lease.row.sweep].spec;
+        let spec = &sweep.spec;
         let slots = holder.parallel_trials(spec);
         // Trials that need more than a slot may all wait for those of earlier leases.
         let running = match spec.trial_needs() {
@@ -157,8 +186,11 @@ impl Core {
             .saturating_sub(DELIVERY_ALLOWANCE);
         Some(LeaseForecast {
             fence: lease.row.fence,
+            sweep: lease.row.sweep,
+            class: lease.row.class,
             waiting: lease.row.trials.len().saturating_sub(u64::from(running)),
             trial_seconds: (usual * holder.pace).max(silent.as_secs_f64()),
+            usual_seconds: usual,
             slots: f64::from(slots.max(1)),
         })
     }
@@ -175,7 +207,7 @@ impl Core {
             return Vec::new();
         }
 
-        let Some(lease) = self.leases.get_mut(&fence.lease) else {
+        let Some(lease) = self.leases.get_mut(fence.lease) else {
             return Vec::new();
         };
         let Some(sweep) = self.sweeps.get_mut(&lease.row.sweep) else {
@@ -203,7 +235,7 @@ impl Core {
 
         sweep.take_back_trials(&rest, back);
         let mut effects = if is_empty {
-            self.leases.remove(&fence.lease);
+            self.leases.remove(fence.lease);
             vec![Effect::EndLeases(vec![EndedLease { fence, lost: false }])]
         } else {
             vec![Effect::ShrinkLease(rest)]

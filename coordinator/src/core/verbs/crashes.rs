@@ -133,7 +133,7 @@ impl Core {
     ) -> Vec<(SweepNumber, TrialIndex, bool)> {
         let rows: Vec<&LeaseRow> = fences
             .iter()
-            .map(|fence| &self.leases[&fence.lease].row)
+            .map(|fence| &self.leases[fence.lease].row)
             .collect();
         let mut found = Vec::new();
 

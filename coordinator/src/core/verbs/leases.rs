@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::ids::{Fence, TrialIndex, WorkerId};
+use ergodic_common::ids::{Fence, LeaseId, TrialIndex, WorkerId};
 
 use crate::core::state::LeaseState;
 use crate::core::{Core, CoreTime, Effect};
@@ -29,10 +29,8 @@ impl Core {
         }
 
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(
-            row.fence.lease,
-            LeaseState::from_row(row, granted, now, expires, 0.0),
-        );
+        let lease = LeaseState::from_row(row, granted, now, expires, 0.0);
+        self.leases.insert(lease);
 
         Vec::new()
     }
@@ -50,7 +48,7 @@ impl Core {
             return Vec::new();
         }
 
-        let sweep = self.leases[&fence.lease].row.sweep;
+        let sweep = self.leases[fence.lease].row.sweep;
         if let Some(worker) = self.workers.get_mut(worker).filter(|_| !why.is_empty()) {
             worker.unable_sweeps.insert(sweep, (now, why));
         }
@@ -63,9 +61,9 @@ impl Core {
     /// Undoes a lease that could not be stored. The request stays open, and a later tick answers
     /// it.
     pub fn on_grant_failed(&mut self, lease: &LeaseRow) -> Vec<Effect> {
-        if let Some(worker) = self.workers.get_mut(&lease.worker) {
+        self.workers.edit_presence(&lease.worker, |worker| {
             worker.requested_slots.get_or_insert(1);
-        }
+        });
         self.end_leases(&[lease.fence], false)
     }
 
@@ -80,7 +78,7 @@ impl Core {
     /// Whether a worker holds the lease.
     pub fn holds_lease(&self, worker: &WorkerId, fence: Fence) -> bool {
         self.leases
-            .get(&fence.lease)
+            .get(fence.lease)
             .is_some_and(|l| l.row.fence == fence && l.row.worker == *worker)
     }
 
@@ -89,11 +87,8 @@ impl Core {
         worker: &WorkerId,
         pick: impl Fn(Fence) -> bool,
     ) -> Vec<Fence> {
-        let of_worker = self
-            .leases
-            .values()
-            .filter(|l| l.row.worker == *worker && pick(l.row.fence));
-        let mut fences: Vec<Fence> = of_worker.map(|l| l.row.fence).collect();
+        let of_worker = self.leases.of_worker(worker).map(|l| l.row.fence);
+        let mut fences: Vec<Fence> = of_worker.filter(|fence| pick(*fence)).collect();
         fences.sort_unstable();
         fences
     }
@@ -110,7 +105,7 @@ impl Core {
         let mut by_worker: BTreeMap<WorkerId, Vec<Fence>> = BTreeMap::new();
         for fence in fences {
             by_worker
-                .entry(self.leases[&fence.lease].row.worker.clone())
+                .entry(self.leases[fence.lease].row.worker.clone())
                 .or_default()
                 .push(*fence);
         }
@@ -122,7 +117,7 @@ impl Core {
     pub(crate) fn end_leases(&mut self, fences: &[Fence], lost: bool) -> Vec<Effect> {
         let mut ended = Vec::new();
         for fence in fences {
-            let Some(lease) = self.leases.remove(&fence.lease) else {
+            let Some(lease) = self.leases.remove(fence.lease) else {
                 continue;
             };
             self.refund_lease(&lease);
@@ -160,30 +155,26 @@ impl Core {
             .sweeps
             .get_mut(&sweep_number)
             .expect("the caller has looked it up");
-        let mut left: Vec<TrialIndex> = Vec::new();
-        if let Some(lease) = self
+        let own = self
             .leases
-            .get_mut(&fence.lease)
-            .filter(|l| l.row.fence == fence)
-            .filter(|lease| lease.row.audits.is_none())
-        {
-            for index in trials {
-                match lease.row.class == index.class && lease.row.trials.remove(index.number) {
-                    true => sweep.leased -= 1,
-                    false => left.push(*index),
-                }
-            }
-        } else {
-            left.extend(trials);
-        }
+            .get(fence.lease)
+            .filter(|lease| lease.row.fence == fence && lease.row.audits.is_none());
+        let own_class = own.map(|lease| lease.row.class);
 
-        for index in left {
-            let holders = self
-                .leases
-                .values_mut()
-                .filter(|l| l.row.sweep == sweep_number && l.row.class == index.class);
-            for lease in holders.filter(|lease| lease.row.audits.is_none()) {
-                sweep.leased -= u64::from(lease.row.trials.remove(index.number));
+        for index in trials {
+            let is_removed = own_class == Some(index.class)
+                && self.leases.remove_trial(fence.lease, index.number);
+            if is_removed {
+                sweep.leased -= 1;
+                continue;
+            }
+
+            let of_class = self.leases.of_class(sweep_number, index.class);
+            let holders =
+                of_class.filter(|lease| lease.row.audits.is_none() && lease.row.holds(*index));
+            let holders: Vec<LeaseId> = holders.map(|lease| lease.row.fence.lease).collect();
+            for holder in holders {
+                sweep.leased -= u64::from(self.leases.remove_trial(holder, index.number));
             }
         }
 
@@ -191,13 +182,8 @@ impl Core {
     }
 
     pub(crate) fn end_empty_leases(&mut self) -> Vec<Effect> {
-        let done = self
-            .leases
-            .values()
-            .filter(|l| l.row.trials.is_empty())
-            .map(|l| l.row.fence)
-            .collect::<Vec<_>>();
-        self.end_leases(&done, false)
+        let emptied = self.leases.take_emptied();
+        self.end_leases(&emptied, false)
     }
 }
 

@@ -46,7 +46,7 @@ impl Core {
         fence: Fence,
         keys: &[TrialKey],
     ) -> Result<Admission, TrialKey> {
-        let Some(lease) = self.leases.get(&fence.lease) else {
+        let Some(lease) = self.leases.get(fence.lease) else {
             return Ok(Admission::Compare);
         };
         if lease.row.fence != fence || lease.row.worker != *worker {
@@ -212,10 +212,8 @@ impl Core {
         sweep: &Sweep,
         keys: impl Iterator<Item = TrialKey>,
     ) -> HashSet<TrialKey> {
-        let of_sweep = self
-            .leases
-            .values()
-            .filter(|l| l.row.sweep == sweep.number && l.row.audits.is_none());
+        let of_sweep = self.leases.of_sweep(sweep.number);
+        let of_sweep = of_sweep.filter(|l| l.row.audits.is_none());
         let leased: HashSet<TrialIndex> = of_sweep.flat_map(|l| l.row.trial_indices()).collect();
 
         keys.filter(|key| sweep.needs_trial(*key))
@@ -240,13 +238,12 @@ impl Core {
 
         for (key, finding) in audited {
             let index = sweep.spec.grid.locate_trial(key);
-            let mut leases = self
-                .leases
-                .values_mut()
-                .filter(|lease| lease.row.sweep == sweep_number && lease.row.class == index.class)
-                .filter(|lease| lease.row.audits.is_some());
-            sweep.audits.leased -=
-                u64::from(leases.any(|lease| lease.row.trials.remove(index.number)));
+            let of_class = self.leases.of_class(sweep_number, index.class);
+            let mut for_audits = of_class.filter(|lease| lease.row.audits.is_some());
+            let holder = for_audits.find(|lease| lease.row.holds(index));
+            if let Some(id) = holder.map(|lease| lease.row.fence.lease) {
+                sweep.audits.leased -= u64::from(self.leases.remove_trial(id, index.number));
+            }
 
             sweep.audits.record_finding(index, finding);
         }

@@ -22,10 +22,9 @@ impl Core {
         let mut effects = self.build_revocations(&expired);
         // A worker that let a lease expire gets no other one before it requests work again.
         for fence in &expired {
-            let holder = &self.leases[&fence.lease].row.worker;
+            let holder = &self.leases[fence.lease].row.worker;
             self.workers
-                .entry(holder.clone())
-                .and_modify(|worker| worker.requested_slots = None);
+                .edit_presence(&holder.clone(), |worker| worker.requested_slots = None);
         }
 
         effects.extend(self.retry_unstored());
@@ -84,7 +83,7 @@ impl Core {
         self.workers.retain(|id, worker| {
             worker.connected
                 || now.saturating_sub(worker.last_seen_at) <= limit
-                || leases.values().any(|lease| lease.row.worker == *id)
+                || leases.has_worker(id)
         });
     }
 

@@ -58,7 +58,7 @@ impl Core {
             let Some(sweep) = self.sweeps.remove(&number) else {
                 continue;
             };
-            self.leases.retain(|_, lease| lease.row.sweep != number);
+            self.leases.remove_sweep(number);
             self.on_unreadable_sweep(UnreadableSweep {
                 record: sweep.record,
                 why: format!("its stored state is inconsistent: {why}"),
@@ -121,7 +121,7 @@ impl Core {
         }
 
         if change == SweepChange::State(SweepState::Cancelled) {
-            let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
+            let of_sweep = self.leases.of_sweep(sweep_number);
             let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
             effects.extend(self.build_revocations(&fences));
             effects.extend(self.end_leases(&fences, false));
@@ -150,7 +150,7 @@ impl Core {
 
     /// Removes a sweep that had ended. If it was resumed meanwhile, its leases become void.
     pub fn on_sweep_removed(&mut self, sweep_number: SweepNumber) -> Vec<Effect> {
-        let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
+        let of_sweep = self.leases.of_sweep(sweep_number);
         let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
         let mut effects = self.build_revocations(&fences);
         effects.extend(self.end_leases(&fences, false));

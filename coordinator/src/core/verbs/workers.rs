@@ -1,6 +1,6 @@
 //! Workers join, send heartbeats, request work, and leave.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{Fence, LeaseId, WorkerId};
@@ -103,13 +103,13 @@ impl Core {
     /// silent. One that is there again after a while may close the connection then: hence the time. A worker whose session broke
     /// off has crashed, unless it comes back before its leases expire.
     pub fn on_session_ended(&mut self, worker: &WorkerId, end: SessionEnd, now: CoreTime) {
-        if let Some(worker) = self.workers.get_mut(worker) {
+        let limit = self.timing.lease_ttl / 2;
+        self.workers.edit_presence(worker, |worker| {
             let silence = now.saturating_sub(worker.last_seen_at);
             worker.connected = false;
-            worker.session_broke_off =
-                end == SessionEnd::ByPeer && silence <= self.timing.lease_ttl / 2;
+            worker.session_broke_off = end == SessionEnd::ByPeer && silence <= limit;
             worker.requested_slots = None;
-        }
+        });
     }
 
     /// Handles a worker that leaves for good.
@@ -145,10 +145,10 @@ impl Core {
         idle_slots: u32,
         now: CoreTime,
     ) -> Vec<Effect> {
-        if let Some(worker) = self.workers.get_mut(worker) {
+        self.workers.edit_presence(worker, |worker| {
             worker.requested_slots = Some(idle_slots.max(1));
             worker.last_seen_at = now;
-        }
+        });
         self.assign_leases(now)
     }
 
@@ -158,13 +158,9 @@ impl Core {
             return;
         }
 
-        let holders: HashSet<&WorkerId> = self
-            .leases
-            .values()
-            .map(|lease| &lease.row.worker)
-            .collect();
+        let leases = &self.leases;
         self.workers
-            .retain(|id, worker| worker.connected || holders.contains(id));
+            .retain(|id, worker| worker.connected || leases.has_worker(id));
     }
 
     pub(crate) fn renew_leases(&mut self, worker: &WorkerId, held: &[Fence], now: CoreTime) {
@@ -173,11 +169,16 @@ impl Core {
         }
 
         let expires = now + self.timing.lease_ttl;
-        let held = self
-            .leases
-            .values_mut()
-            .filter(|l| l.row.worker == *worker && held.contains(&l.row.fence));
-        held.for_each(|l| l.expires_at = expires);
+        for fence in held
+            .iter()
+            .filter(|fence| self.holds_lease(worker, **fence))
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            if let Some(lease) = self.leases.get_mut(fence.lease) {
+                lease.expires_at = expires;
+            }
+        }
     }
 
     /// Takes back the crash of a worker that has come back: it counts against no trial any more.
