@@ -380,7 +380,8 @@ impl Spec {
             .any(|field| self.grid.has_setting_in(field));
         let of_layers = if has_layers { LAYERS_GRAMMAR } else { 1 };
         let of_sections = of_measure.max(of_scales).max(of_stages).max(of_layers);
-        self.grid.min_grammar().max(of_sections)
+        let of_program = self.program().map_or(1, Program::min_grammar);
+        self.grid.min_grammar().max(of_sections).max(of_program)
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

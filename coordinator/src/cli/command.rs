@@ -38,6 +38,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
             "export",
             "sql",
             "weights",
+            "files",
         ],
     ),
     (

@@ -4,6 +4,7 @@ use ergodic_common::escape::escape_line;
 use ergodic_common::ids::{CellHash, CellIndex, Repeat};
 use ergodic_common::number_format::format_count;
 use ergodic_common::program::bundle::{self, BundledFile};
+use ergodic_common::program::kept_files::FilePattern;
 use ergodic_common::program::{ProgramCell, TrialFacts};
 use ergodic_common::{Spec, TrialKey};
 use serde_json::json;
@@ -76,6 +77,12 @@ pub fn describe_program(spec: &Spec, file: Option<&SweepFile>) -> String {
     }
     if !program.pass_env.is_empty() {
         out += &format!("  passes on {}\n", program.pass_env.join(", "));
+    }
+
+    if !program.save.is_empty() {
+        let patterns = program.save.iter().map(FilePattern::as_str);
+        let patterns = patterns.collect::<Vec<_>>().join(", ");
+        out += &format!("  keeps {}\n", escape_line(&patterns));
     }
 
     let files = file.map(list_files).unwrap_or_default();
@@ -190,6 +197,7 @@ fn render_json(spec: &Spec, files: &[(String, u64)], example: &ExampleTrial) -> 
             "files": files,
             "metrics": metrics,
             "deterministic": program.deterministic,
+            "save": program.save.iter().map(FilePattern::as_str).collect::<Vec<_>>(),
         },
     });
     format!("{object}\n")
