@@ -92,7 +92,7 @@ pub(super) enum CliCommand {
     ///
     /// Exits with 0 if all claims agree, with 7 if one disagrees, and with 8 if none does but some are not decided.
     Verdict(verdict::VerdictArgs),
-    /// Print predictions: one row per trial, step and image of the probe set, or point of a program
+    /// Print predictions: one row per trial, step and image or point
     Predictions(predictions::PredictionsArgs),
     /// Export a sweep as Parquet files to a directory or an object store
     Export(export::ExportArgs),

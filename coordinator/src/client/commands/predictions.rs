@@ -20,7 +20,7 @@ pub struct PredictionsArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// Print distributions of labels instead: per cell, step and image, the share of trials that predict each class
+    /// Print distributions of labels instead: per cell, step and test image, the share of trials that predict each class
     #[arg(long)]
     pub distributions: bool,
     /// Output format
