@@ -112,7 +112,7 @@ impl SweepApi {
                 snapshot.id
             );
             return Err(UserError::new(ErrorCode::NotFound, message).into());
-        };
+        }
 
         self.stream_pages(move |context, pages| {
             send_predictions(context, &snapshot, probe.as_ref(), pages)
