@@ -13,8 +13,22 @@ pub const MAX_BUNDLE_BYTES: usize = 256 << 20;
 /// Maximum number of bytes of a file's name.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// First bytes of a bundle.
-const MAGIC: &[u8] = b"ergodic bundle 1\n";
+/// The archive of a program's files.
+const BUNDLE: ArchiveKind = ArchiveKind {
+    name: "bundle",
+    magic: b"ergodic bundle 1\n",
+    max_bytes: MAX_BUNDLE_BYTES,
+};
+
+/// What tells an archive of files from others.
+pub(super) struct ArchiveKind {
+    /// The word for it in messages.
+    pub(super) name: &'static str,
+    /// Its first bytes.
+    pub(super) magic: &'static [u8],
+    /// Most bytes of it.
+    pub(super) max_bytes: usize,
+}
 
 /// A file of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +45,20 @@ pub struct BundledFile {
 ///
 /// # Errors
 /// A name is refused, or there are too many files or bytes.
-pub fn encode(mut files: Vec<BundledFile>) -> Result<Vec<u8>, String> {
+pub fn encode(files: Vec<BundledFile>) -> Result<Vec<u8>, String> {
+    encode_archive(&BUNDLE, files)
+}
+
+/// Makes an archive of any kind. Each file is dropped as soon as it is in it.
+pub(super) fn encode_archive(
+    kind: &ArchiveKind,
+    mut files: Vec<BundledFile>,
+) -> Result<Vec<u8>, String> {
     files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     check_files(&files)?;
-    let mut bytes = MAGIC.to_vec();
+    let mut bytes = kind.magic.to_vec();
     bytes.extend((files.len() as u32).to_le_bytes());
-    for file in &files {
+    for file in files {
         bytes.extend((file.name.len() as u32).to_le_bytes());
         bytes.extend(file.name.as_bytes());
         bytes.push(u8::from(file.is_executable));
@@ -44,10 +66,11 @@ pub fn encode(mut files: Vec<BundledFile>) -> Result<Vec<u8>, String> {
         bytes.extend(&file.content);
     }
 
-    if bytes.len() > MAX_BUNDLE_BYTES {
+    if bytes.len() > kind.max_bytes {
         return Err(format!(
-            "the files have {} bytes; at most {MAX_BUNDLE_BYTES} are possible",
-            bytes.len()
+            "the files have {} bytes; at most {} are possible",
+            bytes.len(),
+            kind.max_bytes
         ));
     }
     Ok(bytes)
@@ -58,15 +81,22 @@ pub fn encode(mut files: Vec<BundledFile>) -> Result<Vec<u8>, String> {
 /// # Errors
 /// The bytes are no bundle as [`encode`] makes it, or a name is refused.
 pub fn decode(bytes: &[u8]) -> Result<Vec<BundledFile>, String> {
-    if bytes.len() > MAX_BUNDLE_BYTES {
+    decode_archive(&BUNDLE, bytes)
+}
+
+/// Reads the files of an archive of any kind.
+pub(super) fn decode_archive(kind: &ArchiveKind, bytes: &[u8]) -> Result<Vec<BundledFile>, String> {
+    let ArchiveKind {
+        name, max_bytes, ..
+    } = kind;
+    if bytes.len() > *max_bytes {
         return Err(format!(
-            "the bundle has {} bytes; at most {MAX_BUNDLE_BYTES} are possible",
+            "the {name} has {} bytes; at most {max_bytes} are possible",
             bytes.len()
         ));
     }
-    let mut rest = bytes
-        .strip_prefix(MAGIC)
-        .ok_or("the bytes are no bundle of files")?;
+    let rest = bytes.strip_prefix(kind.magic);
+    let mut rest = rest.ok_or_else(|| format!("the bytes are no {name}"))?;
     let count = u32::from_le_bytes(take_array(&mut rest)?) as usize;
     if count > MAX_BUNDLED_FILES {
         return Err(too_many_files(count));
@@ -75,10 +105,12 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<BundledFile>, String> {
         .map(|_| decode_file(&mut rest))
         .collect::<Result<Vec<_>, _>>()?;
     if !rest.is_empty() {
-        return Err("the bundle goes on behind its last file".into());
+        return Err(format!("the {name} goes on behind its last file"));
     }
     if !files.is_sorted_by(|a, b| a.name < b.name) {
-        return Err("the files of the bundle are not in the order of their names".into());
+        return Err(format!(
+            "the files of the {name} are not in the order of their names"
+        ));
     }
 
     check_files(&files)?;
@@ -114,13 +146,13 @@ pub fn check_listed(files: &[BundledFile], listed: &[String]) -> Result<(), Stri
 fn decode_file(rest: &mut &[u8]) -> Result<BundledFile, String> {
     let length = u32::from_le_bytes(take_array(rest)?) as usize;
     let name = take_bytes(rest, length)?.to_vec();
-    let name = String::from_utf8(name).map_err(|_| "a name in the bundle is not UTF-8")?;
+    let name = String::from_utf8(name).map_err(|_| "the name of a file is not UTF-8")?;
     let [mode] = take_array(rest)?;
     if mode > 1 {
-        return Err(format!("the bundle has a wrong mode for {name:?}"));
+        return Err(format!("there is a wrong mode for {name:?}"));
     }
     let length = u64::from_le_bytes(take_array(rest)?);
-    let length = usize::try_from(length).map_err(|_| "the bundle is cut")?;
+    let length = usize::try_from(length).map_err(|_| "the files are cut")?;
     Ok(BundledFile {
         name,
         content: take_bytes(rest, length)?.to_vec(),
@@ -129,13 +161,13 @@ fn decode_file(rest: &mut &[u8]) -> Result<BundledFile, String> {
 }
 
 fn take_bytes<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], String> {
-    let (taken, behind) = rest.split_at_checked(length).ok_or("the bundle is cut")?;
+    let (taken, behind) = rest.split_at_checked(length).ok_or("the files are cut")?;
     *rest = behind;
     Ok(taken)
 }
 
 fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
-    let (taken, behind) = rest.split_first_chunk().ok_or("the bundle is cut")?;
+    let (taken, behind) = rest.split_first_chunk().ok_or("the files are cut")?;
     *rest = behind;
     Ok(*taken)
 }
@@ -225,7 +257,7 @@ mod tests {
             "", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\nb", "a\\b",
         ] {
             assert!(encode(vec![file(name, b"")]).is_err(), "{name:?}");
-            let mut bytes = MAGIC.to_vec();
+            let mut bytes = BUNDLE.magic.to_vec();
             bytes.extend(1_u32.to_le_bytes());
             bytes.extend((name.len() as u32).to_le_bytes());
             bytes.extend(name.as_bytes());

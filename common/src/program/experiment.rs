@@ -170,6 +170,7 @@ impl Program {
             require: Vec::new(),
             deterministic: deterministic.unwrap_or(true),
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+            save: Vec::new(),
             needs: TrialNeeds::ONE_SLOT,
             experiment: Some(Experiment {
                 version: version.map(|version| version as u32),

@@ -2,10 +2,11 @@
 //!
 //! A trial is a process of the user's. All cells of a sweep have one [`Program`]; a [`ProgramCell`] adds the values of the
 //! axes and derived fields. The process gets arguments made from [`Template`]s, [`seeds`], and the files of a [`bundle`];
-//! [`needs`] are what it takes of its worker, and [`output`] is what it prints.
+//! [`needs`] are what it takes of its worker, [`output`] is what it prints, and [`kept_files`] are those that it leaves.
 
 pub mod bundle;
 mod experiment;
+pub mod kept_files;
 pub mod needs;
 pub mod output;
 mod read;
@@ -26,6 +27,7 @@ pub use value::ProgramValue;
 use std::sync::Arc;
 
 use crate::ids::FileHash;
+use kept_files::FilePattern;
 use needs::TrialNeeds;
 
 /// Most bytes of a trial's last checkpoint, and those if the sweep file sets no limit: 960 MiB. With names of files and what the
@@ -65,6 +67,8 @@ pub struct Program {
     pub deterministic: bool,
     /// Most bytes of a checkpoint.
     pub checkpoint_limit: u64,
+    /// Patterns of the files in the folder of a trial that are kept with its result.
+    pub save: Vec<FilePattern>,
     /// What a trial takes of its worker.
     pub needs: TrialNeeds,
     /// The experiment in a worker that is run in place of a command.
@@ -234,6 +238,7 @@ impl Program {
             hash_part(&mut hasher, metric.direction.as_str().as_bytes());
         }
         hash_part(&mut hasher, &[u8::from(self.deterministic)]);
+        self.hash_save(&mut hasher);
         hasher.finalize()
     }
 

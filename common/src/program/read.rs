@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bundle::check_name;
 use super::experiment::DATA;
+use super::kept_files::read_save;
 use super::needs::{read_checkpoint_limit, read_needs};
 use super::value::is_identifier;
 use super::{
@@ -35,12 +36,6 @@ const MAX_ITEMS: usize = 1_000;
 /// Maximum number of characters of a metric's name.
 const MAX_METRIC_NAME: usize = 64;
 
-/// Keys of the section that later versions may have.
-const LATER_KEYS: [(&str, &str); 1] = [(
-    "save",
-    "files of a program are not kept; let it write them to a folder of your own",
-)];
-
 /// Names that a line of metrics, or a quantity, reads as something else.
 const RESERVED_METRICS: [&str; 9] = [
     "epoch",
@@ -66,17 +61,11 @@ impl Program {
         root.reading_mode()
             .require_grammar(PROGRAMS_GRAMMAR, &node.origin, SECTION)?;
         let r = root.section(SECTION)?;
-        for (key, advice) in LATER_KEYS {
-            if r.read_node(key).is_some() {
-                let message = format!("this is not built yet, so remove it: {advice}");
-                return Err(r.error_at(key, message));
-            }
-        }
-
         let (command, files, metrics) = (read_command(&r), read_files(&r), read_metrics(&r));
         let (env, pass_env, require) = (read_env(&r), read_pass_env(&r), read_require(&r));
         let deterministic = r.read_bool("deterministic");
         let (checkpoint_limit, needs) = (read_checkpoint_limit(&r), read_needs(&r));
+        let save = read_save(&r);
         // Unknown keys are reported first: a misspelt one explains what is missing because of it.
         r.refuse_unknown_keys()?;
         let program = Self {
@@ -89,6 +78,7 @@ impl Program {
             require: require?,
             deterministic: deterministic?.unwrap_or(false),
             checkpoint_limit: checkpoint_limit?,
+            save: save?,
             needs: needs?,
             experiment: None,
         };

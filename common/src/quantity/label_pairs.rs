@@ -70,11 +70,10 @@ impl ClaimExpander<'_> {
     }
 
     fn check_moments(&self, claim: &Claim, effects: &[ClaimEffect]) -> Result<(), SpecError> {
+        if self.grid.is_of_program() {
+            return check_reported_moments(claim);
+        }
         let Some(probe) = self.probe else {
-            if self.grid.is_of_program() {
-                let message = "predictions of programs are not compared yet: let the program report a metric for it";
-                return Err(claim.error_at("form", message));
-            }
             let message = "the sweep keeps no predictions, whose labels are compared: add probe = { points = 1000 } to [measure]";
             return Err(claim.error_at("form", message));
         };
@@ -104,6 +103,20 @@ impl ClaimExpander<'_> {
 
         Ok(())
     }
+}
+
+/// Refuses moments that a program's trials do not have: which steps they report, nobody knows before.
+fn check_reported_moments(claim: &Claim) -> Result<(), SpecError> {
+    for (key, moment) in [("at", Some(claim.at)), ("relative_to", claim.relative_to)] {
+        let wrong = moment.filter(|moment| !moment.is_of_reported_steps());
+        if let Some(moment) = wrong {
+            let message = format!(
+                "predictions of programs are at the steps that they report: write \"1000 steps\" or \"final\", found \"{moment}\""
+            );
+            return Err(claim.error_at(key, message));
+        }
+    }
+    Ok(())
 }
 
 /// The moments of the probe, as written.

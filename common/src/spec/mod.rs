@@ -384,7 +384,9 @@ impl Spec {
             false => 1,
         };
         let of_sections = of_measure.max(of_scales).max(of_stages).max(of_layers);
-        self.grid.min_grammar().max(of_sections).max(of_data)
+        let of_program = self.program().map_or(1, Program::min_grammar);
+        let of_program = of_program.max(of_data);
+        self.grid.min_grammar().max(of_sections).max(of_program)
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

@@ -315,6 +315,11 @@ impl Moment {
         }
     }
 
+    /// Whether trials have such a moment that report steps, of which no number is known before: a step, or the last one.
+    pub fn is_of_reported_steps(self) -> bool {
+        matches!(self, Self::After(Length::Steps(_)) | Self::Final)
+    }
+
     /// Whether earlier versions of this program know such a moment.
     pub(crate) fn is_plain(self) -> bool {
         matches!(self, Self::After(_) | Self::Final)

@@ -9,6 +9,7 @@ use crate::program::{Direction, TrialFacts};
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::SpecSource;
 use crate::spec::misleading::refuse_misleading_sweep;
+use crate::trial::{Predictions, TrialKey, TrialResult};
 
 const PROGRAM: &str = "name = \"t\"\nrepeats = 2\n[program]\ncommand = [\"python3\", \"train.py\", \"--lr={lr}\", \"{seed.init}\"]\n\
                        files = [\"train.py\"]\nmetrics = { loss = \"min\", acc = \"max\", time = \"volatile\" }\n";
@@ -499,8 +500,28 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "metrics = {",
-            "save = [\"*.pt\"]\nmetrics = {",
-            "program.save: this is not built yet",
+            "save = \"*.pt\"\nmetrics = {",
+            "program.save: expected a list",
+        ),
+        (
+            "metrics = {",
+            "save = []\nmetrics = {",
+            "program.save: expected 1 to 100 patterns of files, found 0",
+        ),
+        (
+            "metrics = {",
+            "save = [1]\nmetrics = {",
+            "program.save: expected a pattern of files, such as \"*.pt\", found 1",
+        ),
+        (
+            "metrics = {",
+            "save = [\"*.pt\", \"../*.pt\"]\nmetrics = {",
+            "program.save: \"../*.pt\" is no pattern below the folder of the trial",
+        ),
+        (
+            "metrics = {",
+            "save = [\"*.pt\", \"*.pt\"]\nmetrics = {",
+            "program.save: \"*.pt\" is listed twice: remove one",
         ),
         (
             "lr = [0.1",
@@ -575,8 +596,70 @@ fn wrong_quantities_of_a_program_are_refused() {
         let found = refusal(&format!("{PROGRAM}{GRID}[quantity]\nq = \"{quantity}\"\n"));
         assert!(found.contains(expected), "{quantity}: {found}");
     }
+    let labels = "[[claim]]\nname = \"c\"\nform = \"labels\"\nover = \"lr\"\nbelow = 0.1\n";
+    read(&format!(
+        "{PROGRAM}{GRID}{labels}at = \"50 steps\"\njoint = true\nrelative_to = \"final\"\n"
+    ));
+    for (key, moment) in [("at", "2 epochs"), ("relative_to", "50 %")] {
+        let found = refusal(&format!("{PROGRAM}{GRID}{labels}{key} = \"{moment}\"\n"));
+        let expected = format!(
+            "claim 'c': {key}: predictions of programs are at the steps that they report: write \"1000 steps\" or \"final\", found \"{moment}\""
+        );
+        assert!(found.contains(&expected), "{found}");
+    }
     let hidden = refusal(&format!("{PROGRAM}{GRID}[quantity]\nloss = \"lr\"\n"));
     assert!(hidden.contains("a metric has this name"), "{hidden}");
+}
+
+/// The sweep with this line in `[program]`.
+fn read_saving(save: &str) -> Spec {
+    let text = format!("{PROGRAM}{GRID}");
+    let text = text.replacen("metrics = {", &format!("{save}metrics = {{"), 1);
+    read(&text)
+}
+
+#[test]
+fn files_that_are_kept_are_part_of_the_program_and_need_a_later_grammar() {
+    let none = read_saving("");
+    let [some, same, other] = [
+        "save = [\"*.pt\", \"out/*\"]\n",
+        "save = [\"out/*\", \"*.pt\"]\n",
+        "save = [\"*.pt\"]\n",
+    ]
+    .map(read_saving);
+    assert_eq!(some.numerics, same.numerics);
+    assert_ne!(some.numerics, none.numerics);
+    assert_ne!(some.numerics, other.numerics);
+    assert_eq!((none.min_grammar(), some.min_grammar()), (4, 6));
+
+    let text =
+        format!("{PROGRAM}{GRID}").replacen("metrics = {", "save = [\"*.pt\"]\nmetrics = {", 1);
+    let mut old = source(&text, &[]);
+    old.grammar = 5;
+    let error = Spec::read_stored(&old).expect_err("it is too old");
+    assert_eq!(error.path, "program.save");
+    assert!(error.message.contains("since version 6 of the grammar"));
+}
+
+#[test]
+fn results_of_programs_are_reused_with_their_predictions_and_files() {
+    for (save, keeps) in [("", false), ("save = [\"*.pt\"]\n", true)] {
+        let spec = read_saving(save);
+        let program = spec.program().expect("a program");
+        let result = TrialResult {
+            metrics: vec![0.5; program.metrics.len()],
+            predictions: Predictions {
+                steps: vec![1, 2],
+                classes: vec![3, 4, 5, 6],
+            },
+            weights_hash: Some(FileHash([7; 32])),
+            ..TrialResult::completed(TrialKey::new(0, 0))
+        };
+        let selection = program.selection_for(program).expect("it is the same");
+        let reused = selection.apply_to(result.clone());
+        assert_eq!(reused.predictions, result.predictions);
+        assert_eq!(reused.weights_hash.is_some(), keeps);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Reuses the part of a trial's result that another sweep with the same trial needs.
 
 use crate::TrialConfig;
+use crate::program::Program;
 use crate::spec::measure::Measure;
 use crate::trial::{MetricCurve, Predictions, TrialResult};
 
@@ -11,8 +12,8 @@ pub struct ResultSelection {
     metrics: Vec<usize>,
     /// Number of metrics in the result.
     metric_count: usize,
-    /// Steps at which predictions are needed.
-    prediction_steps: Vec<u64>,
+    /// Steps at which predictions are needed; `None` for all that a program has reported.
+    prediction_steps: Option<Vec<u64>>,
     /// Whether the weights are needed.
     weights: bool,
 }
@@ -60,8 +61,26 @@ impl Measure {
         Some(ResultSelection {
             metrics,
             metric_count: self.metrics.len(),
-            prediction_steps: looks,
+            prediction_steps: Some(looks),
             weights: keeps,
+        })
+    }
+}
+
+impl Program {
+    /// The part that `wanted` needs of a result of `self`, a program of the same numerics class. `None` if something is missing.
+    pub fn selection_for(&self, wanted: &Self) -> Option<ResultSelection> {
+        let metrics = wanted
+            .metrics
+            .iter()
+            .map(|metric| self.metrics.iter().position(|reported| reported == metric))
+            .collect::<Option<Vec<_>>>()?;
+        Some(ResultSelection {
+            metrics,
+            metric_count: self.metrics.len(),
+            prediction_steps: None,
+            // Programs of one numerics class keep the same files.
+            weights: !wanted.save.is_empty(),
         })
     }
 }
@@ -91,11 +110,14 @@ impl ResultSelection {
     }
 
     fn select_predictions(&self, all: &Predictions) -> Predictions {
+        let Some(needed) = &self.prediction_steps else {
+            return all.clone();
+        };
         let points = all.classes.len().checked_div(all.steps.len()).unwrap_or(0);
         let mut picked = Predictions::default();
 
         for (step, classes) in all.steps.iter().zip(all.classes.chunks(points.max(1))) {
-            if self.prediction_steps.contains(step) {
+            if needed.contains(step) {
                 picked.steps.push(*step);
                 picked.classes.extend(classes);
             }

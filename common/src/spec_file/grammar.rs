@@ -19,7 +19,8 @@ use crate::spec_file::error::{Origin, SpecError};
 ///    schedule that begin at the end of the trial.
 /// 4. `[program]`, which earlier versions refuse.
 /// 5. Networks as lists of layers, activations and biases, and `[data]` of experiments, which earlier versions refuse.
-pub const GRAMMAR: u32 = 5;
+/// 6. `save` in `[program]`, which earlier versions refuse.
+pub const GRAMMAR: u32 = 6;
 
 /// The first version with `[case]`.
 pub(crate) const CASES_GRAMMAR: u32 = 3;
@@ -42,6 +43,9 @@ pub(crate) const LAYERS_GRAMMAR: u32 = 5;
 
 /// The first version with `[data]` of an experiment.
 pub(crate) const EXPERIMENT_DATA_GRAMMAR: u32 = 5;
+
+/// The first version with `save` in `[program]`.
+pub(crate) const SAVE_GRAMMAR: u32 = 6;
 
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

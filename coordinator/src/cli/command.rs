@@ -39,6 +39,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
             "export",
             "sql",
             "weights",
+            "files",
         ],
     ),
     (

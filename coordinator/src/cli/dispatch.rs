@@ -10,9 +10,9 @@ use super::version::LONG_VERSION;
 use crate::app::CommandOutcome;
 use crate::bench::{self, BenchCommand};
 use crate::client::commands::{
-    backup, compare, curves, distance, docs, effects, explain, extend, init, launch, list, log,
-    plan, plot, predictions, sample_size, status, steer, table, token, trials, update, variance,
-    verdict, watch, weights, workers,
+    backup, compare, curves, distance, docs, effects, explain, extend, files, init, launch, list,
+    log, plan, plot, predictions, sample_size, status, steer, table, token, trials, update,
+    variance, verdict, watch, weights, workers,
 };
 use crate::client::export::command as export;
 use crate::client::{report, sql};
@@ -94,7 +94,7 @@ pub(super) enum CliCommand {
     ///
     /// Exits with 0 if all claims agree, with 7 if one disagrees, and with 8 if none does but some are not decided.
     Verdict(verdict::VerdictArgs),
-    /// Print predictions for the probe set: one row per trial, step and image
+    /// Print predictions: one row per trial, step and image or point
     Predictions(predictions::PredictionsArgs),
     /// Export a sweep as Parquet files to a directory or an object store
     Export(export::ExportArgs),
@@ -102,6 +102,8 @@ pub(super) enum CliCommand {
     Sql(sql::SqlArgs),
     /// Download a trial's weights as a safetensors file in PyTorch's layout
     Weights(weights::WeightsArgs),
+    /// List or download the files that a trial of a program kept
+    Files(files::FilesArgs),
     /// Pause a sweep: running trials finish, no new ones start
     Pause(steer::SteerArgs),
     /// Resume a paused sweep
@@ -168,6 +170,7 @@ pub(super) async fn dispatch_command(
         CliCommand::Export(args) => export::run_export(args).await,
         CliCommand::Sql(args) => sql::run_sql(args).await,
         CliCommand::Weights(args) => weights::run_weights(args).await,
+        CliCommand::Files(args) => files::run_files(args).await,
         CliCommand::Pause(args) => steer::run_steer(args, "pause", Steering::Pause).await,
         CliCommand::Resume(args) => steer::run_steer(args, "resume", Steering::Resume).await,
         CliCommand::Cancel(args) => steer::run_steer(args, "cancel", Steering::Cancel).await,

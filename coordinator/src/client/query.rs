@@ -3,7 +3,7 @@
 use ergodic_common::ids::SweepId;
 use ergodic_common::quantity::tidy_text;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{ErrorCode, TrialKey};
+use ergodic_common::{ErrorCode, TrialKey, TrialResult};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
@@ -235,6 +235,16 @@ pub async fn query_trial(
     let page = client.next_message(&mut stream).await?;
 
     page.ok_or_else(|| incomplete_response("the row of the trial is missing"))
+}
+
+/// The result in the row of one trial.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub fn read_trial_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
+    let row = page.rows.first().and_then(|row| row.result.clone());
+    row.and_then(|row| TrialResult::try_from(row).ok())
+        .ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
 }
 
 /// Collects the pages of a response; `None` from a coordinator of an older version, which sends one

@@ -108,6 +108,7 @@ mod tests {
             require: Vec::new(),
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+            save: Vec::new(),
             needs: TrialNeeds::ONE_SLOT,
             experiment: None,
         }

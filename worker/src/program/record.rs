@@ -13,6 +13,8 @@ use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 
 /// Maximum number of values in a curve, steps included: that of trials which are trained here, see `measure_checks` in common.
 const MAX_CURVE_NUMBERS: usize = 200_000;
+/// Maximum number of steps with predictions: as many as a curve may have.
+const MAX_PREDICTION_STEPS: usize = 100_000;
 /// Characters of a wrong line that a failure shows.
 const MAX_SHOWN_CHARS: usize = 200;
 /// The key of the digest.
@@ -182,6 +184,9 @@ impl<'a> TrialRecord<'a> {
         if known.steps.last() == Some(&step) {
             return Err(format!("there are predictions for step {step} already"));
         }
+        if classes.is_empty() {
+            return Err("its list of predictions is empty: write one class for each point".into());
+        }
         let points = known
             .classes
             .len()
@@ -191,6 +196,11 @@ impl<'a> TrialRecord<'a> {
             return Err(format!(
                 "there are {} predictions, but {points} earlier: predict the same points each time",
                 classes.len()
+            ));
+        }
+        if known.steps.len() == MAX_PREDICTION_STEPS {
+            return Err(format!(
+                "a trial predicts at more than {MAX_PREDICTION_STEPS} steps: predict less often"
             ));
         }
         if (known.classes.len() + classes.len()) as u64 > MAX_PREDICTIONS {

@@ -15,6 +15,7 @@ use super::checkpoint::{CheckpointKeeper, LoadedCheckpoint, compute_identity, lo
 use super::environment::{build_environment, describe_trial, list_gpu_variables};
 use super::folder::AttemptFolder;
 use super::host::{LoadedProgram, ProgramHost, describe_end, read_variable};
+use super::kept_files::KeptFiles;
 use super::record::TrialRecord;
 use super::supervisor::order::{LaunchOrder, ProgramEnd};
 use super::watch::{EarlyEnd, MetricsInput, WatchedEnd, run_watched};
@@ -59,6 +60,8 @@ impl From<std::io::Error> for NoResult {
 pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, NoResult> {
     let begun = Instant::now();
     let folder = AttemptFolder::create(&job.program.files)?;
+    // Opened before the program can put something else in its place.
+    let work_dir = File::open(&folder.work_dir)?;
     let identity = compute_identity(job.cell, job.assignment.key, job.streams);
     let loaded = job.load_checkpoint(&folder, identity)?;
     let step = loaded.as_ref().map(|checkpoint| checkpoint.step);
@@ -76,14 +79,27 @@ pub(crate) fn run_program_trial(job: &ProgramJob<'_>) -> Result<FinishedTrial, N
     if let Some(store) = job.checkpoint_store {
         store.discard_checkpoints(identity);
     }
-    let outcome = judge_end(&record, &ended, job.assignment.time_limit);
-    let mut result = record.into_result(job.assignment.key, outcome);
-    result.seconds = begun.elapsed().as_secs_f64();
-    result.output = ended.output.pack();
-    Ok(FinishedTrial {
-        result,
+    let kept = KeptFiles {
+        program: &job.cell.program,
+        inputs: &job.program.files,
+        folder: work_dir.as_fd(),
+    };
+    let judged = judge_end(&record, &ended, job.assignment.time_limit);
+    let judged = judged.and_then(|outcome| Ok((kept.read_after(&outcome)?, outcome)));
+    let (archive, outcome) = match judged {
+        Ok((archive, outcome)) => (archive, Ok(outcome)),
+        Err(cause) => (None, Err(cause)),
+    };
+    let mut finished = FinishedTrial {
+        result: record.into_result(job.assignment.key, outcome),
         weights: None,
-    })
+    };
+    if let Some(archive) = archive {
+        kept.add_to_result(&mut finished, archive);
+    }
+    finished.result.seconds = begun.elapsed().as_secs_f64();
+    finished.result.output = ended.output.pack();
+    Ok(finished)
 }
 
 impl<'a> ProgramJob<'a> {

@@ -219,7 +219,10 @@ impl EffectJudge<'_> {
         let found = self.labels.compare(claim, effect, self.design)?;
         check_enough(claim, found.repeats)?;
         let region = effect_region(claim);
-        Ok(WeighedEffect::of_estimate(&found.estimate, region, found.repeats).mark_small())
+        let mut weighed =
+            WeighedEffect::of_estimate(&found.estimate, region, found.repeats).mark_small();
+        weighed.notes.extend(found.notes);
+        Ok(weighed)
     }
 
     /// Adds caveats, and turns a control around.

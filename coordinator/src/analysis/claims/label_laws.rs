@@ -10,6 +10,7 @@ use ergodic_common::spec::Moment;
 use ergodic_common::trial::Predictions;
 
 use super::design::RepeatDesign;
+use super::reported_labels::{ReportedLabels, place_of_moment};
 use crate::analysis::distance::labels::{PredictedLabels, find_common_repeats};
 use crate::analysis::{AnalysisError, RowSource};
 use crate::estimators::decision::{EffectEstimate, EffectLaw, Quotient};
@@ -32,6 +33,8 @@ pub(super) struct LabelLaws<'a> {
     spec: &'a Spec,
     points: usize,
     labels: BTreeMap<(CellIndex, u64), PredictedLabels>,
+    /// What the trials of a program reported, if they are one.
+    reported: Option<ReportedLabels>,
 }
 
 /// What the predictions of two cells say about a claim.
@@ -39,6 +42,8 @@ pub(super) struct ComparedLabels {
     pub(super) estimate: EffectEstimate,
     /// Number of repeats of which both cells have all predictions.
     pub(super) repeats: u64,
+    /// Caveats, such as trials without predictions.
+    pub(super) notes: Vec<String>,
 }
 
 impl<'a> LabelLaws<'a> {
@@ -52,9 +57,9 @@ impl<'a> LabelLaws<'a> {
             spec,
             points: points as usize,
             labels: BTreeMap::new(),
+            reported: spec.program().is_some().then(ReportedLabels::default),
         };
-        let about_labels = claims.claims.iter();
-        for expanded in about_labels.filter(|known| known.claim.form == ClaimForm::Labels) {
+        for expanded in claims_about_labels(claims) {
             laws.add_claim(expanded);
             laws.check_size(&expanded.claim, expanded.effects.len() as u64)?;
         }
@@ -70,19 +75,45 @@ impl<'a> LabelLaws<'a> {
         claims: &ExpandedClaims,
     ) -> Result<Self, AnalysisError> {
         let mut laws = Self::new(rows.spec, claims)?;
-        if !laws.labels.is_empty() {
-            rows.readers.with_reader(|reader| {
-                reader.read_predictions(rows.sweep, &mut |key, predictions| {
-                    laws.add_trial(key, &predictions);
-                    true
-                })
-            })?;
+        if laws.labels.is_empty() {
+            return Ok(laws);
+        }
+        if let Some(reported) = &mut laws.reported {
+            reported.read_ends(rows)?;
+        }
+        rows.readers.with_reader(|reader| {
+            reader.read_predictions(rows.sweep, &mut |key, predictions| {
+                laws.add_trial(key, &predictions);
+                laws.count_bytes() <= MAX_LABEL_BYTES
+            })
+        })?;
+
+        laws.learn_points();
+        for expanded in claims_about_labels(claims) {
+            laws.check_size(&expanded.claim, expanded.effects.len() as u64)?;
         }
         Ok(laws)
     }
 
+    /// Bytes of the predictions of a program; those of other trials are known before.
+    fn count_bytes(&self) -> u64 {
+        self.reported.as_ref().map_or(0, |reported| reported.bytes)
+    }
+
+    /// Takes over the largest number of points that the trials of a program reported.
+    fn learn_points(&mut self) {
+        if self.reported.is_some() {
+            let points = self.labels.values().map(PredictedLabels::point_count);
+            self.points = points.max().unwrap_or(0);
+        }
+    }
+
     /// Adds the predictions of a trial, which comes after those of the same cell with lower repeats.
     pub(super) fn add_trial(&mut self, key: TrialKey, predictions: &Predictions) {
+        if let Some(reported) = &mut self.reported {
+            reported.add_trial(&mut self.labels, key, predictions);
+            return;
+        }
         let moments = predictions.steps.iter();
         for (step, classes) in moments.zip(predictions.classes.chunks_exact(self.points.max(1))) {
             if let Some(labels) = self.labels.get_mut(&(key.cell, *step)) {
@@ -104,7 +135,10 @@ impl<'a> LabelLaws<'a> {
     fn check_size(&self, claim: &Claim, effects: u64) -> Result<(), AnalysisError> {
         let points = self.points as u64;
         let repeats = u64::from(self.spec.repeats);
-        let bytes = self.labels.len() as u64 * repeats * points;
+        let bytes = match &self.reported {
+            Some(reported) => reported.bytes,
+            None => self.labels.len() as u64 * repeats * points,
+        };
         if bytes > MAX_LABEL_BYTES {
             let message = format!(
                 "claim '{}': {bytes} predictions are too many to hold in memory; at most {MAX_LABEL_BYTES} are possible: select fewer \
@@ -135,6 +169,9 @@ impl<'a> LabelLaws<'a> {
 
     /// The step of a moment in a cell's trials.
     fn step_of(&self, cell: CellIndex, moment: Moment) -> u64 {
+        if self.reported.is_some() {
+            return place_of_moment(moment);
+        }
         let config = self.spec.grid.resolve_config(cell).ok();
         config.map_or(0, |config| moment.step_in_trial(&config))
     }
@@ -154,14 +191,21 @@ impl<'a> LabelLaws<'a> {
             let cells = effect.all_cells();
             cells.map(move |cell| (cell, self.step_of(cell, moment)))
         });
+        let places: Vec<(CellIndex, u64)> = places.collect();
         let cells: Vec<&PredictedLabels> = places
-            .map(|place| self.labels.get(&place).unwrap_or(&none))
+            .iter()
+            .map(|place| self.labels.get(place).unwrap_or(&none))
             .collect();
+        let notes = match &self.reported {
+            Some(reported) => reported.describe_places(self.spec, &places, &cells)?,
+            None => Vec::new(),
+        };
 
         let shared = find_common_repeats(&cells);
         let distances = cells.chunks_exact(2).enumerate().map(|(at, pair)| {
             let [a, b] = [0, 1].map(|side| pair[side].rows_of_repeats(&shared));
-            let distance = measure_distance(claim, design, &shared, [&a, &b])?;
+            let distance = measure_distance(claim, design, &shared, [&a, &b])
+                .map_err(|why| join_reasons(why, &notes))?;
             // What is not above 0 is refused as a reference, whatever its spread.
             if at == 0 || distance.full > 0.0 {
                 check_spread(&distance, &a, &b)?;
@@ -173,8 +217,22 @@ impl<'a> LabelLaws<'a> {
         Ok(ComparedLabels {
             repeats: shared.len() as u64,
             estimate: estimate_from_distances(claim, &distances)?,
+            notes,
         })
     }
+}
+
+fn claims_about_labels(claims: &ExpandedClaims) -> impl Iterator<Item = &ExpandedClaim> {
+    let all = claims.claims.iter();
+    all.filter(|known| known.claim.form == ClaimForm::Labels)
+}
+
+/// Why there is no distance, with what is missing.
+fn join_reasons(why: String, notes: &[String]) -> String {
+    std::iter::once(why)
+        .chain(notes.iter().cloned())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// The moment of a claim, and the one that it is relative to.

@@ -29,7 +29,7 @@ fn drawn_label(cell: u64, repeat: u64, point: u64, step: u64) -> u8 {
 }
 
 /// The predictions of a trial of the fixture after 50 and 100 steps.
-fn drawn_predictions(cell: u64, repeat: u32) -> Predictions {
+pub(super) fn drawn_predictions(cell: u64, repeat: u32) -> Predictions {
     let classes = [50, 100].map(|step| {
         let points = 0..POINTS;
         points.map(move |point| drawn_label(cell, u64::from(repeat), point, step))

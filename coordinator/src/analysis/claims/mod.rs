@@ -2,8 +2,8 @@
 //!
 //! `jobs` says what is computed of each trial, `read` reads the curves once for each of the `batches` and keeps `cell_numbers`
 //! instead of them, `references` those with which curves are joined. `effect_numbers` makes the effect of a claim out of numbers,
-//! `label_laws` out of predictions. `weighed` says what an estimate shows, `judge` decides, `loss_notes` adds a caveat, and
-//! `query` does all of it for a sweep.
+//! `label_laws` out of predictions, of which `reported_labels` knows what a program's trials reported. `weighed` says what an
+//! estimate shows, `judge` decides, `loss_notes` adds a caveat, and `query` does all of it for a sweep.
 
 mod batches;
 mod cell_numbers;
@@ -22,6 +22,9 @@ mod program_tests;
 mod query;
 mod read;
 mod references;
+mod reported_labels;
+#[cfg(test)]
+mod reported_labels_tests;
 #[cfg(test)]
 mod simulations;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Caveats of distances, and reasons why there are none.
 
 use ergodic_common::Spec;
+use ergodic_common::spec::Moment;
 
 use crate::analysis::distance::permutation;
 use crate::analysis::distance::query::DistanceQuery;
@@ -16,7 +17,7 @@ impl DistanceQuery {
     pub(super) fn describe_pair_caveats(
         &self,
         spec: &Spec,
-        gathered: &CellPredictions,
+        (gathered, moment): (&CellPredictions, usize),
         n: usize,
         permutations: u32,
     ) -> String {
@@ -44,9 +45,10 @@ impl DistanceQuery {
 
         notes.extend(
             (0..self.cells.len())
-                .map(|at| self.describe_left_out(spec, gathered, at))
+                .map(|at| self.describe_left_out(spec, (gathered, moment), at))
                 .filter(|note| !note.is_empty()),
         );
+        notes.extend(self.describe_last_steps(gathered, moment));
 
         notes.join("; ")
     }
@@ -55,22 +57,41 @@ impl DistanceQuery {
     pub(super) fn describe_cell_caveats(
         &self,
         spec: &Spec,
-        gathered: &CellPredictions,
+        (gathered, moment): (&CellPredictions, usize),
         at: usize,
     ) -> String {
         let crossed = (!spec.seeds.crossed.is_empty()).then(|| CROSSED_NOTE.to_owned());
-        let left_out =
-            Some(self.describe_left_out(spec, gathered, at)).filter(|note| !note.is_empty());
+        let left_out = Some(self.describe_left_out(spec, (gathered, moment), at))
+            .filter(|note| !note.is_empty());
         crossed
             .into_iter()
             .chain(left_out)
+            .chain(self.describe_last_steps(gathered, moment))
             .collect::<Vec<_>>()
             .join("; ")
     }
 
-    /// Describes the trials of a cell that are left out; empty without any.
-    fn describe_left_out(&self, spec: &Spec, gathered: &CellPredictions, at: usize) -> String {
+    /// The steps that the last predictions of a program are of, if they differ.
+    fn describe_last_steps(&self, gathered: &CellPredictions, moment: usize) -> Option<String> {
+        let is_last = self.moments.get(moment) == Some(&Moment::Final);
+        let (low, high) = gathered
+            .last_steps
+            .filter(|(low, high)| is_last && low < high)?;
+        Some(format!(
+            "the last predictions of the trials are of steps {low} to {high}"
+        ))
+    }
+
+    /// Describes the trials of a cell that are left out at a moment; empty without any.
+    fn describe_left_out(
+        &self,
+        spec: &Spec,
+        (gathered, moment): (&CellPredictions, usize),
+        at: usize,
+    ) -> String {
         let counts = gathered.counts[at];
+        let present = gathered.present.get(moment).map(|present| present[at]);
+        let present = present.unwrap_or_default();
         let open = u64::from(spec.repeats).saturating_sub(counts.done());
         // Of a sweep whose cells end by what they yield, these may never be run.
         let open_word = match spec.stopping_rule {
@@ -79,8 +100,12 @@ impl DistanceQuery {
         };
 
         let left_out = [
-            (counts.diverged, "diverged"),
+            (counts.diverged.saturating_sub(present.diverged), "diverged"),
             (counts.failed, "failed"),
+            (
+                counts.completed.saturating_sub(present.completed),
+                "without predictions",
+            ),
             (open, open_word),
         ];
         let words: Vec<String> = left_out
@@ -106,7 +131,7 @@ impl DistanceQuery {
         gathered: &CellPredictions,
     ) -> AnalysisError {
         let notes = (0..self.cells.len())
-            .map(|at| self.describe_left_out(spec, gathered, at))
+            .map(|at| self.describe_left_out(spec, (gathered, 0), at))
             .filter(|note| !note.is_empty());
         let notes: Vec<String> = notes.take(5).collect();
         let why = match notes.is_empty() {

@@ -1,9 +1,10 @@
 //! Computes distances from the stored predictions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ergodic_common::ids::CellIndex;
-use ergodic_common::trial::Predictions;
+use ergodic_common::spec::Moment;
+use ergodic_common::trial::{Outcome, Predictions};
 use ergodic_common::{Spec, TrialKey};
 
 use crate::analysis::distance::agreement::Agreement;
@@ -44,12 +45,12 @@ impl DistanceQuery {
         let gathered = self.read_predictions(rows)?;
         let mut answer = Vec::new();
 
-        for (moment, labels) in self.moments.iter().zip(&gathered.labels) {
+        for (at, moment) in self.moments.iter().enumerate() {
             match self.permutations {
                 Some(permutations) => {
-                    answer.push(self.test_pair(rows, &gathered, labels, permutations))
+                    answer.push(self.test_pair(rows, &gathered, at, permutations))
                 }
-                None => answer.extend(self.compute_matrix(rows, &gathered, labels)),
+                None => answer.extend(self.compute_matrix(rows, &gathered, at)),
             }
 
             answer
@@ -75,7 +76,10 @@ impl DistanceQuery {
                 self.moments.len()
             ],
             counts: vec![OutcomeCounts::default(); self.cells.len()],
+            present: vec![vec![OutcomeCounts::default(); self.cells.len()]; self.moments.len()],
+            last_steps: None,
         };
+        let mut diverged = HashMap::new();
 
         // The map merges both positions of a cell that is compared with itself.
         let places: BTreeMap<CellIndex, usize> = self
@@ -93,16 +97,21 @@ impl DistanceQuery {
             reader.read_ended_trials(rows.sweep, TrialRange::ALL, &mut |trial| {
                 if let Some(at) = places.get(&trial.key.cell) {
                     gathered.counts[*at].add(&trial.outcome);
+                    if let Outcome::Diverged { .. } = trial.outcome {
+                        diverged.insert(trial.key, trial.outcome);
+                    }
                 }
             })?;
 
-            reader.read_predictions(rows.sweep, &mut |TrialKey { cell, repeat }, predictions| {
-                if let Some(at) = places.get(&cell) {
-                    for (labels, step) in gathered.labels.iter_mut().zip(&steps[*at]) {
-                        if let Some(classes) = self.classes_at_step(&predictions, *step) {
-                            labels[*at].push(repeat.0, classes);
-                        }
-                    }
+            reader.read_predictions(rows.sweep, &mut |key, predictions| {
+                if let Some(at) = places.get(&key.cell) {
+                    let outcome = diverged.get(&key).unwrap_or(&Outcome::Completed);
+                    self.gather_trial(
+                        &mut gathered,
+                        (*at, &steps[*at]),
+                        (key, outcome),
+                        &predictions,
+                    );
                 }
 
                 true
@@ -112,9 +121,30 @@ impl DistanceQuery {
         Ok(gathered)
     }
 
-    fn classes_at_step<'p>(&self, predictions: &'p Predictions, step: u64) -> Option<&'p [u8]> {
-        let at = predictions.steps.binary_search(&step).ok()?;
-        predictions.classes.chunks_exact(self.points).nth(at)
+    /// Adds the predictions of a trial of the cell at a position, with the step of each moment.
+    fn gather_trial(
+        &self,
+        gathered: &mut CellPredictions,
+        (cell, steps): (usize, &[u64]),
+        (key, outcome): (TrialKey, &Outcome),
+        predictions: &Predictions,
+    ) {
+        let has_diverged = *outcome != Outcome::Completed;
+        for (at, (moment, step)) in self.moments.iter().zip(steps).enumerate() {
+            let found = self.position_at(predictions, *moment, (*step, has_diverged));
+            let Some(found) = found else {
+                continue;
+            };
+            if let Some(classes) = predictions.classes.chunks_exact(self.points).nth(found) {
+                gathered.labels[at][cell].push(key.repeat.0, classes);
+                gathered.present[at][cell].add(outcome);
+            }
+            if *moment == Moment::Final && self.is_of_program {
+                let step = predictions.steps[found];
+                let (low, high) = gathered.last_steps.unwrap_or((step, step));
+                gathered.last_steps = Some((low.min(step), high.max(step)));
+            }
+        }
     }
 
     /// The step of each moment in a cell's trials.
@@ -134,9 +164,10 @@ impl DistanceQuery {
         &self,
         rows: RowSource<'_>,
         gathered: &CellPredictions,
-        labels: &[PredictedLabels],
+        moment: usize,
         permutations: u32,
     ) -> CellDistance {
+        let labels = &gathered.labels[moment];
         let [a, b] = [&labels[0], &labels[1]];
         let shared = find_common_repeats(&[a, b]);
         let both = vec![a.rows_of_repeats(&shared), b.rows_of_repeats(&shared)];
@@ -168,7 +199,12 @@ impl DistanceQuery {
                 0.5 * (halves.distance_between(0, 0) + halves.distance_between(1, 1))
             }),
             permutation_test: swaps,
-            note: self.describe_pair_caveats(rows.spec, gathered, shared.len(), permutations),
+            note: self.describe_pair_caveats(
+                rows.spec,
+                (gathered, moment),
+                shared.len(),
+                permutations,
+            ),
             ..agreement_of_pair(&Agreement::from_labels(&[a, b]), 0, 1)
         }
     }
@@ -179,8 +215,9 @@ impl DistanceQuery {
         &self,
         rows: RowSource<'_>,
         gathered: &CellPredictions,
-        labels: &[PredictedLabels],
+        moment: usize,
     ) -> Vec<CellDistance> {
+        let labels = &gathered.labels[moment];
         let present: Vec<usize> = (0..labels.len())
             .filter(|at| !labels[*at].repeats().is_empty())
             .collect();
@@ -220,7 +257,7 @@ impl DistanceQuery {
                         0.5 * (halves.distance_between(a, a) + halves.distance_between(b, b))
                     }),
                     note: match a == b {
-                        true => self.describe_cell_caveats(rows.spec, gathered, a),
+                        true => self.describe_cell_caveats(rows.spec, (gathered, moment), a),
                         false => String::new(),
                     },
                     ..agreement_of_pair(&agreement, a, b)

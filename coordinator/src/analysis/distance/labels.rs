@@ -29,6 +29,24 @@ impl PredictedLabels {
         self.classes.extend_from_slice(classes);
     }
 
+    /// Appends a repeat like [`Self::push`], whose number of points is known by the first one alone. `false` if it has other points,
+    /// and is not appended.
+    pub fn push_reported(&mut self, repeat: u32, classes: &[u8]) -> bool {
+        if self.repeats.is_empty() {
+            self.points = classes.len();
+        }
+        let fits = classes.len() == self.points;
+        if fits {
+            self.push(repeat, classes);
+        }
+        fits
+    }
+
+    /// Number of points of each repeat.
+    pub fn point_count(&self) -> usize {
+        self.points
+    }
+
     /// Numbers of the repeats, ascending.
     pub fn repeats(&self) -> &[u32] {
         &self.repeats

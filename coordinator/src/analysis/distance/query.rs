@@ -4,7 +4,7 @@ use ergodic_common::Spec;
 use ergodic_common::config::Length;
 use ergodic_common::ids::CellIndex;
 use ergodic_common::number_format::format_count;
-use ergodic_common::spec::{Moment, Probe};
+use ergodic_common::spec::{MAX_PREDICTIONS, Moment, Probe};
 
 use crate::analysis::distance::split_half;
 use crate::analysis::error::AnalysisError;
@@ -25,8 +25,12 @@ pub struct DistanceParams<'a> {
 #[derive(Debug, Clone)]
 pub struct DistanceQuery {
     pub(super) cells: Vec<CellIndex>,
+    /// The moments; none for every step of two cells that the trials of a program reported.
     pub(super) moments: Vec<Moment>,
+    /// Number of points; 0 as long as that of a program is not known.
     pub(super) points: usize,
+    /// Whether the trials are a program, or an experiment.
+    pub(super) is_of_program: bool,
     /// Number of swap patterns, if there is a test.
     pub(super) permutations: Option<u32>,
 }
@@ -122,6 +126,19 @@ fn find_moment(
     })
 }
 
+/// Parses the moment of a program's predictions.
+///
+/// # Errors
+/// The text is no number of steps and not `final`.
+fn parse_reported_moment(at: &str) -> Result<Moment, AnalysisError> {
+    let moment = Moment::parse(at).filter(|moment| moment.is_of_reported_steps());
+    moment.ok_or_else(|| {
+        AnalysisError::Unknown(format!(
+            "predictions of programs are at the steps that they report: ask for \"500 steps\" or \"final\", found '{at}'"
+        ))
+    })
+}
+
 pub(super) fn describe_moment(moment: Moment) -> String {
     match moment {
         Moment::After(Length::Epochs(n)) => format_count(n.into(), "epoch"),
@@ -136,15 +153,12 @@ impl DistanceQuery {
     /// # Errors
     /// The sweep keeps no predictions, there is no such cell or moment, or the work is too much.
     pub fn new(spec: &Spec, question: &DistanceParams<'_>) -> Result<Self, AnalysisError> {
-        if spec.program().is_some() {
-            let message = "predictions of programs are not compared yet: let the program report a metric for it";
-            return Err(AnalysisError::Unknown(message.into()));
-        }
-        let Some(probe) = &spec.measure.probe else {
+        let is_of_program = spec.program().is_some();
+        if spec.measure.probe.is_none() && !is_of_program {
             let message = "the sweep keeps no predictions, which distances are computed from: set probe = { points = 1000 } \
                            under [measure] in the next sweep";
             return Err(AnalysisError::Unknown(message.into()));
-        };
+        }
 
         let is_pair = !question.between.is_empty();
         let cells = if is_pair {
@@ -152,11 +166,20 @@ impl DistanceQuery {
         } else {
             list_all_cells(spec)?
         };
-        let kept = list_moments(spec, probe, cells[0]);
-        let moments = match question.at.trim() {
-            "" if is_pair => kept,
-            "" => kept.last().copied().into_iter().collect(),
-            at => vec![find_moment(spec, &kept, cells[0], at)?],
+        let moments = match &spec.measure.probe {
+            Some(probe) => {
+                let kept = list_moments(spec, probe, cells[0]);
+                match question.at.trim() {
+                    "" if is_pair => kept,
+                    "" => kept.last().copied().into_iter().collect(),
+                    at => vec![find_moment(spec, &kept, cells[0], at)?],
+                }
+            }
+            None => match question.at.trim() {
+                "" if is_pair => Vec::new(),
+                "" => vec![Moment::Final],
+                at => vec![parse_reported_moment(at)?],
+            },
         };
 
         if is_pair && !PERMUTATION_LIMITS.contains(&question.permutations) {
@@ -172,7 +195,12 @@ impl DistanceQuery {
         let this = Self {
             cells,
             moments,
-            points: probe.points as usize,
+            points: spec
+                .measure
+                .probe
+                .as_ref()
+                .map_or(0, |probe| probe.points as usize),
+            is_of_program,
             permutations: is_pair.then_some(question.permutations),
         };
         this.check_size(spec)?;
@@ -180,7 +208,8 @@ impl DistanceQuery {
         Ok(this)
     }
 
-    fn check_size(&self, spec: &Spec) -> Result<(), AnalysisError> {
+    /// Checks the work, as far as the number of points is known.
+    pub(super) fn check_size(&self, spec: &Spec) -> Result<(), AnalysisError> {
         let looks = self.cells.len() as u64 * self.moments.len() as u64 * u64::from(spec.repeats);
         if looks.saturating_mul(self.points as u64) > MAX_BYTES {
             let message = format!(
@@ -222,10 +251,11 @@ impl DistanceQuery {
     }
 
     fn check_pairs(&self, spec: &Spec) -> Result<(), AnalysisError> {
-        let classes = spec
-            .grid
-            .resolve_config(self.cells[0])
-            .map_or(u64::from(u8::MAX), |c| c.data.dataset.class_count().into());
+        let config = spec.grid.resolve_config(self.cells[0]).ok();
+        let config = config.filter(|_| !self.is_of_program);
+        let classes = config.map_or(1 << u8::BITS, |config| {
+            u64::from(config.data.dataset.class_count())
+        });
         let pairs = self.cells.len() as u64 * self.cells.len() as u64;
         if pairs * split_half::SPLITS as u64 * classes * self.points as u64 <= MAX_SUMS {
             return Ok(());
@@ -237,6 +267,19 @@ impl DistanceQuery {
             self.points
         );
         Err(AnalysisError::Invalid(message))
+    }
+
+    /// Bytes of the predictions of so many trials in memory, at most.
+    pub fn count_bytes(&self, trials: u64) -> u64 {
+        match self.is_of_program {
+            true => trials.saturating_mul(MAX_PREDICTIONS).min(MAX_BYTES),
+            false => trials.saturating_mul(self.points as u64),
+        }
+    }
+
+    /// Number of points that are compared.
+    pub fn point_count(&self) -> u32 {
+        self.points as u32
     }
 
     /// Numbers of the cells, in the order in which [`CellDistance`](super::CellDistance) indexes

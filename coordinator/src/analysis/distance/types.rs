@@ -39,4 +39,8 @@ pub(super) struct CellPredictions {
     /// `[moment][cell]`
     pub(super) labels: Vec<Vec<PredictedLabels>>,
     pub(super) counts: Vec<OutcomeCounts>,
+    /// Trials with predictions: `[moment][cell]`
+    pub(super) present: Vec<Vec<OutcomeCounts>>,
+    /// The lowest and highest step that a program's last predictions are of.
+    pub(super) last_steps: Option<(u64, u64)>,
 }

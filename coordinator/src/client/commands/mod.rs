@@ -8,6 +8,7 @@ pub mod docs;
 pub mod effects;
 pub mod explain;
 pub mod extend;
+pub mod files;
 pub mod init;
 pub mod launch;
 pub mod list;

@@ -1,9 +1,11 @@
-//! `ergodic predictions`: prints the predictions for the probe set, trial by trial or as
+//! `ergodic predictions`: prints the predictions for the probe set, or those that a program reported, trial by trial or as
 //! distributions of labels.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use clap::Args;
+use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -40,10 +42,13 @@ pub enum PredictionFormat {
 /// point or, with `distributions`, one per cell, step, probe point and class.
 ///
 /// # Errors
-/// There is no such sweep, it keeps no predictions, or the coordinator does not respond.
+/// There is no such sweep, it keeps no predictions, those of a cell are of different points, or the coordinator does not respond.
 pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
-    let request = v1::PredictionsRequest { sweep: id.into() };
+    let request = v1::PredictionsRequest {
+        sweep: id.into(),
+        programs: true,
+    };
     let mut pages = client
         .call(async |client| client.sweeps.predictions(request).await)
         .await?;
@@ -62,10 +67,28 @@ pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, Us
         }
     }
 
-    match written.and_then(|()| printer.finish()) {
+    match written.and_then(|()| Ok(printer.finish()?)) {
         // A reader that closes the pipe, such as `head`, has read enough.
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(stdout_error(&e)),
+        Err(PrintError::Output(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(stdout_error(&e))
+        }
+        Err(PrintError::Points(message)) => Err(UserError::new(ErrorCode::BadInput, message)),
         _ => Ok(CommandOutcome::Done),
+    }
+}
+
+/// Why predictions cannot be printed.
+#[derive(Debug)]
+enum PrintError {
+    /// The output cannot be written.
+    Output(io::Error),
+    /// The trials of a cell predict different numbers of points.
+    Points(String),
+}
+
+impl From<io::Error> for PrintError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 
@@ -74,6 +97,8 @@ struct PredictionPrinter<W> {
     out: W,
     format: PredictionFormat,
     first: Option<v1::PredictionsResponse>,
+    /// The texts that name the points.
+    points: Vec<String>,
     /// The counts of the current cell, if distributions are printed.
     distribution: Option<LabelDistribution>,
 }
@@ -83,27 +108,33 @@ struct PredictionPrinter<W> {
 struct LabelDistribution {
     cell: u64,
     values: Vec<v1::AxisValue>,
-    steps: Vec<u64>,
     /// Number of trials that were counted.
     n: u32,
-    /// Counts by class, for each step and probe point.
-    counts: Vec<Vec<u32>>,
+    /// The counts at each step.
+    steps: BTreeMap<u64, StepCounts>,
+}
+
+/// The counts at a step, which not every trial of a cell has: a trial may diverge before, and a program reports what it likes.
+#[derive(Debug, Default)]
+struct StepCounts {
+    /// Number of trials with predictions at the step.
+    n: u32,
+    /// Counts by class, for each point.
+    points: Vec<Vec<u32>>,
 }
 
 impl<W: Write> PredictionPrinter<W> {
-    const TRIAL_COLUMNS: [&str; 6] = ["cell", "repeat", "step", "image", "label", "class"];
-    const CELL_COLUMNS: [&str; 7] = ["cell", "step", "image", "label", "class", "n", "share"];
-
     fn new(out: W, format: PredictionFormat, distributions: bool) -> Self {
         Self {
             out,
             format,
             first: None,
+            points: Vec::new(),
             distribution: distributions.then(LabelDistribution::default),
         }
     }
 
-    fn print_page(&mut self, page: v1::PredictionsResponse) -> io::Result<()> {
+    fn print_page(&mut self, page: v1::PredictionsResponse) -> Result<(), PrintError> {
         let rows = match &self.first {
             Some(_) => page.rows,
             None => {
@@ -123,14 +154,14 @@ impl<W: Write> PredictionPrinter<W> {
                 None => self.print_trial(&row)?,
                 Some(known) if known.n > 0 && known.cell != row.key.unwrap_or_default().cell => {
                     let whole = std::mem::take(known);
-                    known.add_trial(row);
+                    known.add_trial(row)?;
                     self.print_cell(&whole)?;
                 }
-                Some(known) => known.add_trial(row),
+                Some(known) => known.add_trial(row)?,
             }
         }
 
-        self.out.flush()
+        Ok(self.out.flush()?)
     }
 
     fn finish(mut self) -> io::Result<()> {
@@ -145,41 +176,53 @@ impl<W: Write> PredictionPrinter<W> {
             return Ok(());
         }
 
-        let names = if self.distribution.is_some() {
-            &Self::CELL_COLUMNS[..]
-        } else {
-            &Self::TRIAL_COLUMNS[..]
+        let point = name_point(first);
+        let names = match &self.distribution {
+            Some(_) => format!("cell,step,{point},class,n,share"),
+            None => format!("cell,repeat,step,{point},class"),
         };
-
         let axes = first
             .axes
             .iter()
             .map(|axis| json!(axis))
             .collect::<Vec<_>>();
-        writeln!(self.out, "{}{}", format_csv_prefix(&axes), names.join(","))
+        writeln!(self.out, "{}{names}", format_csv_prefix(&axes))
+    }
+
+    /// Makes the texts of so many points, each of which stands on many lines.
+    fn describe_points(&mut self, count: usize) {
+        let Some(first) = &self.first else {
+            return;
+        };
+        let more =
+            (self.points.len()..count).map(|point| describe_point(first, self.format, point));
+        let more: Vec<String> = more.collect();
+        self.points.extend(more);
     }
 
     fn print_trial(&mut self, row: &v1::PredictionRow) -> io::Result<()> {
+        let count = count_points(row);
+        self.describe_points(count);
         let Self {
-            out, format, first, ..
+            out,
+            format,
+            first,
+            points,
+            ..
         } = self;
         let first = first.as_ref().expect("the first page came before");
         let v1::TrialKey { cell, repeat } = row.key.unwrap_or_default();
         let start = format_line_prefix(*format, first, &row.values);
 
-        for (step, classes) in row
-            .steps
-            .iter()
-            .zip(row.classes.chunks_exact(first.images.len().max(1)))
-        {
-            for ((image, label), class) in first.images.iter().zip(&first.labels).zip(classes) {
+        for (step, classes) in row.steps.iter().zip(row.classes.chunks_exact(count)) {
+            for (point, class) in points.iter().zip(classes) {
                 match format {
                     PredictionFormat::Csv => {
-                        writeln!(out, "{start}{cell},{repeat},{step},{image},{label},{class}")?
+                        writeln!(out, "{start}{cell},{repeat},{step},{point},{class}")?
                     }
                     PredictionFormat::Json => writeln!(
                         out,
-                        "{{{start}\"cell\":{cell},\"repeat\":{repeat},\"step\":{step},\"image\":{image},\"label\":{label},\"class\":{class}}}"
+                        "{{{start}\"cell\":{cell},\"repeat\":{repeat},\"step\":{step},{point},\"class\":{class}}}"
                     )?,
                 }
             }
@@ -189,32 +232,31 @@ impl<W: Write> PredictionPrinter<W> {
     }
 
     fn print_cell(&mut self, known: &LabelDistribution) -> io::Result<()> {
+        let counts = known.steps.values().map(|counted| counted.points.len());
+        self.describe_points(counts.max().unwrap_or(0));
         let Self {
-            out, format, first, ..
+            out,
+            format,
+            first,
+            points,
+            ..
         } = self;
         let first = first.as_ref().expect("the first page came before");
         let start = format_line_prefix(*format, first, &known.values);
         let cell = known.cell;
 
-        let n = known.n;
-        for (step, points) in known
-            .steps
-            .iter()
-            .zip(known.counts.chunks_exact(first.images.len().max(1)))
-        {
-            for ((image, label), counts) in first.images.iter().zip(&first.labels).zip(points) {
+        for (step, counted) in &known.steps {
+            let n = counted.n;
+            for (point, counts) in points.iter().zip(&counted.points) {
                 for (class, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
                     let share = json!(f64::from(*count) / f64::from(n));
                     match format {
                         PredictionFormat::Csv => {
-                            writeln!(
-                                out,
-                                "{start}{cell},{step},{image},{label},{class},{n},{share}"
-                            )?;
+                            writeln!(out, "{start}{cell},{step},{point},{class},{n},{share}")?;
                         }
                         PredictionFormat::Json => writeln!(
                             out,
-                            "{{{start}\"cell\":{cell},\"step\":{step},\"image\":{image},\"label\":{label},\"class\":{class},\"n\":{n},\"share\":{share}}}"
+                            "{{{start}\"cell\":{cell},\"step\":{step},{point},\"class\":{class},\"n\":{n},\"share\":{share}}}"
                         )?,
                     }
                 }
@@ -225,24 +267,76 @@ impl<W: Write> PredictionPrinter<W> {
     }
 }
 
+/// The columns that name a point: an image of the probe set and its label or, for a program, the place in its list.
+fn name_point(first: &v1::PredictionsResponse) -> &'static str {
+    match first.images.is_empty() {
+        true => "point",
+        false => "image,label",
+    }
+}
+
+/// The values of [`name_point`].
+fn describe_point(
+    first: &v1::PredictionsResponse,
+    format: PredictionFormat,
+    point: usize,
+) -> String {
+    let is_csv = format == PredictionFormat::Csv;
+    if first.images.is_empty() {
+        let name = if is_csv { "" } else { "\"point\":" };
+        return format!("{name}{point}");
+    }
+    let image = first.images.get(point).copied().unwrap_or_default();
+    let label = first.labels.get(point).copied().unwrap_or_default();
+    match is_csv {
+        true => format!("{image},{label}"),
+        false => format!("\"image\":{image},\"label\":{label}"),
+    }
+}
+
+/// Number of points of a trial, the same at all of its steps; at least 1.
+fn count_points(row: &v1::PredictionRow) -> usize {
+    let points = row.classes.len().checked_div(row.steps.len());
+    points.unwrap_or(1).max(1)
+}
+
 impl LabelDistribution {
     /// Counts a trial of the cell. The first trial sets the cell.
-    fn add_trial(&mut self, row: v1::PredictionRow) {
+    fn add_trial(&mut self, row: v1::PredictionRow) -> Result<(), PrintError> {
+        let points = count_points(&row);
+        let key = row.key.unwrap_or_default();
         if self.n == 0 {
-            self.cell = row.key.unwrap_or_default().cell;
+            self.cell = key.cell;
             self.values = row.values;
-            self.steps = row.steps;
-            self.counts = vec![Vec::new(); row.classes.len()];
         }
 
         self.n += 1;
-        for (counts, class) in self.counts.iter_mut().zip(&row.classes) {
-            let class = usize::from(*class);
-            if counts.len() <= class {
-                counts.resize(class + 1, 0);
+        for (step, classes) in row.steps.iter().zip(row.classes.chunks_exact(points)) {
+            let known = self.steps.entry(*step).or_default();
+            if known.n == 0 {
+                known.points = vec![Vec::new(); points];
             }
-            counts[class] += 1;
+            if known.points.len() != points {
+                let message = format!(
+                    "the trials of cell {} predict different numbers of points, which have no distribution: {} at step {step}, and \
+                     the trial {}/{} {points}",
+                    key.cell,
+                    known.points.len(),
+                    key.cell,
+                    key.repeat
+                );
+                return Err(PrintError::Points(message));
+            }
+            known.n += 1;
+            for (counts, class) in known.points.iter_mut().zip(classes) {
+                let class = usize::from(*class);
+                if counts.len() <= class {
+                    counts.resize(class + 1, 0);
+                }
+                counts[class] += 1;
+            }
         }
+        Ok(())
     }
 }
 
@@ -368,5 +462,51 @@ mod tests {
         );
 
         assert_eq!(json.lines().count(), 10);
+    }
+
+    /// The rows of a program in two pages; its trials may have other steps, and other points.
+    fn show_program(
+        rows: Vec<v1::PredictionRow>,
+        distributions: bool,
+    ) -> Result<String, PrintError> {
+        let mut out = Vec::new();
+        let mut printer = PredictionPrinter::new(&mut out, PredictionFormat::Csv, distributions);
+        printer.print_page(v1::PredictionsResponse {
+            axes: vec!["lr".into()],
+            ..v1::PredictionsResponse::default()
+        })?;
+        printer.print_page(v1::PredictionsResponse {
+            rows,
+            ..v1::PredictionsResponse::default()
+        })?;
+        printer.finish()?;
+        Ok(String::from_utf8(out).expect("text"))
+    }
+
+    #[test]
+    fn predictions_of_programs_are_of_points() {
+        let late = v1::PredictionRow {
+            steps: vec![20],
+            classes: vec![3, 9],
+            ..row(2, 8, [0; 4])
+        };
+        let rows = vec![row(2, 7, [3, 4, 3, 5]), late];
+        let all = show_program(rows.clone(), false).expect("they are printed");
+        let lines = "0.5,2,7,10,0,3\n0.5,2,7,10,1,4\n0.5,2,7,20,0,3\n0.5,2,7,20,1,5\n0.5,2,8,20,0,3\n0.5,2,8,20,1,9\n";
+        assert_eq!(all, format!("lr,cell,repeat,step,point,class\n{lines}"));
+
+        let shares = show_program(rows.clone(), true).expect("they are printed");
+        let lines = "0.5,2,10,0,3,1,1.0\n0.5,2,10,1,4,1,1.0\n0.5,2,20,0,3,2,1.0\n0.5,2,20,1,5,2,0.5\n0.5,2,20,1,9,2,0.5\n";
+        assert_eq!(shares, format!("lr,cell,step,point,class,n,share\n{lines}"));
+
+        let odd = v1::PredictionRow {
+            steps: vec![10],
+            ..row(2, 9, [1; 4])
+        };
+        let rows = [rows, vec![odd]].concat();
+        let Err(PrintError::Points(why)) = show_program(rows, true) else {
+            panic!("trials of different points have no shares");
+        };
+        assert!(why.contains("2 at step 10, and the trial 2/9 4"), "{why}");
     }
 }

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ergodic_common::config::Length;
 use ergodic_common::ids::SweepId;
+use ergodic_common::program::is_program_class;
 use ergodic_common::spec::Moment;
 use ergodic_common::weights::{WeightsError, extract_moment, list_moments};
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
-use ergodic_proto::{transfer, v1};
+use ergodic_proto::transfer;
 
 use crate::app::CommandOutcome;
 use crate::client::Client;
 use crate::client::args::SweepTarget;
-use crate::client::query::query_trial;
+use crate::client::query::{query_trial, read_trial_result};
 use crate::client::render::{AtomicFile, file_write_error, print_stderr_line};
 
 /// `ergodic weights`
@@ -85,7 +86,14 @@ async fn save_weights(
     path: &Path,
 ) -> Result<String, UserError> {
     let page = query_trial(client, sweep, key).await?;
-    let result = read_result(&page)?;
+    let result = read_trial_result(&page)?;
+    if is_program_class(&page.numerics) {
+        let message = format!(
+            "programs keep files, not weights: `ergodic files {} {key} -o DIR` fetches them",
+            page.sweep
+        );
+        return Err(UserError::new(ErrorCode::NotFound, message));
+    }
     let hash = result
         .weights_hash
         .ok_or_else(|| missing_weights_error(&page.sweep, &result))?;
@@ -145,12 +153,6 @@ fn choose_moment(
             Err(UserError::new(ErrorCode::NotFound, message))
         }
     }
-}
-
-fn read_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
-    let row = page.rows.first().and_then(|row| row.result.clone());
-    row.and_then(|row| TrialResult::try_from(row).ok())
-        .ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
 }
 
 fn missing_weights_error(sweep: &str, result: &TrialResult) -> UserError {

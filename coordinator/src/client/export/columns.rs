@@ -62,7 +62,7 @@ impl ProbeSet {
 
 /// Builders of the columns `cell` and `repeat`.
 #[derive(Default)]
-struct KeyColumns {
+pub(super) struct KeyColumns {
     cells: Vec<i64>,
     repeats: Vec<i32>,
 }
@@ -75,14 +75,14 @@ impl KeyColumns {
         }
     }
 
-    fn push_times(&mut self, key: TrialKey, times: usize) {
+    pub(super) fn push_times(&mut self, key: TrialKey, times: usize) {
         self.cells
             .resize(self.cells.len() + times, key.cell.0 as i64);
         self.repeats
             .resize(self.repeats.len() + times, key.repeat.0 as i32);
     }
 
-    fn into_columns(self) -> Vec<ArrayRef> {
+    pub(super) fn into_columns(self) -> Vec<ArrayRef> {
         vec![
             Arc::new(Int64Array::from(self.cells)),
             Arc::new(Int32Array::from(self.repeats)),
@@ -366,19 +366,19 @@ impl DatasetColumns {
     }
 }
 
-fn build_schema(fields: impl IntoIterator<Item = Field>) -> Arc<Schema> {
+pub(super) fn build_schema(fields: impl IntoIterator<Item = Field>) -> Arc<Schema> {
     Arc::new(Schema::new(fields.into_iter().collect::<Vec<_>>()))
 }
 
-fn int64_field(name: &str) -> Field {
+pub(super) fn int64_field(name: &str) -> Field {
     Field::new(name, DataType::Int64, false)
 }
 
-fn int32_field(name: &str) -> Field {
+pub(super) fn int32_field(name: &str) -> Field {
     Field::new(name, DataType::Int32, false)
 }
 
-fn int16_field(name: &str) -> Field {
+pub(super) fn int16_field(name: &str) -> Field {
     Field::new(name, DataType::Int16, false)
 }
 

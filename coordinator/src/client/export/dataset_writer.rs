@@ -16,6 +16,7 @@ use super::columns::{DatasetColumns, ExportRow, ProbeSet};
 use super::encode::encode_part;
 use super::location::DatasetLocation;
 use super::manifest::{DatasetPart, Manifest};
+use super::reported_predictions::{build_reported_predictions_batch, reported_predictions_schema};
 
 /// Maximum bytes of curves and predictions in a part, uncompressed: large enough to read fast,
 /// small enough to hold several in memory.
@@ -162,6 +163,10 @@ impl DatasetWriter {
         if !self.context.probe.images.is_empty() {
             self.start_predictions_part(rows.clone()).await?;
         }
+        let has_predictions = |row: &ExportRow| !row.result.predictions.steps.is_empty();
+        if self.context.spec.program().is_some() && rows.iter().any(has_predictions) {
+            self.start_reported_part(rows.clone()).await?;
+        }
 
         self.start_curves_part(rows).await
     }
@@ -173,6 +178,14 @@ impl DatasetWriter {
             Ok(vec![DatasetColumns::build_predictions_batch(
                 &rows, &probe,
             )?])
+        })
+        .await
+    }
+
+    async fn start_reported_part(&mut self, rows: Arc<Vec<ExportRow>>) -> Result<(), UserError> {
+        let schema = reported_predictions_schema();
+        self.start_part("predictions", schema, 3, move || {
+            Ok(vec![build_reported_predictions_batch(&rows)?])
         })
         .await
     }

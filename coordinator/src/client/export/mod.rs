@@ -15,6 +15,7 @@ mod location;
 pub(super) mod manifest;
 mod pull_head;
 mod quantity_columns;
+mod reported_predictions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use ergodic_proto::v1;
 
 use super::columns::{DatasetColumns, ExportRow};
 use super::manifest::{Manifest, ManifestCursor};
+use super::reported_predictions::reported_predictions_schema;
 
 /// The first page of a pull, without its rows.
 pub(super) struct PullHead {
@@ -71,7 +72,11 @@ impl PullHead {
 
     /// Whether rows of a dataset have the columns that this program would add rows with.
     pub(super) fn continues_columns(&self, known: &Manifest) -> bool {
-        known.has_columns("trials", &self.columns.trials_schema())
+        // Earlier versions left out the predictions of programs.
+        let has_predictions =
+            self.spec.program().is_none() || known.tables.contains_key("predictions");
+        has_predictions
+            && known.has_columns("trials", &self.columns.trials_schema())
             && known.has_columns("curves", &self.columns.curves_schema())
     }
 
@@ -79,14 +84,18 @@ impl PullHead {
     pub(super) fn next_manifest(&self, known: Option<&Manifest>) -> Result<Manifest, UserError> {
         let new = Manifest::new(&self.head, &self.status, &self.source, &self.spec);
         let old = known.filter(|_| !self.head.all);
-        Ok(Manifest {
+        let mut next = Manifest {
             quantities: self.columns.quantities.definitions(),
             hosts: old.map_or_else(Default::default, |old| old.hosts.clone()),
             tables: old.map_or_else(Default::default, |old| old.tables.clone()),
             complete: self.head.all_rows == self.status.trials,
             cursor: ManifestCursor::from_wire(self.cursor, self.head.all_rows),
             ..new
-        })
+        };
+        if self.spec.program().is_some() {
+            next.add_part("predictions", &reported_predictions_schema(), None);
+        }
+        Ok(next)
     }
 }
 

@@ -76,6 +76,9 @@ impl LaunchCandidate {
             return None;
         }
         let cell = grid.class_cell_at(class, 0);
+        if let (Some(own), Some(wanted)) = (other.program(), self.spec.program()) {
+            return own.selection_for(wanted).map(Arc::new);
+        }
         let config = grid.resolve_config(cell).ok()?;
         let wanted = self.spec.measure_in(cell).ok()?;
         other.measure.selection_for(&wanted, &config).map(Arc::new)

@@ -80,15 +80,16 @@ impl SweepApi {
         let query = DistanceQuery::new(&snapshot.spec, &params).map_err(table_error)?;
         let task_query = query.clone();
 
-        let probe = snapshot.spec.measure.probe.as_ref();
-        let points = probe.map_or(0, |probe| probe.points);
         let trials = (query.cells().len() as u64)
             .saturating_mul(snapshot.spec.repeats.into())
             .min(snapshot.done);
-        let bytes = trials.saturating_mul(points.into());
+        let bytes = query.count_bytes(trials);
         let _permit = self.acquire_for_cells(&snapshot, bytes).await?;
-        let rows = self
-            .read_rows(&snapshot, move |rows| task_query.compute_distances(rows))
+        let (points, rows) = self
+            .read_rows(&snapshot, move |rows| {
+                let query = task_query.resolve_points(rows)?;
+                Ok((query.point_count(), query.compute_distances(rows)?))
+            })
             .await?;
 
         let cells = query.cells().iter();

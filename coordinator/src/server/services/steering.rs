@@ -64,10 +64,14 @@ impl SweepApi {
         &self,
         number: SweepNumber,
     ) -> Result<Option<v1::SweepStatus>, Status> {
+        // A program that may write other files another time would not bring back those that are lost.
         let may_redo = self
-            .query_core(move |core| core.validate_redo(number))
-            .await?
-            .is_ok();
+            .query_core(move |core| {
+                let sweep = core.sweep(number);
+                let repeats_exactly = sweep.is_some_and(|sweep| sweep.spec.must_repeat_exactly());
+                repeats_exactly && core.validate_redo(number).is_ok()
+            })
+            .await?;
         // If trials cannot be redone, `steer_sweep` below reports why.
         let lost = match may_redo {
             true => lost_blobs::find_trials_to_redo(&self.0, number).await?,

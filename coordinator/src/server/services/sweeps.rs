@@ -96,7 +96,7 @@ impl SweepService for SweepApi {
         &self,
         request: Request<v1::PredictionsRequest>,
     ) -> Result<Response<Self::PredictionsStream>, Status> {
-        let predictions = self.stream_predictions(&request.into_inner().sweep).await?;
+        let predictions = self.stream_predictions(request.into_inner()).await?;
         Ok(Response::new(predictions))
     }
 

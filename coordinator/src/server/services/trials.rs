@@ -4,11 +4,12 @@ use ergodic_common::dataset::Dataset;
 use ergodic_common::ids::{CellHash, CellIndex};
 use ergodic_common::spec::Probe;
 use ergodic_common::trial::Outcome;
-use ergodic_common::{ErrorCode, TrialKey};
+use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
 
+use crate::analysis::distance::how_to_report;
 use crate::server::limits::{PageSender, ResponseStream};
 use crate::server::services::access::SweepApi;
 use crate::server::services::further_columns::{FurtherColumns, FurtherValues};
@@ -94,25 +95,28 @@ impl SweepApi {
     /// The body of `Predictions`.
     pub(crate) async fn stream_predictions(
         &self,
-        word: &str,
+        request: v1::PredictionsRequest,
     ) -> Result<ResponseStream<v1::PredictionsResponse>, Status> {
-        let snapshot = self.find_snapshot(word).await?;
-        if snapshot.spec.program().is_some() {
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        let probe = snapshot.spec.measure.probe.clone();
+        let is_of_program = snapshot.spec.program().is_some();
+        if is_of_program && !request.programs {
             let message = format!(
-                "the sweep {} is a program, whose predictions are not shown yet: let it report metrics",
-                snapshot.id
+                "this ergodic is too old to show predictions of programs: use the coordinator's version, {BUILD}"
             );
-            return Err(UserError::new(ErrorCode::NotFound, message).into());
+            return Err(UserError::new(ErrorCode::Version, message).into());
         }
-        let Some(probe) = snapshot.spec.measure.probe.clone() else {
+        if probe.is_none() && !is_of_program {
             let message = format!(
                 "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] in the next sweep",
                 snapshot.id
             );
             return Err(UserError::new(ErrorCode::NotFound, message).into());
-        };
+        }
 
-        self.stream_pages(move |context, pages| send_predictions(context, &snapshot, &probe, pages))
+        self.stream_pages(move |context, pages| {
+            send_predictions(context, &snapshot, probe.as_ref(), pages)
+        })
     }
 }
 
@@ -186,14 +190,17 @@ impl TrialPages {
     }
 }
 
-/// Sends predictions in pages; the first page names the images.
+/// Sends predictions in pages; the first page names the images, if there are any.
 fn send_predictions(
     context: &ServerContext,
     snapshot: &SweepSnapshot,
-    probe: &Probe,
+    probe: Option<&Probe>,
     pages: &PageSender<v1::PredictionsResponse>,
 ) -> Result<(), UserError> {
-    let (images, labels) = read_probe_set(context, snapshot, probe)?;
+    let (images, labels) = match probe {
+        Some(probe) => read_probe_set(context, snapshot, probe)?,
+        None => Default::default(),
+    };
     let mut page = v1::PredictionsResponse {
         sweep: snapshot.id.to_string(),
         axes: snapshot.axis_names(),
@@ -203,9 +210,11 @@ fn send_predictions(
     };
 
     let mut bytes = 0;
+    let mut trials = 0_u64;
     let reader = context.store.open_reader().map_err(store_error)?;
     reader
         .read_predictions(snapshot.number, &mut |key, predictions| {
+            trials += 1;
             bytes += predictions.classes.len();
             page.rows.push(v1::PredictionRow {
                 key: Some(key.into()),
@@ -222,6 +231,14 @@ fn send_predictions(
             pages.send_page_blocking(Ok(std::mem::take(&mut page)))
         })
         .map_err(store_error)?;
+    if trials == 0 && probe.is_none() && snapshot.done > 0 {
+        let message = format!(
+            "no trial of {} has reported predictions: {}",
+            snapshot.id,
+            how_to_report(&snapshot.spec)
+        );
+        return Err(UserError::new(ErrorCode::NotFound, message));
+    }
 
     let _ = pages.send_page_blocking(Ok(page));
     Ok(())

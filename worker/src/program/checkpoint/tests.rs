@@ -228,6 +228,7 @@ fn a_checkpoint_is_of_metrics_in_one_order() {
             require: Vec::new(),
             deterministic: false,
             checkpoint_limit: DEFAULT_CHECKPOINT_LIMIT,
+            save: Vec::new(),
             needs: TrialNeeds::ONE_SLOT,
             experiment: None,
         };

@@ -142,6 +142,17 @@ fn curves_and_predictions_are_bounded() {
     let line = format!("{{\"step\": 1000, \"predictions\": [{classes}]}}");
     let said = add(&mut record, &line).expect_err("one too many");
     assert!(said.contains("more than 1000000 predictions"), "{said}");
+
+    let mut record = TrialRecord::new(&metrics);
+    let said = add(&mut record, "{\"step\": 1, \"predictions\": []}").expect_err("no class");
+    assert!(said.contains("its list of predictions is empty"), "{said}");
+    for step in 0..MAX_PREDICTION_STEPS {
+        let line = format!("{{\"step\": {step}, \"predictions\": [1]}}");
+        assert_eq!(add(&mut record, &line), Ok(LineEffect::None));
+    }
+    let line = format!("{{\"step\": {MAX_PREDICTION_STEPS}, \"predictions\": [1]}}");
+    let said = add(&mut record, &line).expect_err("one too many");
+    assert!(said.contains("at more than 100000 steps"), "{said}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use ergodic_common::escape::escape_line;
 use ergodic_common::ids::{CellHash, CellIndex, Repeat};
 use ergodic_common::number_format::format_count;
 use ergodic_common::program::bundle::{self, BundledFile};
+use ergodic_common::program::kept_files::FilePattern;
 use ergodic_common::program::{Program, ProgramCell, TrialFacts};
 use ergodic_common::{Spec, TrialKey};
 use serde_json::{Map, json};
@@ -74,6 +75,12 @@ pub fn describe_program(spec: &Spec, file: Option<&SweepFile>) -> String {
     }
     if !program.pass_env.is_empty() {
         out += &format!("  passes on {}\n", program.pass_env.join(", "));
+    }
+
+    if !program.save.is_empty() {
+        let patterns = program.save.iter().map(FilePattern::as_str);
+        let patterns = patterns.collect::<Vec<_>>().join(", ");
+        out += &format!("  keeps {}\n", escape_line(&patterns));
     }
 
     let files = file.map(list_files).unwrap_or_default();
@@ -167,10 +174,12 @@ fn render_json(
         .map(|(name, bytes)| json!({ "name": name, "bytes": bytes }))
         .collect();
     let command: Vec<String> = program.command.iter().map(ToString::to_string).collect();
+    let save: Vec<&str> = program.save.iter().map(FilePattern::as_str).collect();
     let own = Map::from_iter([
         ("command".to_owned(), json!(command)),
         ("example".to_owned(), json!(example.command)),
         ("files".to_owned(), json!(files)),
+        ("save".to_owned(), json!(save)),
     ]);
     render_json_of_program(spec, program, ("program", own))
 }
