@@ -42,6 +42,9 @@ pub mod stage;
 mod stage_tests;
 pub mod stopping_rule;
 pub mod taken_weights;
+mod target_checks;
+#[cfg(test)]
+mod target_tests;
 #[cfg(test)]
 mod tests;
 
@@ -69,7 +72,7 @@ use crate::spec::stage::Stages;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{
-    GRAMMAR, LAYERS_GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR,
+    GRAMMAR, LAYERS_GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR, TARGETS_GRAMMAR,
 };
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
@@ -194,6 +197,7 @@ impl Spec {
         source: &SpecSource,
         reading: ReadingMode,
     ) -> Result<(), SpecError> {
+        self.check_targets(source)?;
         self.check_cells()?;
         self.check_layer_metrics()?;
         self.stopping_rule
@@ -244,7 +248,9 @@ impl Spec {
         let (measure, scheduling) = (measure?, scheduling?);
         let grid = Grid::from_document(document, seed, &source.files, (reading, wanted))?;
         let measure = match measure {
-            Some(measure) => measure,
+            Some(measure) => {
+                measure.with_metrics_of_targets(document, (&grid, grid.nth_kept_cell(0)))?
+            }
             None => Measure::read_of_cell(&grid, grid.nth_kept_cell(0), reading)?,
         };
         Ok(Self {
@@ -379,8 +385,12 @@ impl Spec {
             .iter()
             .any(|field| self.grid.has_setting_in(field));
         let of_layers = if has_layers { LAYERS_GRAMMAR } else { 1 };
+        let of_targets = match self.grid.has_targets() {
+            true => TARGETS_GRAMMAR,
+            false => 1,
+        };
         let of_sections = of_measure.max(of_scales).max(of_stages).max(of_layers);
-        self.grid.min_grammar().max(of_sections)
+        self.grid.min_grammar().max(of_sections).max(of_targets)
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

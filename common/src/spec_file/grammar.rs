@@ -19,7 +19,8 @@ use crate::spec_file::error::{Origin, SpecError};
 ///    schedule that begin at the end of the trial.
 /// 4. `[program]`, which earlier versions refuse.
 /// 5. Networks as lists of layers, activations and biases, which earlier versions refuse.
-pub const GRAMMAR: u32 = 5;
+/// 6. Datasets with targets instead of labels, which earlier versions refuse.
+pub const GRAMMAR: u32 = 6;
 
 /// The first version with `[case]`.
 pub(crate) const CASES_GRAMMAR: u32 = 3;
@@ -39,6 +40,9 @@ pub(crate) const PROGRAMS_GRAMMAR: u32 = 4;
 
 /// The first version with `model.layers`, `model.activation` and `model.bias`.
 pub(crate) const LAYERS_GRAMMAR: u32 = 5;
+
+/// The first version with datasets that have targets.
+pub(crate) const TARGETS_GRAMMAR: u32 = 6;
 
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -140,6 +140,11 @@ impl DistanceQuery {
             let message = "predictions of programs are not compared yet: let the program report a metric for it";
             return Err(AnalysisError::Unknown(message.into()));
         }
+        if spec.grid.has_targets() {
+            let message = "distances are of predicted classes, and the images of the sweep have targets ('y_train' is F32): compare \
+                           test_loss with `ergodic table`";
+            return Err(AnalysisError::Unknown(message.into()));
+        }
         let Some(probe) = &spec.measure.probe else {
             let message = "the sweep keeps no predictions, which distances are computed from: set probe = { points = 1000 } \
                            under [measure] in the next sweep";

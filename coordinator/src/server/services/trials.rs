@@ -104,6 +104,14 @@ impl SweepApi {
             );
             return Err(UserError::new(ErrorCode::NotFound, message).into());
         }
+        if snapshot.spec.grid.has_targets() {
+            let message = format!(
+                "predictions are classes, and the images of the sweep {} have targets ('y_train' is F32): see test_loss in \
+                 `ergodic table`",
+                snapshot.id
+            );
+            return Err(UserError::new(ErrorCode::NotFound, message).into());
+        }
         let Some(probe) = snapshot.spec.measure.probe.clone() else {
             let message = format!(
                 "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] in the next sweep",
