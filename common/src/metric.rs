@@ -40,7 +40,7 @@ define_metrics! {
     ///
     /// A *plain* loss is the cross-entropy in nats with the whole target on the image's class, whatever label smoothing is trained
     /// with, so that it is the same quantity in all cells that are trained with cross-entropy; under `loss = "mse"` it is the mean
-    /// squared error.
+    /// squared error of all outputs. Images with targets instead of labels have no accuracies.
     ///
     /// *Evaluation mode* means that batch norms use the statistics that `measure.statistics` names.
     /// "running" ones follow the statistics of the training batches with a momentum of 0.1 per step.
@@ -350,6 +350,22 @@ impl Metric {
             Self::GradNoiseTrace | Self::GradNoiseHill | Self::GradNoiseDim => None,
             Self::HessianTop | Self::PartsDistance | Self::Declared(_) => None,
         }
+    }
+
+    /// Whether the metric is a share of images that are classified correctly.
+    pub fn is_accuracy(&self) -> bool {
+        self.larger_is_better() == Some(true) && !matches!(self, Self::Declared(_))
+    }
+
+    /// Why the metric is undefined where images have targets; `None` if it is not.
+    pub(crate) fn explain_undefined_for_targets(&self) -> Option<String> {
+        let name = self.name();
+        self.is_accuracy().then(|| {
+            format!(
+                "{name} is a share of images that are classified correctly, and images have targets ('y_train' is F32): name {}",
+                name.replace("_acc", "_loss")
+            )
+        })
     }
 
     /// Whether the metric is a value of the minimised loss, and so another quantity under another

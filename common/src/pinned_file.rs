@@ -27,6 +27,11 @@ impl FilePin {
         self.path.ends_with(SAFETENSORS_SUFFIX) || self.is_program_bundle()
     }
 
+    /// Whether the file is a dataset with targets.
+    pub fn has_targets(&self) -> bool {
+        self.images.is_some_and(|data| data.targets > 0)
+    }
+
     /// Whether the file is the bundle of a program's files.
     pub fn is_program_bundle(&self) -> bool {
         self.path == PROGRAM_BUNDLE
@@ -51,8 +56,10 @@ pub struct FileData {
     pub sizes: (u32, u32),
     /// Height, width and channels of an image.
     pub shape: (u32, u32, u32),
-    /// Number of classes: the largest label plus 1.
+    /// Number of classes: the largest label plus 1; 0 if images have targets.
     pub classes: u32,
+    /// Number of targets of an image; 0 if images have labels.
+    pub targets: u32,
     /// Whether the pixels are floats of four bytes rather than bytes.
     pub floats: bool,
 }

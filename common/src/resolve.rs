@@ -34,7 +34,7 @@ impl TrialConfig {
         let results_start = ResultsStart::read_section(&reader.section("model")?)?;
         let data = DataConfig::read_section(&reader)?;
         let train =
-            TrainConfig::read_section(&reader, &model.kind, data.order, results_start.is_some())?;
+            TrainConfig::read_section(&reader, &model.kind, &data, results_start.is_some())?;
         let config = Self {
             data,
             model,

@@ -214,7 +214,7 @@ impl From<&SpecSource> for v1::SpecSource {
             file: source.file.clone(),
             text: source.text.clone(),
             settings: source.settings.clone(),
-            files: source.files.iter().map(Into::into).collect(),
+            files: pins_to_wire(&source.files),
             // Grammar 1 is left out, so that programs that know no other one compute the same
             // checksum.
             grammar: if source.grammar == 1 {
@@ -243,11 +243,7 @@ impl TryFrom<v1::SpecSource> for SpecSource {
             });
         }
 
-        let files = wire
-            .files
-            .into_iter()
-            .map(FilePin::try_from)
-            .collect::<Result<_, _>>()?;
+        let files = pins_from_wire(wire.files)?;
 
         let cells = wire.cells.map(CellsFingerprint::try_from).transpose();
         let cells = cells.map_err(|_| WireError {
@@ -272,6 +268,73 @@ impl TryFrom<v1::SpecSource> for SpecSource {
             cells_fingerprint: cells,
         })
     }
+}
+
+/// The path of the pin that has the shape of a dataset's targets. No file is called so.
+const TARGETS_PIN: &str = "ergodic:targets";
+
+/// Number of classes in the message of a dataset with targets, the least that programs take.
+const WIRE_CLASSES: u32 = 2;
+
+/// The messages of pinned files.
+///
+/// Earlier programs compute checksums of the fields that they know, so the message of a dataset gets no further one. A dataset with
+/// targets has a second pin instead, whose shape is that of the targets. Earlier programs take both, and refuse the sweep by
+/// its grammar.
+pub fn pins_to_wire(files: &[FilePin]) -> Vec<v1::FilePin> {
+    let mut pins: Vec<v1::FilePin> = Vec::with_capacity(files.len());
+    for file in files {
+        let Some(data) = file.images.filter(|data| data.targets > 0) else {
+            pins.push(file.into());
+            continue;
+        };
+        let images = FileData {
+            classes: WIRE_CLASSES,
+            targets: 0,
+            ..data
+        };
+        let targets = FileData {
+            shape: (1, 1, data.targets),
+            floats: true,
+            ..images
+        };
+        let shapes = [(file.path.as_str(), images), (TARGETS_PIN, targets)];
+        pins.extend(shapes.map(|(path, data)| {
+            let pin = FilePin {
+                path: path.to_owned(),
+                hash: file.hash,
+                images: Some(data),
+            };
+            v1::FilePin::from(&pin)
+        }));
+    }
+
+    pins
+}
+
+/// Reads the messages of pinned files.
+///
+/// # Errors
+/// A message is impossible, or has targets of no dataset.
+pub fn pins_from_wire(
+    pins: impl IntoIterator<Item = v1::FilePin>,
+) -> Result<Vec<FilePin>, WireError> {
+    let mut files: Vec<FilePin> = Vec::new();
+    for pin in pins {
+        let pin = FilePin::try_from(pin)?;
+        if pin.path != TARGETS_PIN {
+            files.push(pin);
+            continue;
+        }
+        let last = files.last_mut().filter(|file| file.hash == pin.hash);
+        let data = last.and_then(|file| file.images.as_mut());
+        let (Some(data), Some(targets)) = (data, pin.images) else {
+            return Err(bad_pin("images", "has targets of no dataset"));
+        };
+        (data.classes, data.targets) = (0, targets.shape.2);
+    }
+
+    Ok(files)
 }
 
 impl From<&FilePin> for v1::FilePin {
@@ -338,6 +401,7 @@ fn file_data_from_wire(data: v1::FileData, hash: FileHash) -> Option<FileData> {
         sizes,
         shape,
         classes,
+        targets: 0,
         floats: data.floats,
     })
 }
@@ -415,6 +479,7 @@ mod tests {
             sizes: (10, 5),
             shape: (2, 3, 1),
             classes: 4,
+            targets: 0,
             floats: true,
         };
         let pin = FilePin {
@@ -422,8 +487,17 @@ mod tests {
             hash: FileHash([3; 32]),
             images: Some(images),
         };
+        let with_targets = FileData {
+            classes: 0,
+            targets: 3,
+            ..images
+        };
         let files = vec![
             pin.clone(),
+            FilePin {
+                images: Some(with_targets),
+                ..pin.clone()
+            },
             FilePin {
                 images: None,
                 ..pin
@@ -586,6 +660,45 @@ mod tests {
 
         for (field, wire) in cases {
             assert_eq!(TrialResult::try_from(wire).map_err(|e| e.field), Err(field));
+        }
+    }
+
+    fn pin(path: &str, targets: u32) -> FilePin {
+        let images = FileData {
+            hash: FileHash([3; 32]),
+            sizes: (10, 5),
+            shape: (2, 3, 1),
+            classes: if targets == 0 { 4 } else { 0 },
+            targets,
+            floats: false,
+        };
+        FilePin {
+            path: path.into(),
+            hash: images.hash,
+            images: Some(images),
+        }
+    }
+
+    #[test]
+    fn targets_travel_in_messages_that_earlier_programs_take() {
+        let weights = FilePin {
+            images: None,
+            ..pin("w.safetensors", 0)
+        };
+        let files = vec![pin("a", 3), weights, pin("b", 0), pin("c", 700)];
+        let wire = pins_to_wire(&files);
+        assert_eq!(wire.len(), 6);
+
+        // An earlier program reads each by itself.
+        for pin in &wire {
+            let alone = FilePin::try_from(pin.clone()).expect("possible");
+            assert!(alone.images.is_none_or(|data| data.targets == 0));
+        }
+        assert_eq!(pins_from_wire(wire.clone()), Ok(files));
+
+        for damaged in [&wire[1..2], &[wire[2].clone(), wire[1].clone()][..]] {
+            let error = pins_from_wire(damaged.to_vec()).expect_err("no dataset");
+            assert_eq!(error.field, "images");
         }
     }
 }

@@ -51,6 +51,7 @@ mod quantities;
 mod races;
 mod reading;
 mod refusals;
+mod regression;
 mod removal;
 mod reproducibility;
 mod result_batches;

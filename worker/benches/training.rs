@@ -29,9 +29,10 @@ enum Workload {
     Mlp,
     Cnn4,
     Preresnet20,
+    Vgg,
 }
 
-use Workload::{Cnn4, Mlp, Preresnet20};
+use Workload::{Cnn4, Mlp, Preresnet20, Vgg};
 
 /// A trial ready to be run again and again.
 struct Trial {
@@ -47,6 +48,7 @@ impl Trial {
             Mlp => ("mnist", "kind = \"mlp\"\nhidden = [128]"),
             Cnn4 => ("mnist", "kind = \"cnn4\""),
             Preresnet20 => ("cifar10", "kind = \"preresnet\"\ndepth = 20"),
+            Vgg => ("cifar10", "kind = \"vgg\"\ndepth = 11\nwidth = 16"),
         };
         let text = format!(
             "name = \"bench\"\n[data]\ndataset = \"{dataset}\"\n[model]\n{model}\nfixed_head = true\n[train]\n\
@@ -110,10 +112,10 @@ fn made_up(config: &TrialConfig) -> Arc<Dataset> {
         pixels: (0..images * height * width * channels)
             .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect(),
-        floats: Vec::new(),
         labels: (0..images)
             .map(|i| (i % name.class_count()) as u8)
             .collect(),
+        ..Images::default()
     };
 
     Arc::new(Dataset {
@@ -124,7 +126,7 @@ fn made_up(config: &TrialConfig) -> Arc<Dataset> {
 }
 
 /// A trial of a single image in a single step: what it takes to begin and end.
-#[divan::bench(args = [Mlp, Cnn4, Preresnet20])]
+#[divan::bench(args = [Mlp, Cnn4, Preresnet20, Vgg])]
 fn start_and_end(bencher: Bencher<'_, '_>, workload: Workload) {
     let trial = Trial::new(workload, 2, 1);
     bencher.bench(|| trial.run());
@@ -132,7 +134,7 @@ fn start_and_end(bencher: Bencher<'_, '_>, workload: Workload) {
 
 const STEPS: u64 = 20;
 
-#[divan::bench(args = [(Mlp, 64), (Cnn4, 16), (Cnn4, 128), (Preresnet20, 128)], sample_count = 10)]
+#[divan::bench(args = [(Mlp, 64), (Cnn4, 16), (Cnn4, 128), (Preresnet20, 128), (Vgg, 128)], sample_count = 10)]
 fn twenty_steps(bencher: Bencher<'_, '_>, (workload, batch): (Workload, u32)) {
     let trial = Trial::new(workload, batch, STEPS);
     bencher

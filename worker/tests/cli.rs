@@ -18,24 +18,18 @@ fn it_knows_its_version_and_measures_the_machine() {
         String::from_utf8_lossy(&version.stdout),
         format!("ergodic-worker {}\n", ergodic_common::BUILD)
     );
-    let bench = worker(&[
-        "bench",
-        "--workload",
-        "mlp",
-        "--steps",
-        "3",
-        "--batch",
-        "8",
-        "--format",
-        "json",
-    ]);
-    let report: serde_json::Value =
-        serde_json::from_slice(&bench.stdout).expect("the report is JSON");
+    for workload in ["mlp", "vgg"] {
+        let sizes = ["--steps", "3", "--batch", "8", "--format", "json"];
+        let bench = worker(&[&["bench", "--workload", workload][..], &sizes].concat());
+        let report: serde_json::Value =
+            serde_json::from_slice(&bench.stdout).expect("the report is JSON");
 
-    assert!(
-        report["samples_per_cpu_second"].as_f64() > Some(0.0),
-        "{report}"
-    );
+        assert_eq!(report["workload"], workload);
+        assert!(
+            report["samples_per_cpu_second"].as_f64() > Some(0.0),
+            "{report}"
+        );
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::{range_for_key, word_for_value};
 use crate::dataset::name::DatasetName;
 use crate::pinned_file::SAFETENSORS_SUFFIX;
 use crate::spec_file::error::SpecError;
+use crate::spec_file::grammar::TARGETS_GRAMMAR;
 use crate::spec_file::reader::TableReader;
 
 /// The order in which training images are visited.
@@ -133,6 +134,11 @@ impl DataConfig {
                 .unwrap_or(0.0),
             standardize: r.read_bool("standardize")?.unwrap_or(true),
         };
+        if dataset.has_targets() && config.label_noise > 0.0 {
+            let message =
+                "the images have targets, and no labels to replace ('y_train' is F32): remove it";
+            return Err(r.error_at("label_noise", message).of_combination());
+        }
         if let Some(why) = config.augment_problem() {
             r.refuse_if_new("augment", || why)
                 .map_err(SpecError::of_combination)?;
@@ -195,12 +201,20 @@ impl DataConfig {
         }
 
         let images = r.read_file("dataset")?.and_then(|pin| pin.images);
-        images.map(DatasetName::File).ok_or_else(|| {
+        let dataset = images.map(DatasetName::File).ok_or_else(|| {
             r.error_at(
                 "dataset",
                 "the file has no tensor 'x_train': expected x_train, y_train, x_test, y_test",
             )
-        })
+        })?;
+        if let Some(node) = r.read_node("dataset").filter(|_| dataset.has_targets()) {
+            r.reading_mode().require_grammar(
+                TARGETS_GRAMMAR,
+                &node.origin,
+                &r.path_to("dataset"),
+            )?;
+        }
+        Ok(dataset)
     }
 }
 

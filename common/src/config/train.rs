@@ -6,7 +6,8 @@ use super::added_noise::AddedNoise;
 use super::optimizer::{Adam, Optimizer};
 use super::schedule::{Curve, ScheduleStep};
 use super::step_rules::{LrFactors, Sam};
-use super::{Length, ModelKind, VisitOrder, range_for_key};
+use super::{DataConfig, Length, ModelKind, VisitOrder, range_for_key};
+use crate::dataset::name::DatasetName;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader};
@@ -19,7 +20,8 @@ pub enum Loss {
         /// Share of the target spread evenly over all classes.
         smoothing: f64,
     },
-    /// Squared distance of the outputs from 1 for the image's class and 0 for the others, as a mean over classes.
+    /// Squared distance of the outputs from the image's targets, as a mean over outputs. An image with a label has the target 1
+    /// for its class, and 0 for the others.
     Mse,
 }
 
@@ -189,7 +191,7 @@ impl TrainConfig {
     pub(crate) fn read_section(
         root: &TableReader<'_>,
         kind: &ModelKind,
-        order: VisitOrder,
+        data: &DataConfig,
         starts_from_results: bool,
     ) -> Result<Self, SpecError> {
         let empty = *kind == ModelKind::Empty;
@@ -201,7 +203,7 @@ impl TrainConfig {
             .map(|key| r.read_number(key, range_for_key(&r, key)));
         let lr_on = LrFactors::read_section(&r)?;
         let sam = Sam::read_section(&r)?;
-        let loss = Self::read_loss(&r)?;
+        let loss = Self::read_loss(&r, data.dataset)?;
         let schedule = Self::read_schedule(&r)?;
 
         let curve = Curve::read_section(&r)?;
@@ -218,7 +220,7 @@ impl TrainConfig {
         let config = Self {
             length: required_length(&r, length, empty)?,
             // Otherwise, every step takes as many images as there are, or none.
-            batch_size: if kind.needs_images() && order != VisitOrder::FullBatch {
+            batch_size: if kind.needs_images() && data.order != VisitOrder::FullBatch {
                 required_number(&r, "batch_size", batch_size?, empty.then_some(1.0))?
             } else {
                 batch_size?.unwrap_or(1.0)
@@ -243,10 +245,22 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// Reads `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`.
-    fn read_loss(r: &TableReader<'_>) -> Result<Loss, SpecError> {
+    /// Reads `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`. Targets have squared errors alone.
+    fn read_loss(r: &TableReader<'_>, dataset: DatasetName) -> Result<Loss, SpecError> {
+        let loss = Self::read_any_loss(r, dataset)?;
+        if dataset.has_targets() && loss != Loss::Mse {
+            let message = "cross-entropy is of classes, and 'y_train' holds numbers (F32): set loss = \"mse\", or leave it out";
+            return Err(r.error_at("loss", message).of_combination());
+        }
+        Ok(loss)
+    }
+
+    fn read_any_loss(r: &TableReader<'_>, dataset: DatasetName) -> Result<Loss, SpecError> {
         let words = LOSSES;
-        let plain = words[0].1;
+        let plain = match dataset.has_targets() {
+            true => Loss::Mse,
+            false => words[0].1,
+        };
 
         if let Some(SpecNode {
             value: SpecValue::Str(_),

@@ -31,7 +31,7 @@ pub(super) fn parse_idx_pair(
     Ok(Images {
         pixels: pixels.to_vec(),
         labels: labels.to_vec(),
-        floats: Vec::new(),
+        ..Images::default()
     })
 }
 

@@ -6,25 +6,29 @@ mod glyphs;
 pub mod name;
 pub mod safetensors;
 mod summary;
+mod targets;
 
 use std::cmp::Ordering;
 
 pub use glyphs::generate_glyphs;
 pub use summary::DatasetSummary;
+pub use targets::Target;
 
 use crate::config::DataConfig;
 use crate::dataset::name::DatasetName;
 use crate::random_streams::{Purpose, RandomStream, Streams};
 
-/// Images, channels last, one byte per channel, with their labels.
+/// Images, channels last, one byte per channel, with their labels or targets.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Images {
     /// `[image, height, width, channel]`
     pub pixels: Vec<u8>,
     /// The pixels as floats, if the dataset has floats; otherwise empty.
     pub floats: Vec<f32>,
-    /// One label per image.
+    /// One label per image; all are 0 if the images have targets.
     pub labels: Vec<u8>,
+    /// `[image, output]`: the targets of a regression; empty if the images have labels.
+    pub targets: Vec<f32>,
 }
 
 impl Images {
@@ -173,7 +177,7 @@ fn take_images(rest: &mut &[u8], name: DatasetName, n: usize) -> Option<Images> 
         .then_some(Images {
             pixels,
             labels,
-            floats: Vec::new(),
+            ..Images::default()
         })
 }
 

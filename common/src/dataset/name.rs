@@ -69,11 +69,32 @@ impl DatasetName {
         } else {
             1
         };
-        u64::from(train + test)
-            * (number * u64::from(height) * u64::from(width) * u64::from(channels) + 1)
+        let image = number * u64::from(height) * u64::from(width) * u64::from(channels);
+        u64::from(train + test) * (image + 1 + 4 * u64::from(self.target_count()))
     }
 
-    /// Number of classes.
+    /// Number of targets of an image; 0 if images have labels.
+    pub fn target_count(self) -> u32 {
+        match self {
+            Self::File(data) => data.targets,
+            _ => 0,
+        }
+    }
+
+    /// Whether images have targets of a regression instead of labels.
+    pub fn has_targets(self) -> bool {
+        self.target_count() > 0
+    }
+
+    /// Number of outputs of a network: one for each class, or for each target.
+    pub fn output_count(self) -> u32 {
+        match self.target_count() {
+            0 => self.class_count(),
+            targets => targets,
+        }
+    }
+
+    /// Number of classes; 0 if images have targets.
     pub fn class_count(self) -> u32 {
         match self {
             Self::Cifar100 => 100,

@@ -3,8 +3,10 @@
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::dataset::name::DatasetName;
+use crate::dataset::targets::read_targets;
 use crate::dataset::{DataError, Dataset, Images};
 use crate::ids::FileHash;
+use crate::number_format::format_count;
 use crate::pinned_file::{FileData, FilePin};
 
 /// Maximum number of images of a part, and of numbers in one image.
@@ -37,7 +39,7 @@ impl FilePin {
 
 /// Decodes the dataset in a safetensors file. `x_train` and `x_test` are U8 or F32, `[image,
 /// height, width, channel]`, `[image, height, width]` or `[image, feature]`. `y_train` and `y_test`
-/// are whole numbers from 0 to 255.
+/// are whole numbers from 0 to 255, or targets of a regression: F32, `[image, output]` or `[image]`.
 ///
 /// # Errors
 /// The file is not of this form; the message names the tensor.
@@ -67,25 +69,44 @@ fn read_dataset_tensors(
         return Err("'x_train' and 'x_test' must hold images of the same shape and type".into());
     }
 
-    let largest = train
-        .labels
-        .iter()
-        .chain(&test.labels)
-        .max()
-        .copied()
-        .unwrap_or(0);
-    if largest == 0 {
-        return Err("all labels are 0; at least two classes are needed".into());
-    }
-
+    let (classes, targets) = count_outputs(&train, &test)?;
     let data = FileData {
         hash,
         sizes: (train.len() as u32, test.len() as u32),
         shape,
-        classes: u32::from(largest) + 1,
+        classes,
+        targets,
         floats: !train.floats.is_empty(),
     };
     Ok((data, train, test))
+}
+
+/// Numbers of classes and of targets, one of which is 0.
+fn count_outputs(train: &Images, test: &Images) -> Result<(u32, u32), String> {
+    match (train.target_count(), test.target_count()) {
+        (0, 0) => {}
+        (0, _) => return Err(describe_other_kind("y_test", "y_train")),
+        (_, 0) => return Err(describe_other_kind("y_train", "y_test")),
+        (of_train, of_test) if of_train != of_test => {
+            return Err(format!(
+                "'y_train' has {} for each image, and 'y_test' has {of_test}: expected as many in both",
+                format_count(of_train as u64, "target")
+            ));
+        }
+        (targets, _) => return Ok((0, targets as u32)),
+    }
+
+    let labels = train.labels.iter().chain(&test.labels);
+    match labels.max() {
+        None | Some(0) => Err("all labels are 0; at least two classes are needed".into()),
+        Some(largest) => Ok((u32::from(*largest) + 1, 0)),
+    }
+}
+
+fn describe_other_kind(targets: &str, labels: &str) -> String {
+    format!(
+        "the tensor '{targets}' holds F32; expected U8, I32 or I64 as in '{labels}', or F32 in both"
+    )
 }
 
 /// Reads the shape of an image, and images with labels, from the tensors `x_…` and `y_…`.
@@ -96,7 +117,8 @@ fn read_part(file: &SafeTensors<'_>, part: &str) -> Result<((u32, u32, u32), Ima
     let y_tensor = find_tensor(file, &y)?;
 
     let (images, shape) = image_shape(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
-    let labels = read_labels(&y_tensor, images).map_err(|e| format!("the tensor '{y}' {e}"))?;
+    let (labels, targets) =
+        read_outputs(&y_tensor, images).map_err(|e| format!("the tensor '{y}' {e}"))?;
     let (pixels, floats) =
         read_image_numbers(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
 
@@ -104,6 +126,7 @@ fn read_part(file: &SafeTensors<'_>, part: &str) -> Result<((u32, u32, u32), Ima
         pixels,
         floats,
         labels,
+        targets,
     };
     Ok((shape, images))
 }
@@ -155,10 +178,19 @@ fn read_image_numbers(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), St
     }
 }
 
+/// Reads labels and targets, of which images have one sort. Floats are targets.
+fn read_outputs(tensor: &TensorView<'_>, images: usize) -> Result<(Vec<u8>, Vec<f32>), String> {
+    match tensor.dtype() {
+        Dtype::F32 => Ok((vec![0; images], read_targets(tensor, images)?)),
+        _ => Ok((read_labels(tensor, images)?, Vec::new())),
+    }
+}
+
 fn read_labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<u8>, String> {
-    if tensor.shape() != [images] {
+    let is_whole = matches!(tensor.dtype(), Dtype::U8 | Dtype::I32 | Dtype::I64);
+    if is_whole && tensor.shape() != [images] {
         return Err(format!(
-            "has the shape {:?}; expected one label per image, [{images}]",
+            "has the shape {:?}; expected one label per image, [{images}], or targets as F32",
             tensor.shape()
         ));
     }
@@ -178,7 +210,11 @@ fn read_labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<u8>, String
             .iter()
             .map(|x| i64::from_le_bytes(*x))
             .collect(),
-        other => return Err(format!("holds {other:?}; expected U8, I32 or I64")),
+        other => {
+            return Err(format!(
+                "holds {other:?}; expected U8, I32 or I64 for labels, or F32 for targets"
+            ));
+        }
     };
 
     numbers
@@ -249,6 +285,87 @@ mod tests {
             (vec![2, 0, 1], -1.5)
         );
         assert_eq!(pin.hash, blake3::hash(&bytes).into());
+    }
+
+    /// The tensors of [`good`], with these targets of three training images and one test image.
+    fn with_targets(train: (Vec<usize>, &[f32]), test: (Vec<usize>, &[f32])) -> Vec<u8> {
+        let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut parts = good();
+        parts[1] = ("y_train", Dtype::F32, train.0, bytes(train.1));
+        parts[3] = ("y_test", Dtype::F32, test.0, bytes(test.1));
+        file(&parts)
+    }
+
+    #[test]
+    fn floats_are_targets_of_a_regression() {
+        let all: [f32; 6] = [0.5, -1.0, 2.0, 3.0, 4.0, 5.5];
+        let two = with_targets((vec![3, 2], &all), (vec![1, 2], &[7.0, -8.0]));
+        let pin = FilePin::from_bytes("a.safetensors", &two).expect("a dataset");
+        let pin = pin.images.expect("images");
+        assert_eq!((pin.classes, pin.targets), (0, 2));
+        let data = decode_dataset(&two).expect("a dataset");
+        assert_eq!((data.name.output_count(), data.name.class_count()), (2, 0));
+        assert_eq!(data.train.targets, all);
+        assert_eq!(data.test.targets, [7.0, -8.0]);
+        assert_eq!((data.train.labels, data.test.labels), (vec![0; 3], vec![0]));
+
+        // A single target needs no dimension of its own.
+        for shape in [vec![3], vec![3, 1]] {
+            let one = with_targets((shape, &all[..3]), (vec![1], &[1.0]));
+            let data = decode_dataset(&one).expect("a dataset");
+            assert_eq!(data.name.target_count(), 1);
+        }
+    }
+
+    #[test]
+    fn targets_that_cannot_be_used_are_refused_by_tensor() {
+        let train =
+            |shape: &[usize], x: &[f32]| with_targets((shape.to_vec(), x), (vec![1], &[1.0]));
+        let mut labels = good();
+        labels[1] = ("y_train", Dtype::F32, vec![3], vec![0; 12]);
+        let mut wide = good();
+        wide[1] = ("y_train", Dtype::F64, vec![3, 2], vec![0; 48]);
+        let mut whole = good();
+        whole[1] = ("y_train", Dtype::I64, vec![3, 2], vec![0; 48]);
+
+        for (bytes, words) in [
+            (
+                train(&[3], &[0.0, f32::NAN, 1.0]),
+                "the tensor 'y_train' holds NaN in row 1",
+            ),
+            (
+                train(&[3, 2], &[0.0, 1.0, 2.0, 3.0, f32::NEG_INFINITY, 5.0]),
+                "the tensor 'y_train' holds -inf in row 2",
+            ),
+            (
+                with_targets((vec![3], &[1.0; 3]), (vec![1, 2], &[1.0; 2])),
+                "'y_train' has 1 target for each image, and 'y_test' has 2",
+            ),
+            (
+                train(&[2], &[0.0, 1.0]),
+                "has the shape [2]; expected targets of 3 images, [3, output] or [3]",
+            ),
+            (
+                train(&[3, 1, 1], &[0.0, 1.0, 2.0]),
+                "expected targets of 3 images",
+            ),
+            (train(&[3, 0], &[]), "1 to 65536 targets"),
+            (
+                file(&labels),
+                "'y_train' holds F32; expected U8, I32 or I64 as in 'y_test', or F32 in both",
+            ),
+            (
+                file(&wide),
+                "holds F64; expected U8, I32 or I64 for labels, or F32 for targets",
+            ),
+            (
+                file(&whole),
+                "expected one label per image, [3], or targets as F32",
+            ),
+        ] {
+            let error = decode_dataset(&bytes).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

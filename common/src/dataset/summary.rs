@@ -8,6 +8,7 @@ use crate::Spec;
 use crate::config::{DataConfig, TrialConfig};
 use crate::dataset::name::DatasetName;
 use crate::ids::{CellHash, DatasetHash};
+use crate::number_format::format_count;
 use crate::trial::TrialKey;
 
 /// A description of the data that a new sweep trains on.
@@ -126,8 +127,9 @@ impl Dataset {
             return out;
         }
 
-        let balanced = chosen.all(|(_, used, part, _)| self.is_class_balanced(used, part));
-        let how = if balanced {
+        let how = if self.name.has_targets() {
+            "chosen"
+        } else if chosen.all(|(_, used, part, _)| self.is_class_balanced(used, part)) {
             "class-balanced"
         } else {
             "as class-balanced as they allow"
@@ -163,6 +165,17 @@ impl Dataset {
             (false, false) => "taken as they are",
         };
 
+        let outputs = match self.name.target_count() {
+            0 => self.describe_classes(config, subset),
+            targets => self.describe_targets(targets),
+        };
+        format!(
+            "{height}×{width}×{channels} (height × width × channels), {range}, {inputs}; {outputs}"
+        )
+    }
+
+    /// `10 classes of 200 training images each, of whose labels 0.1 are replaced`
+    fn describe_classes(&self, config: &DataConfig, subset: &Subset) -> String {
         let counts = self.class_counts(&subset.train, &self.train);
         let classes = counts.len();
         let least = counts.iter().min().unwrap_or(&0);
@@ -180,8 +193,20 @@ impl Dataset {
             0.0 => String::new(),
             share => format!(", of whose labels {share} are replaced"),
         };
+        format!("{of_each}{noise}")
+    }
+
+    /// `2 targets of each image, numbers -1.5 … 2, taken as they are`
+    fn describe_targets(&self, targets: u32) -> String {
+        let (low, high) = number_range(&self.train.targets);
+        let mut all = self.train.targets.iter().chain(&self.test.targets);
+        let hint = match all.all(|x| x.fract() == 0.0) {
+            true => ", all of them whole: classes are U8, I32 or I64",
+            false => "",
+        };
         format!(
-            "{height}×{width}×{channels} (height × width × channels), {range}, {inputs}; {of_each}{noise}"
+            "{} of each image, numbers {low} … {high}, taken as they are{hint}",
+            format_count(targets.into(), "target")
         )
     }
 
@@ -198,6 +223,13 @@ impl Dataset {
                  be taken for {channels} channels of {height}×{width} pixels: expected [image, height, width, channel], so move \
                  the channels to the end",
                 data.sizes.0
+            )));
+        }
+
+        let (low, high) = number_range(&self.train.targets);
+        if self.name.has_targets() && low == high {
+            return Err(DataError(format!(
+                "{named}: all numbers in 'y_train' are equal: there is nothing to learn"
             )));
         }
 
@@ -262,12 +294,16 @@ fn value_range(images: &Images) -> ValueRange {
         return ValueRange::Bytes(ends.0, ends.1);
     }
 
-    let ends = (f32::INFINITY, f32::NEG_INFINITY);
-    let (low, high) = images
-        .floats
-        .iter()
-        .fold(ends, |(low, high), x| (low.min(*x), high.max(*x)));
+    let (low, high) = number_range(&images.floats);
     ValueRange::Numbers(low, high)
+}
+
+/// The least and the largest number.
+fn number_range(numbers: &[f32]) -> (f32, f32) {
+    let ends = (f32::INFINITY, f32::NEG_INFINITY);
+    numbers
+        .iter()
+        .fold(ends, |(low, high), x| (low.min(*x), high.max(*x)))
 }
 
 #[cfg(test)]
@@ -292,6 +328,7 @@ mod tests {
                 pixels: (0..numbers * labels.len()).map(byte).collect(),
                 floats: Vec::new(),
                 labels: labels.to_vec(),
+                targets: Vec::new(),
             }
         };
         let train = part(labels);
@@ -305,6 +342,7 @@ mod tests {
                 sizes,
                 shape,
                 classes,
+                targets: 0,
                 floats: false,
             }),
             train,
@@ -374,12 +412,56 @@ mod tests {
         assert!(most.provenance.contains(words), "{most:?}");
     }
 
+    /// A dataset of 8 training and 2 test images, with these targets.
+    fn with_targets(train: &[f32], test: &[f32]) -> Dataset {
+        let mut data = file((2, 2, 1), &[0, 1, 0, 1, 0, 1, 0, 0], 200);
+        for (part, targets) in [(&mut data.train, train), (&mut data.test, test)] {
+            part.labels.fill(0);
+            part.targets = targets.to_vec();
+        }
+        let targets = data.train.target_count() as u32;
+        if let DatasetName::File(images) = &mut data.name {
+            (images.classes, images.targets) = (0, targets);
+        }
+        data
+    }
+
+    #[test]
+    fn targets_are_described_as_they_are() {
+        let mut numbers: Vec<f32> = (0..16).map(|i| i as f32 / 4.0 - 1.0).collect();
+        let all = looks(&with_targets(&numbers, &[9.5; 4]), "").expect("fine");
+        assert_eq!(
+            all.description,
+            "2×2×1 (height × width × channels), bytes 0 … 31, standardized per channel; 2 targets of each image, numbers -1 … 2.75, \
+             taken as they are"
+        );
+        numbers.truncate(8);
+        let one = looks(&with_targets(&numbers, &[9.5; 2]), "train = 4").expect("fine");
+        let words = "4 of 8 training images, all 2 test images, chosen by seed 4;";
+        assert!(one.provenance.contains(words), "{one:?}");
+        assert!(
+            one.description.contains("1 target of each image"),
+            "{one:?}"
+        );
+
+        let whole: Vec<f32> = (0..8).map(|i| i as f32).collect();
+        let whole = looks(&with_targets(&whole, &[1.0; 2]), "").expect("fine");
+        let hint =
+            "numbers 0 … 7, taken as they are, all of them whole: classes are U8, I32 or I64";
+        assert!(whole.description.ends_with(hint), "{whole:?}");
+        let error = looks(&with_targets(&[2.5; 8], &[1.0; 2]), "").expect_err("constant");
+        assert!(
+            error.contains("all numbers in 'y_train' are equal"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn whole_files_of_several_are_not_called_balanced() {
         let images = |labels: &[u8]| Images {
             pixels: Vec::new(),
             labels: labels.to_vec(),
-            floats: Vec::new(),
+            ..Images::default()
         };
         let cifar = Dataset {
             name: DatasetName::Cifar10,

@@ -258,6 +258,11 @@ impl Grid {
         }
     }
 
+    /// Whether a file of the sweep is a dataset with targets.
+    pub fn has_targets(&self) -> bool {
+        self.files.iter().any(FilePin::has_targets)
+    }
+
     /// Configs of one cell of every shape class. Dataset, sizes and architecture do not vary within
     /// a class.
     pub fn class_configs(&self) -> Vec<TrialConfig> {

@@ -20,7 +20,7 @@ pub(crate) use listed_layers::{LayerMisfit, find_layer_misfit};
 pub struct Net {
     /// Shape of an input image.
     pub input: ActivationShape,
-    /// Number of classes.
+    /// Number of outputs: one for each class, or for each target of a regression.
     pub classes: usize,
     /// Layers in the order of computation.
     pub layers: Vec<Layer>,
@@ -441,7 +441,7 @@ impl Net {
     }
 }
 
-/// Shape of an image of a trial's dataset, and the number of classes.
+/// Shape of an image of a trial's dataset, and the number of outputs.
 pub(crate) fn shape_of_images(config: &TrialConfig) -> (ActivationShape, usize) {
     let (height, width, channels) = config.data.dataset.image_shape();
     let input = ActivationShape {
@@ -449,7 +449,7 @@ pub(crate) fn shape_of_images(config: &TrialConfig) -> (ActivationShape, usize) 
         width: width as usize,
         channels: channels as usize,
     };
-    (input, config.data.dataset.class_count() as usize)
+    (input, config.data.dataset.output_count() as usize)
 }
 
 /// Number of images processed at a time without batch norm. It is a multiple of every number of images that the

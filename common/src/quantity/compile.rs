@@ -224,7 +224,12 @@ impl<'a> QuantityCompiler<'a> {
         if let Some(found) = CellName::find(self.grid, name) {
             return Ok(self.push_cell_name(found, Vec::new()));
         }
-        if Metric::from_name(name).is_some() && !self.grid.is_of_program() {
+        let metric = Metric::from_name(name).filter(|_| !self.grid.is_of_program());
+        if let Some(metric) = metric {
+            let why = metric.explain_undefined_for_targets();
+            if let Some(why) = why.filter(|_| self.grid.has_targets()) {
+                return Err(why);
+            }
             return Err(format!(
                 "the sweep does not measure '{name}': add it to measure.metrics, and launch the sweep with it"
             ));

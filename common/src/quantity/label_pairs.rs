@@ -74,6 +74,10 @@ impl ClaimExpander<'_> {
             return check_reported_moments(claim);
         }
         let Some(probe) = self.probe else {
+            if self.grid.has_targets() {
+                let message = "predictions are classes, and images have targets ('y_train' is F32): compare test_loss by another form";
+                return Err(claim.error_at("form", message));
+            }
             let message = "the sweep keeps no predictions, whose labels are compared: add probe = { points = 1000 } to [measure]";
             return Err(claim.error_at("form", message));
         };

@@ -90,7 +90,8 @@ impl Measure {
         reading: ReadingMode,
     ) -> Result<Self, SpecError> {
         let document = grid.build_document(cell)?;
-        Self::read_section(&TableReader::from_document(&document, reading))
+        Self::read_section(&TableReader::from_document(&document, reading))?
+            .with_metrics_of_targets(&document, (grid, cell))
     }
 
     pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {

@@ -42,6 +42,9 @@ pub mod stage;
 mod stage_tests;
 pub mod stopping_rule;
 pub mod taken_weights;
+mod target_checks;
+#[cfg(test)]
+mod target_tests;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +73,7 @@ use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::{
     EXPERIMENT_DATA_GRAMMAR, GRAMMAR, LAYERS_GRAMMAR, ReadingMode, SCALES_GRAMMAR, STAGES_GRAMMAR,
+    TARGETS_GRAMMAR,
 };
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
@@ -194,6 +198,7 @@ impl Spec {
         source: &SpecSource,
         reading: ReadingMode,
     ) -> Result<(), SpecError> {
+        self.check_targets(source)?;
         self.check_cells()?;
         self.check_layer_metrics()?;
         self.stopping_rule
@@ -244,7 +249,9 @@ impl Spec {
         let (measure, scheduling) = (measure?, scheduling?);
         let grid = Grid::from_document(document, seed, &source.files, (reading, wanted))?;
         let measure = match measure {
-            Some(measure) => measure,
+            Some(measure) => {
+                measure.with_metrics_of_targets(document, (&grid, grid.nth_kept_cell(0)))?
+            }
             None => Measure::read_of_cell(&grid, grid.nth_kept_cell(0), reading)?,
         };
         Ok(Self {
@@ -383,10 +390,16 @@ impl Spec {
             true => EXPERIMENT_DATA_GRAMMAR,
             false => 1,
         };
-        let of_sections = of_measure.max(of_scales).max(of_stages).max(of_layers);
+        let of_targets = match self.grid.has_targets() {
+            true => TARGETS_GRAMMAR,
+            false => 1,
+        };
         let of_program = self.program().map_or(1, Program::min_grammar);
-        let of_program = of_program.max(of_data);
-        self.grid.min_grammar().max(of_sections).max(of_program)
+        [
+            of_measure, of_scales, of_stages, of_layers, of_data, of_targets, of_program,
+        ]
+        .into_iter()
+        .fold(self.grid.min_grammar(), u32::max)
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

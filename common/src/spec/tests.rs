@@ -254,6 +254,7 @@ fn images_without_sides_are_neither_mirrored_nor_moved() {
             sizes: (1000, 100),
             shape,
             classes: 3,
+            targets: 0,
             floats: true,
         };
         let files = vec![FilePin {

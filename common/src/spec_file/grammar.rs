@@ -19,7 +19,7 @@ use crate::spec_file::error::{Origin, SpecError};
 ///    schedule that begin at the end of the trial.
 /// 4. `[program]`, which earlier versions refuse.
 /// 5. Networks as lists of layers, activations and biases, and `[data]` of experiments, which earlier versions refuse.
-/// 6. `save` in `[program]`, which earlier versions refuse.
+/// 6. `save` in `[program]`, and datasets with targets instead of labels, which earlier versions refuse.
 pub const GRAMMAR: u32 = 6;
 
 /// The first version with `[case]`.
@@ -46,6 +46,9 @@ pub(crate) const EXPERIMENT_DATA_GRAMMAR: u32 = 5;
 
 /// The first version with `save` in `[program]`.
 pub(crate) const SAVE_GRAMMAR: u32 = 6;
+
+/// The first version with datasets that have targets.
+pub(crate) const TARGETS_GRAMMAR: u32 = 6;
 
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

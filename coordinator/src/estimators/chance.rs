@@ -10,7 +10,7 @@ use ergodic_common::metric::Metric;
 
 /// Whether a metric has a chance level; accuracies have. Of those that a program declares, nothing is known.
 pub fn has_chance_level(metric: &Metric) -> bool {
-    metric.larger_is_better() == Some(true) && !matches!(metric, Metric::Declared(_))
+    metric.is_accuracy()
 }
 
 /// The accuracy of a network that knows nothing, 1/K. `None` for other metrics, and without

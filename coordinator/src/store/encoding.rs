@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::trial::{MetricCurve, Predictions};
 use ergodic_common::{Outcome, TrialResult};
+use ergodic_proto::convert::{pins_from_wire, pins_to_wire};
 use ergodic_proto::v1;
 use prost::Message as _;
 
@@ -135,25 +136,20 @@ pub fn decode_predictions(bytes: &[u8]) -> Option<Predictions> {
 
 /// Encodes pinned files as concatenated wire messages.
 pub fn encode_files(files: &[FilePin]) -> Vec<u8> {
-    files
+    pins_to_wire(files)
         .iter()
-        .flat_map(|pin| v1::FilePin::from(pin).encode_length_delimited_to_vec())
+        .flat_map(v1::FilePin::encode_length_delimited_to_vec)
         .collect()
 }
 
 /// Decodes the files of [`encode_files`]; `None` for other bytes.
 pub fn decode_files(mut bytes: &[u8]) -> Option<Vec<FilePin>> {
-    let mut files = Vec::new();
+    let mut pins = Vec::new();
     while !bytes.is_empty() {
-        files.push(
-            v1::FilePin::decode_length_delimited(&mut bytes)
-                .ok()?
-                .try_into()
-                .ok()?,
-        );
+        pins.push(v1::FilePin::decode_length_delimited(&mut bytes).ok()?);
     }
 
-    Some(files)
+    pins_from_wire(pins).ok()
 }
 
 /// Encodes a set of intervals as concatenated starts and ends.

@@ -275,6 +275,8 @@ enum Workload {
     Cnn4,
     /// Residual network of 20 layers with batch norm, 32×32×3
     Preresnet20,
+    /// VGG of 11 layers and width 16 with batch norm, 32×32×3
+    Vgg,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -412,6 +414,7 @@ fn run_bench_command(args: &BenchArgs) -> Result<(), UserError> {
         Workload::Mlp => ("glyphs", "kind = \"mlp\"\nhidden = [128]"),
         Workload::Cnn4 => ("glyphs", "kind = \"cnn4\"\nwidth = 16"),
         Workload::Preresnet20 => ("cifar10", "kind = \"preresnet\"\ndepth = 20"),
+        Workload::Vgg => ("cifar10", "kind = \"vgg\"\ndepth = 11\nwidth = 16"),
     };
     let text = format!(
         "name = \"bench\"\n[data]\ndataset = \"{dataset}\"\n[model]\n{model}\nfixed_head = true\n[train]\nsteps = 1\n\

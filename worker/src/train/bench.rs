@@ -235,11 +235,12 @@ pub(super) fn random_images(name: DatasetName, images: u32) -> Images {
     }
     pixels.truncate(len);
 
+    let labels = (0..images).map(|i| i.checked_rem(name.class_count()).unwrap_or(0) as u8);
+    let targets = (0..images * name.target_count()).map(|_| stream.next_normal() as f32);
     Images {
         pixels,
         floats: Vec::new(),
-        labels: (0..images)
-            .map(|i| (i % name.class_count()) as u8)
-            .collect(),
+        labels: labels.collect(),
+        targets: targets.collect(),
     }
 }

@@ -154,6 +154,11 @@ impl DistanceQuery {
     /// The sweep keeps no predictions, there is no such cell or moment, or the work is too much.
     pub fn new(spec: &Spec, question: &DistanceParams<'_>) -> Result<Self, AnalysisError> {
         let is_of_program = spec.program().is_some();
+        if spec.grid.has_targets() && !is_of_program {
+            let message = "distances are of predicted classes, and the images of the sweep have targets ('y_train' is F32): compare \
+                            test_loss with `ergodic table`";
+            return Err(AnalysisError::Unknown(message.into()));
+        }
         if spec.measure.probe.is_none() && !is_of_program {
             let message = "the sweep keeps no predictions, which distances are computed from: set probe = { points = 1000 } \
                            under [measure] in the next sweep";

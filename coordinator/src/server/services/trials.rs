@@ -106,6 +106,14 @@ impl SweepApi {
             );
             return Err(UserError::new(ErrorCode::Version, message).into());
         }
+        if snapshot.spec.grid.has_targets() && !is_of_program {
+            let message = format!(
+                "predictions are classes, and the images of the sweep {} have targets ('y_train' is F32): see test_loss in \
+                 `ergodic table`",
+                snapshot.id
+            );
+            return Err(UserError::new(ErrorCode::NotFound, message).into());
+        }
         if probe.is_none() && !is_of_program {
             let message = format!(
                 "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] in the next sweep",

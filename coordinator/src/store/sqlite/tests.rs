@@ -69,7 +69,8 @@ fn pin() -> FilePin {
         hash: FileHash([4; 32]),
         sizes: (3, 2),
         shape: (5, 5, 1),
-        classes: 3,
+        classes: 0,
+        targets: 3,
         floats: false,
     };
     FilePin {

@@ -46,7 +46,7 @@ impl CandleEngine {
         Self {
             layout: ParamLayout::new(net, &plan::plan_layers(net)),
             objective: Objective {
-                classes: net.classes,
+                outputs: net.classes,
                 loss,
             },
             micro_batch: choose_micro_batch(net, batch),
@@ -70,13 +70,12 @@ impl CandleEngine {
 
         for part in source.micro_batches(self.micro_batch) {
             let output = net::forward_pass(&self.net, &params, &self.upload_images(&part)?, None)?;
-            let labels: Vec<u8> = part.labels().collect();
             let share = 1.0 / source.len() as f64;
             let objective =
-                net::compute_objective(&output.logits, &labels, self.objective.loss, share)?;
+                net::compute_objective(&output.logits, part.targets(), self.objective.loss, share)?;
             accumulate_gradients(&mut total, net::compute_gradients(&params, &objective)?)?;
 
-            tally.add(self.download_pass(&output, &labels)?);
+            tally.add(self.download_pass(&output, &part)?);
         }
 
         self.download_gradient(&total, gradient)?;
@@ -97,7 +96,7 @@ impl CandleEngine {
             &self.upload_images(source)?,
             Some(&running),
         )?;
-        self.download_pass(&output, &source.labels().collect::<Vec<u8>>())
+        self.download_pass(&output, source)
     }
 
     /// Runs a forward pass over a batch in training mode, for its statistics.
@@ -112,8 +111,7 @@ impl CandleEngine {
             &self.upload_images(source)?,
             None,
         )?;
-        self.download_pass(&output, &source.labels().collect::<Vec<u8>>())
-            .map(|_| ())
+        self.download_pass(&output, source).map(|_| ())
     }
 
     /// Mean and unbiased variance of the last training batch before a batch norm, counted among those.
@@ -175,14 +173,18 @@ impl CandleEngine {
     }
 
     /// Copies the logits and statistics of a pass from the device; returns its losses.
-    fn download_pass(&mut self, output: &ForwardOutput, labels: &[u8]) -> Result<LossTally> {
+    fn download_pass(
+        &mut self,
+        output: &ForwardOutput,
+        source: &ImageBatch<'_>,
+    ) -> Result<LossTally> {
         self.logits = output.logits.flatten_all()?.to_vec1()?;
         if !output.batch_statistics.is_empty() {
             self.batch_statistics = self
                 .net
                 .layers
                 .iter()
-                .filter_map(|l| l.norm?.images_per_set(labels.len()).zip(Some(l.output)))
+                .filter_map(|l| l.norm?.images_per_set(source.len()).zip(Some(l.output)))
                 .map(|(images, output)| (images * output.height * output.width) as f64)
                 .zip(&output.batch_statistics)
                 .map(|(count, statistics)| unbiased_statistics(statistics, count))
@@ -191,7 +193,7 @@ impl CandleEngine {
 
         Ok(self
             .objective
-            .sum_losses(&self.logits, self.net.classes, labels.iter().copied()))
+            .sum_losses(&self.logits, self.net.classes, source.targets()))
     }
 
     /// Writes the gradients of the trained parameters into the packed vector, and 0 elsewhere.

@@ -7,9 +7,12 @@
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use ergodic_common::config::{Activation, Loss};
+use ergodic_common::dataset::Target;
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, Param, ParamRole, Pool,
 };
+
+use crate::train::engine::loss::Objective;
 
 /// Parameters of all lanes: one tensor `[lane, numbers]` for each of [`Net::params`], in logical order.
 pub(crate) type CandleParams = Vec<Var>;
@@ -368,37 +371,32 @@ fn window_pixels(x: &Tensor) -> Result<[Tensor; 4]> {
     Ok([pixel(0, 0)?, pixel(0, 1)?, pixel(1, 0)?, pixel(1, 1)?])
 }
 
-/// `share` times the sum of the losses of each lane's images, `[lane]`; labels lane after lane.
-pub(crate) fn compute_objective(
+/// `share` times the sum of the losses of each lane's images, `[lane]`; labels or targets lane after lane.
+pub(crate) fn compute_objective<'a>(
     logits: &Tensor,
-    labels: &[u8],
+    targets: impl Iterator<Item = Target<'a>>,
     loss: Loss,
     share: f64,
 ) -> Result<Tensor> {
-    let (lanes, batch, classes) = logits.dims3()?;
-    let smoothing = match loss {
-        Loss::CrossEntropy { smoothing } => smoothing,
-        Loss::Mse => 0.0,
-    };
-    let mut targets = vec![smoothing / classes as f64; lanes * batch * classes];
+    let (lanes, batch, outputs) = logits.dims3()?;
+    let objective = Objective { outputs, loss };
+    let numbers: Vec<f64> = targets
+        .flat_map(|target| objective.target_numbers(target))
+        .collect();
 
-    for (i, label) in labels.iter().enumerate() {
-        targets[i * classes + usize::from(*label)] += 1.0 - smoothing;
-    }
-
-    let targets = Tensor::from_vec(targets, (lanes, batch, classes), &Device::Cpu)?;
+    let targets = Tensor::from_vec(numbers, (lanes, batch, outputs), &Device::Cpu)?;
     let targets = targets
         .to_dtype(logits.dtype())?
         .to_device(logits.device())?;
     let losses = match loss {
-        Loss::Mse => ((logits - targets)?.sqr()? * (share / classes as f64))?,
+        Loss::Mse => ((logits - targets)?.sqr()? * (share / outputs as f64))?,
         // `softmax_last_dim` has no gradient in Candle.
         Loss::CrossEntropy { .. } => {
             (candle_nn::ops::log_softmax(logits, D::Minus1)? * targets)?.affine(-share, 0.0)?
         }
     };
 
-    losses.reshape((lanes, batch * classes))?.sum(1)
+    losses.reshape((lanes, batch * outputs))?.sum(1)
 }
 
 /// The gradient of the sum over lanes, for each of the parameters, `[lane, numbers]`. Since no operation mixes lanes, each

@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use ergodic_common::config::Loss;
+use ergodic_common::dataset::Target;
 use ergodic_common::net::Net;
 
 use super::net;
@@ -10,10 +11,23 @@ use super::net;
 /// Parameters in logical order, one vector per tensor.
 pub(crate) type ReferenceParams = Vec<Vec<f64>>;
 
-/// A batch: images `[n, height, width, channels]` and labels.
+/// A batch: images `[n, height, width, channels]` with labels or targets.
 pub(crate) struct ReferenceBatch {
     pub(crate) images: Vec<f64>,
     pub(crate) labels: Vec<u8>,
+    /// So many numbers per image in place of the labels, if there are any.
+    pub(crate) targets: Vec<f32>,
+}
+
+impl ReferenceBatch {
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target<'_>> {
+        let width = self.targets.len() / self.labels.len();
+        let labels = self.labels.iter().enumerate();
+        labels.map(move |(at, label)| match width {
+            0 => Target::Label(*label),
+            _ => Target::Numbers(&self.targets[at * width..][..width]),
+        })
+    }
 }
 
 /// Mean loss of a batch in training mode, its gradient, and mean and unbiased variance before each batch norm.
@@ -39,7 +53,7 @@ pub(crate) fn forward_backward(
     let images = Tensor::from_slice(&batch.images, shape, &Device::Cpu)?;
 
     let output = net::forward_pass(net, &params, &images, None)?;
-    let objective = net::compute_objective(&output.logits, &batch.labels, loss, 1.0 / n as f64)?;
+    let objective = net::compute_objective(&output.logits, batch.targets(), loss, 1.0 / n as f64)?;
     let gradient = net::compute_gradients(&params, &objective)?;
     let statistics = net
         .layers

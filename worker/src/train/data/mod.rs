@@ -8,7 +8,7 @@ mod tensors;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::DataConfig;
-use ergodic_common::dataset::{DataError, Dataset, Images, Subset};
+use ergodic_common::dataset::{DataError, Dataset, Images, Subset, Target};
 use ergodic_common::net::ActivationShape;
 use ergodic_common::random_streams::{Purpose, Streams};
 
@@ -95,10 +95,12 @@ impl TrialData {
 
     /// Training images of these indices.
     pub(crate) fn train_batch<'a>(&'a self, indices: &'a [u32]) -> ImageBatch<'a> {
-        ImageBatch {
-            labels: &self.labels,
-            ..self.build_batch(&self.dataset.train, indices)
-        }
+        let batch = self.build_batch(&self.dataset.train, indices);
+        let targets = match batch.targets {
+            TargetData::Labels(_) => TargetData::Labels(&self.labels),
+            targets @ TargetData::Numbers(..) => targets,
+        };
+        ImageBatch { targets, ..batch }
     }
 
     /// Images to validate on of these indices, with the labels that they have in the dataset.
@@ -120,7 +122,7 @@ impl TrialData {
         ImageBatch {
             pixels,
             sides: (height as usize, width as usize),
-            labels: &part.labels,
+            targets: TargetData::of_images(part),
             indices,
             transforms: &[],
         }
@@ -247,11 +249,36 @@ pub(crate) struct ImageBatch<'a> {
     pixels: PixelData<'a>,
     /// Height and width of an image.
     sides: (usize, usize),
-    labels: &'a [u8],
+    targets: TargetData<'a>,
     /// Indices of the batch's images in `pixels`.
     indices: &'a [u32],
     /// The augmentation of each image of the batch; empty without augmentation.
     transforms: &'a [ImageTransform],
+}
+
+/// What the outputs for the images of a part are compared with.
+#[derive(Clone, Copy)]
+pub(crate) enum TargetData<'a> {
+    /// A label per image.
+    Labels(&'a [u8]),
+    /// So many numbers per image.
+    Numbers(&'a [f32], usize),
+}
+
+impl<'a> TargetData<'a> {
+    fn of_images(part: &'a Images) -> Self {
+        match part.target_count() {
+            0 => Self::Labels(&part.labels),
+            width => Self::Numbers(&part.targets, width),
+        }
+    }
+
+    fn of_image(self, image: usize) -> Target<'a> {
+        match self {
+            Self::Labels(labels) => Target::Label(labels[image]),
+            Self::Numbers(numbers, width) => Target::Numbers(&numbers[image * width..][..width]),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -266,11 +293,21 @@ impl<'a> ImageBatch<'a> {
     /// A batch of inputs that are not scaled.
     #[cfg(test)]
     pub(crate) fn from_floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
+        Self::with_targets(pixels, TargetData::Labels(labels), indices)
+    }
+
+    /// A batch of inputs that are not scaled, with labels or targets.
+    #[cfg(test)]
+    pub(crate) fn with_targets(
+        pixels: &'a [f32],
+        targets: TargetData<'a>,
+        indices: &'a [u32],
+    ) -> Self {
         let pixels = PixelData::Floats(pixels, &[(0.0, 1.0)]);
         Self {
             pixels,
             sides: (1, 1),
-            labels,
+            targets,
             indices,
             transforms: &[],
         }
@@ -305,10 +342,12 @@ impl<'a> ImageBatch<'a> {
             })
     }
 
-    /// The labels of the images.
-    pub(crate) fn labels(&self) -> impl ExactSizeIterator<Item = u8> + use<'a> {
-        let labels = self.labels;
-        self.indices.iter().map(move |i| labels[*i as usize])
+    /// What the outputs for the images are compared with.
+    pub(crate) fn targets(&self) -> impl ExactSizeIterator<Item = Target<'a>> + use<'a> {
+        let targets = self.targets;
+        self.indices
+            .iter()
+            .map(move |i| targets.of_image(*i as usize))
     }
 
     fn image_shape(&self, channels: usize) -> ActivationShape {

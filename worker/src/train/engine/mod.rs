@@ -80,7 +80,7 @@ impl CpuEngine {
             micro_batch,
             logits: AlignedBuffer::zeros(capacity * round_up_to_block(net.classes)),
             objective: Objective {
-                classes: net.classes,
+                outputs: net.classes,
                 loss,
             },
             weight_scratch: WeightScratch::new(&layers),
@@ -124,7 +124,7 @@ impl CpuEngine {
         self.objective.sum_losses_with_gradient(
             &self.logits,
             head.plan.output_len(),
-            micro_batch.labels(),
+            micro_batch.targets(),
             1.0 / batch_images as f64,
             &mut head.gradient,
         )
@@ -141,23 +141,23 @@ impl CpuEngine {
         self.forward(s, weights, batch, Some(statistics));
         self.objective.sum_losses(
             &self.logits,
-            round_up_to_block(self.objective.classes),
-            batch.labels(),
+            round_up_to_block(self.objective.outputs),
+            batch.targets(),
         )
     }
 
     /// Classes that the last pass predicts for its first images.
     pub(crate) fn predicted_classes(&self, images: usize) -> impl Iterator<Item = u8> {
         self.logits
-            .chunks_exact(round_up_to_block(self.objective.classes))
+            .chunks_exact(round_up_to_block(self.objective.outputs))
             .take(images)
-            .map(|logits| argmax(&logits[..self.objective.classes]) as u8)
+            .map(|logits| argmax(&logits[..self.objective.outputs]) as u8)
     }
 
     /// Logits of an image of the last pass.
     #[cfg(test)]
     pub(crate) fn image_logits(&self, image: usize) -> &[f32] {
-        &self.logits[image * round_up_to_block(self.objective.classes)..][..self.objective.classes]
+        &self.logits[image * round_up_to_block(self.objective.outputs)..][..self.objective.outputs]
     }
 
     /// The forward pass in training mode.

@@ -11,8 +11,9 @@ use ergodic_common::config::{
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
-use ergodic_common::ids::{CellHash, CellIndex, Repeat};
+use ergodic_common::ids::{CellHash, CellIndex, FileHash, Repeat};
 use ergodic_common::metric::{MeasurementPass, Metric};
+use ergodic_common::pinned_file::FileData;
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::saved_moments::SavedMoments;
 use ergodic_common::spec::source::SpecSource;
@@ -260,16 +261,12 @@ fn result_of(
     start: Option<&[u8]>,
     candle: Option<&CandleDevice>,
 ) -> TrialResult {
-    let dataset = match config.data.dataset {
-        DatasetName::Glyphs => dataset(),
-        name => noise(name),
-    };
     result_on_data(
         config,
         measure,
         isa,
         (pool, store),
-        (dataset, start),
+        (find_dataset(config.data.dataset), start),
         candle,
     )
 }
@@ -328,9 +325,18 @@ pub(crate) fn finished(config: &TrialConfig, measure: &Measure) -> FinishedTrial
         measure,
         Isa::detect_fastest(),
         (None, None),
-        (dataset(), None),
+        (find_dataset(config.data.dataset), None),
         None,
     )
+}
+
+/// The images that a trial is tested with on a dataset of this name.
+fn find_dataset(name: DatasetName) -> Arc<Dataset> {
+    match name {
+        DatasetName::Glyphs => dataset(),
+        DatasetName::File(data) => with_targets(find_shape(data.shape), data.targets),
+        name => noise(name),
+    }
 }
 
 fn finished_on_data(
@@ -369,6 +375,46 @@ fn finished_on_data(
     finished
 }
 
+/// [`noise`] with so many targets of each image in place of labels.
+pub(crate) fn with_targets(name: DatasetName, targets: u32) -> Arc<Dataset> {
+    let mut dataset = Arc::unwrap_or_clone(noise(name));
+    for (word, part) in [
+        ("train targets", &mut dataset.train),
+        ("test targets", &mut dataset.test),
+    ] {
+        let mut stream = fixed_stream(word, u64::from(targets));
+        let count = part.len() * targets as usize;
+        part.targets = (0..count).map(|_| stream.next_normal() as f32).collect();
+        part.labels.fill(0);
+    }
+
+    let data = FileData {
+        hash: FileHash([targets as u8; 32]),
+        sizes: (dataset.train.len() as u32, dataset.test.len() as u32),
+        shape: name.image_shape(),
+        classes: 0,
+        targets,
+        floats: false,
+    };
+    dataset.name = DatasetName::File(data);
+    Arc::new(dataset)
+}
+
+/// The dataset whose images have this shape.
+fn find_shape(shape: (u32, u32, u32)) -> DatasetName {
+    match shape {
+        (32, ..) => DatasetName::Cifar10,
+        _ => DatasetName::Mnist,
+    }
+}
+
+/// A trial on the same images with so many targets. No accuracies and predictions are among what it can measure.
+pub(crate) fn on_targets(mut config: TrialConfig, targets: u32) -> TrialConfig {
+    config.data.dataset = with_targets(config.data.dataset, targets).name;
+    config.train.loss = Loss::Mse;
+    config
+}
+
 /// Random images in the shape of a dataset. Unlike a real dataset, they never change.
 pub(crate) fn noise(name: DatasetName) -> Arc<Dataset> {
     let (height, width, channels) = name.image_shape();
@@ -385,8 +431,8 @@ pub(crate) fn noise(name: DatasetName) -> Arc<Dataset> {
             .for_each(|(i, p)| *p = *p / (2 + i % channels as usize) as u8 + 10);
         Images {
             pixels,
-            floats: Vec::new(),
             labels: (0..images).map(|i| (i % 10) as u8).collect(),
+            ..Images::default()
         }
     };
 

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use candle_core::{DType, Device, Tensor, Var};
 use ergodic_common::config::{Length, ModelKind, Norm, TrialConfig, VggDepth};
+use ergodic_common::dataset::Target;
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::metric::Metric;
 use ergodic_common::net::{Net, Param, ParamRole};
@@ -230,7 +231,8 @@ fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
     for _ in 0..2 {
         let passed = net::forward_pass(net, &params, &images, None).expect("a pass");
         let loss = ergodic_common::config::Loss::CrossEntropy { smoothing: 0.1 };
-        let objective = net::compute_objective(&passed.logits, &labels, loss, 1.0 / BATCH as f64)
+        let targets = labels.iter().map(|label| Target::Label(*label));
+        let objective = net::compute_objective(&passed.logits, targets, loss, 1.0 / BATCH as f64)
             .expect("a loss");
         keep(&objective);
         let gradients = net::compute_gradients(&params, &objective).expect("a gradient");

@@ -1,8 +1,11 @@
 //! The fast path against Candle's autograd in f64 and against finite differences.
 
+use std::sync::Arc;
+
 use ergodic_common::config::Loss::{self, CrossEntropy};
 use ergodic_common::config::{Activation, DataConfig, ModelKind, Norm, VggDepth};
 use ergodic_common::dataset::name::DatasetName;
+use ergodic_common::dataset::{Dataset, Target};
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
 };
@@ -28,18 +31,16 @@ struct GradientCase {
 
 impl GradientCase {
     fn new(net: Net, images: usize, loss: Loss) -> Self {
-        let name = if net.input.channels == 3 {
-            DatasetName::Cifar10
-        } else {
-            DatasetName::Glyphs
-        };
-        let config = DataConfig::new(name, images as u32, 1);
-
         let dataset = if net.input.channels == 3 {
-            cases::noise(name)
+            cases::noise(DatasetName::Cifar10)
         } else {
             cases::dataset()
         };
+        Self::on_dataset(net, images, loss, dataset)
+    }
+
+    fn on_dataset(net: Net, images: usize, loss: Loss, dataset: Arc<Dataset>) -> Self {
+        let config = DataConfig::new(dataset.name, images as u32, 1);
         let data = TrialData::new(dataset, &config, &cases::streams(0)).expect("enough images");
 
         let engine = CpuEngine::new(&net, loss, images, images, 1);
@@ -138,7 +139,21 @@ impl GradientCase {
 
         ReferenceBatch {
             images: images.into_iter().map(f64::from).collect(),
-            labels: source.labels().collect(),
+            labels: source
+                .targets()
+                .map(|target| match target {
+                    Target::Label(label) => label,
+                    Target::Numbers(_) => 0,
+                })
+                .collect(),
+            targets: source
+                .targets()
+                .flat_map(|target| match target {
+                    Target::Label(_) => &[][..],
+                    Target::Numbers(numbers) => numbers,
+                })
+                .copied()
+                .collect(),
         }
     }
 
@@ -346,6 +361,23 @@ fn gradients_agree_for_squared_errors() {
         Loss::Mse,
     )
     .check("cnn4 mse");
+}
+
+#[test]
+fn gradients_agree_for_targets() {
+    for (kind, targets) in [
+        (ModelKind::Mlp { hidden: vec![24] }, 1),
+        (ModelKind::Cnn4 { width: 5 }, 3),
+        (ModelKind::Mlp { hidden: vec![] }, 40),
+    ] {
+        let what = format!("{kind:?} {targets}");
+        let mut config = cases::small_trial(kind, Norm::Batch);
+        let dataset = cases::with_targets(DatasetName::Cifar10, targets);
+        config.data.dataset = dataset.name;
+        let net = Net::from_config(&config).expect("not the empty model");
+        assert_eq!(net.classes, targets as usize);
+        GradientCase::on_dataset(net, 13, Loss::Mse, dataset).check(&what);
+    }
 }
 
 /// Two convolutions of any shape, then a head.

@@ -262,13 +262,14 @@ fn made_of(train: &[Image], test: &[Image], like: &Dataset) -> Arc<Dataset> {
         sizes,
         shape,
         classes,
+        targets: 0,
         floats: true,
     };
 
     let part = |images: &[Image]| Images {
-        pixels: Vec::new(),
         floats: images.iter().flat_map(|(x, _)| x.clone()).collect(),
         labels: images.iter().map(|(_, label)| *label).collect(),
+        ..Images::default()
     };
     Arc::new(Dataset {
         name: DatasetName::File(data),

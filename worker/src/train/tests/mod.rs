@@ -9,6 +9,7 @@ mod noise;
 mod ops;
 mod optimizers;
 mod starts;
+mod targets;
 mod torch;
 mod toy;
 mod trials;

@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::train::candle::reference::{ReferenceBatch, ReferenceParams};
 use crate::train::candle::{net, reference};
-use crate::train::data::ImageBatch;
+use crate::train::data::{ImageBatch, TargetData};
 use crate::train::engine::CpuEngine;
 use crate::train::engine::simd::Simd16;
 use crate::train::measure::hessian::Hessian;
@@ -268,7 +268,7 @@ impl NetCase {
         }
 
         let input = layers.last().map_or(self.input, Layer::activation_shape);
-        let head = layer(&layers, input, self.classes, LinearOp::Linear, None);
+        let head = layer(&layers, input, self.outputs(), LinearOp::Linear, None);
         layers.push(Layer {
             activation: Activation::Identity,
             ..head
@@ -276,7 +276,7 @@ impl NetCase {
 
         Net {
             input: self.input,
-            classes: self.classes,
+            classes: self.outputs(),
             layers,
         }
     }
@@ -470,6 +470,48 @@ impl NetCase {
             .map(|_| stream.next_below(self.classes as u32) as u8)
             .collect()
     }
+
+    /// Whether images have targets, as in every second case with squared errors.
+    fn is_regression(&self) -> bool {
+        self.loss == Loss::Mse && !self.seed.is_multiple_of(2)
+    }
+
+    /// Number of outputs: a single one in every second regression.
+    fn outputs(&self) -> usize {
+        match self.is_regression() && self.seed % 4 == 1 {
+            true => 1,
+            false => self.classes,
+        }
+    }
+
+    /// The targets, image after image; none if images have labels.
+    fn targets(&self) -> Vec<f32> {
+        let mut stream = self.stream("targets");
+        let count = match self.is_regression() {
+            true => self.batch * self.outputs(),
+            false => 0,
+        };
+        (0..count)
+            .map(|_| 2.0 * stream.next_normal() as f32)
+            .collect()
+    }
+
+    /// The batch of these images.
+    fn reference_batch(&self, images: &[f32]) -> ReferenceBatch {
+        ReferenceBatch {
+            images: images.iter().map(|x| f64::from(*x)).collect(),
+            labels: self.labels(),
+            targets: self.targets(),
+        }
+    }
+}
+
+/// Labels, or targets if there are any.
+fn target_data<'a>(labels: &'a [u8], targets: &'a [f32]) -> TargetData<'a> {
+    match targets.len() / labels.len() {
+        0 => TargetData::Labels(labels),
+        width => TargetData::Numbers(targets, width),
+    }
 }
 
 /// The pool, or none where there are no 2×2 pixels.
@@ -618,10 +660,7 @@ fn composed(
     params: &ReferenceParams,
     images: &[f32],
 ) -> reference::ReferencePass {
-    let batch = ReferenceBatch {
-        images: images.iter().map(|x| f64::from(*x)).collect(),
-        labels: case.labels(),
-    };
+    let batch = case.reference_batch(images);
     reference::forward_backward(net, params, &batch, case.loss).expect("the composed network runs")
 }
 
@@ -649,10 +688,11 @@ fn composed_evaluation(case: &NetCase, net: &Net, params: &[Vec<f32>], images: &
             width,
             channels,
         } = net.input;
+        let batch = case.reference_batch(images);
         let images = as_param(images)?.reshape((1, case.batch, height, width, channels))?;
         let output = net::forward_pass(net, &params, &images, Some(&running))?;
         let share = 1.0 / case.batch as f64;
-        net::compute_objective(&output.logits, &case.labels(), case.loss, share)?
+        net::compute_objective(&output.logits, batch.targets(), case.loss, share)?
             .get(0)?
             .to_scalar()
     };
@@ -693,9 +733,10 @@ impl SimdProgram for Own<'_> {
                 .for_each(|(i, x)| packed[slot.packed_position(i)] = *x);
         }
 
-        let labels = self.case.labels();
+        let (labels, targets) = (self.case.labels(), self.case.targets());
         let indices = (0..self.case.batch as u32).collect::<Vec<_>>();
-        let source = ImageBatch::from_floats(self.images, &labels, &indices);
+        let targets = target_data(&labels, &targets);
+        let source = ImageBatch::with_targets(self.images, targets, &indices);
         let loss = engine
             .compute_gradient(s, &packed, &source, &mut gradient)
             .mean_loss();
@@ -1134,9 +1175,10 @@ fn hessian_product(
 
     impl SimdProgram for Product<'_> {
         fn run_with<S: Simd16>(self, s: S) {
-            let labels = self.case.labels();
+            let (labels, targets) = (self.case.labels(), self.case.targets());
             let indices: Vec<u32> = (0..self.case.batch as u32).collect();
-            let batch = ImageBatch::from_floats(self.images, &labels, &indices);
+            let targets = target_data(&labels, &targets);
+            let batch = ImageBatch::with_targets(self.images, targets, &indices);
             let hessian = Hessian::new(s, self.net, self.case.loss, self.params, &batch);
             *self.out = hessian.product_with(self.direction);
         }
@@ -1166,17 +1208,17 @@ fn ghosts_are_batches_of_their_own(case: &NetCase) -> Result<(), TestCaseError> 
         ..case.clone()
     };
     let net = one.net();
-    let labels = case.labels();
+    let (labels, targets) = (case.labels(), case.targets());
     let images_each = case.batch / case.ghosts;
+    let width = targets.len() / case.batch;
     let mut loss = 0.0;
     let mut gradient = vec![0.0; whole.gradient.concat().len()];
-    for (images, labels) in images
-        .chunks(images_each * net.input.len())
-        .zip(labels.chunks(images_each))
-    {
+    for (at, images) in images.chunks(images_each * net.input.len()).enumerate() {
+        let some = at * images_each..(at + 1) * images_each;
         let batch = ReferenceBatch {
             images: images.iter().map(|x| f64::from(*x)).collect(),
-            labels: labels.to_vec(),
+            labels: labels[some.clone()].to_vec(),
+            targets: targets[some.start * width..some.end * width].to_vec(),
         };
         let pass = reference::forward_backward(&net, &params, &batch, case.loss)
             .expect("the composed network runs");

@@ -2,7 +2,7 @@
 //!
 //! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And ghost batches
 //! (`tests/oracles/ghosts.py`), other optimizers and steps (`tests/oracles/optimizers.py`), networks that are written as lists of
-//! layers (`tests/oracles/layers.py`), and the largest eigenvalues of Hessians, against its double backward
+//! layers (`tests/oracles/layers.py`), regressions (`tests/oracles/targets.py`), and the largest eigenvalues of Hessians, against its double backward
 //! (`tests/oracles/hessians.py`).
 
 use ergodic_common::config::{
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{cases, devices};
 use crate::train::backend::ComputeBackend;
 use crate::train::candle::engine::CandleEngine;
-use crate::train::data::ImageBatch;
+use crate::train::data::{ImageBatch, TargetData};
 use crate::train::engine::CpuEngine;
 use crate::train::engine::simd::Simd16;
 use crate::train::measure::gradient_stats;
@@ -36,6 +36,8 @@ const GHOSTS: &str = include_str!("../../../../tests/oracles/ghosts.json");
 const OPTIMIZERS: &str = include_str!("../../../../tests/oracles/optimizers.json");
 
 const LAYERS: &str = include_str!("../../../../tests/oracles/layers.json");
+
+const TARGETS: &str = include_str!("../../../../tests/oracles/targets.json");
 
 const HESSIANS: &str = include_str!("../../../../tests/oracles/hessians.json");
 
@@ -148,6 +150,12 @@ fn train_config(config: &Value) -> TrainConfig {
         sam: config["rho"].as_f64().map(|rho| Sam { rho }),
         ..cases::mlp().train
     }
+}
+
+/// The targets of a batch, so many numbers per image.
+fn drawn_targets(b: usize, numbers: usize) -> Vec<f32> {
+    let drawn = values(&format!("batch{b}.targets"), 1.0);
+    drawn.take(numbers).map(|x| x as f32).collect()
 }
 
 /// Images and labels of a batch.
@@ -269,10 +277,15 @@ impl SimdProgram for Follow<'_> {
         let config = &self.case["config"];
         let number = |key: &str| config[key].as_f64().expect("a number");
         let (model, input) = model(config);
-        let net = Net::from_model(&model, input, 10).expect("not the empty model");
+        let targets = config["outputs"].as_u64().map(|n| n as usize);
+        let outputs = targets.unwrap_or(10);
+        let net = Net::from_model(&model, input, outputs).expect("not the empty model");
         let batch = number("batch") as usize;
-        let loss = Loss::CrossEntropy {
-            smoothing: number("smoothing"),
+        let loss = match targets {
+            Some(_) => Loss::Mse,
+            None => Loss::CrossEntropy {
+                smoothing: number("smoothing"),
+            },
         };
         let mut engine = match self.candle_device {
             None => ComputeBackend::Cpu(Box::new(CpuEngine::new(&net, loss, batch, batch, 1))),
@@ -291,6 +304,11 @@ impl SimdProgram for Follow<'_> {
         let trained = TrainedGroups::new(engine.layout(), &train);
         let drawn = |b: usize| drawn_batch(&config["salt"], b, batch, input);
         let batches = [drawn(0), drawn(1)];
+        let of_regression = [0, 1].map(|b| drawn_targets(b, batch * outputs));
+        let targets_of = |b: usize| match targets {
+            Some(outputs) => TargetData::Numbers(&of_regression[b], outputs),
+            None => TargetData::Labels(&batches[b].1),
+        };
 
         let all = (0..batch as u32).collect::<Vec<_>>();
         let rates = StepHyperparams {
@@ -303,8 +321,8 @@ impl SimdProgram for Follow<'_> {
         let mut squares = Vec::new();
 
         for step in 0..20 {
-            let (images, labels) = &batches[step % 2];
-            let source = ImageBatch::from_floats(images, labels, &all);
+            let images = &batches[step % 2].0;
+            let source = ImageBatch::with_targets(images, targets_of(step % 2), &all);
             let tally = state
                 .compute_gradient(s, &mut engine, &source, step == 0)
                 .expect("tensors on the CPU");
@@ -331,19 +349,21 @@ impl SimdProgram for Follow<'_> {
         let end = with_tensor_data(&state.weights, <[f32]>::to_vec).expect("tensors on the CPU");
         let statistics =
             with_tensor_data(&state.statistics, <[f32]>::to_vec).expect("tensors on the CPU");
-        let source = ImageBatch::from_floats(&batches[0].0, &batches[0].1, &all);
+        let source = ImageBatch::with_targets(&batches[0].0, targets_of(0), &all);
         engine
             .evaluate_batch(s, &end, &statistics, &source)
             .expect("tensors on the device");
 
-        let logits: Vec<f64> = (0..4)
+        let theirs = numbers(&self.case["logits"]);
+        let logits: Vec<f64> = (0..batch)
             .flat_map(|i| engine.image_logits(i))
             .map(|x| f64::from(*x))
+            .take(theirs.len())
             .collect();
         self.compare("losses", &losses, &numbers(&self.case["losses"]));
         self.compare("squared norms", &squares, &numbers(&self.case["norm2"]));
 
-        self.compare("logits", &logits, &numbers(&self.case["logits"]));
+        self.compare("logits", &logits, &theirs);
         self.parameters(engine.layout(), &start, &end);
         self.running(&net, engine.layout(), &statistics);
     }
@@ -376,6 +396,14 @@ fn trajectories_of_listed_layers_are_those_of_pytorch() {
     devices::candle_devices()
         .iter()
         .for_each(|candle| follow(LAYERS, 12, Some(candle)));
+}
+
+#[test]
+fn trajectories_of_regressions_are_those_of_pytorch() {
+    follow(TARGETS, 8, None);
+    devices::candle_devices()
+        .iter()
+        .for_each(|candle| follow(TARGETS, 8, Some(candle)));
 }
 
 #[test]

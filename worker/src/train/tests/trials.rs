@@ -133,7 +133,26 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
 
     all.extend(listed);
     all[first_listed + 4].1.train.adam = all[6].1.train.adam;
+    all.extend(trials_on_targets());
     all
+}
+
+/// A perceptron with a single target, and convolutions with three.
+fn trials_on_targets() -> [(&'static str, TrialConfig); 2] {
+    let mut mlp = cases::small_trial(
+        ModelKind::Mlp {
+            hidden: vec![24, 17],
+        },
+        Norm::None,
+    );
+    mlp.data.dataset = DatasetName::Mnist;
+    let layers = "activation = \"gelu\"\nlayers = [{ conv = 6, stride = 2 }, { conv = 6, add = \"conv2.in\" }, { pool = \"max2\" }, \
+                  { linear = \"classes\", bias = true }]";
+    let listed = cases::listed_trial(DatasetName::Cifar10, layers);
+    [
+        ("mlp target", cases::on_targets(mlp, 1)),
+        ("layers targets", cases::on_targets(listed, 3)),
+    ]
 }
 
 /// Everything in a result but the time it took, bit for bit.
@@ -180,7 +199,7 @@ pub(super) const FINGERPRINTED: [Metric; 10] = [
 ];
 
 /// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/6`.
-const GOLDEN: [&str; 26] = [
+const GOLDEN: [&str; 28] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
     "5013f1fc17739500d93df42e7f1004a8c537d057eb440f5c918da6907a01f999",
@@ -207,6 +226,8 @@ const GOLDEN: [&str; 26] = [
     "eab049f5e794ce084be761940efa5497285c91cef47807b22a19bedcdba4613c",
     "3d22a659d9e11f47383ec30ffbec3c258fe5fa3fc0735acd86f56d7912a0860a",
     "d82cb1962750a80b4b4ed8876cd76a7570f2e166cee0da45cddf06b05a00febe",
+    "",
+    "",
 ];
 
 #[test]
@@ -315,6 +336,10 @@ fn results_do_not_depend_on_the_number_of_threads() {
             config.train.batch_size,
         ) = (DatasetName::Glyphs, 700, batch);
 
+        trials.push((name, config));
+    }
+    for (name, mut config) in trials_on_targets() {
+        config.train.batch_size = 80;
         trials.push((name, config));
     }
 
@@ -1236,12 +1261,11 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
     }
 
     let test = data.test_batch(data.test_indices());
-    let labels: Vec<u8> = test.labels().collect();
+    let share = 1.0 / test.len() as f64;
+    let targets = test.targets();
     let passed = net::forward_pass(&net, &params, &images(test), means.as_ref()).expect("a pass");
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
-    let objective =
-        net::compute_objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64)
-            .expect("a loss");
+    let objective = net::compute_objective(&passed.logits, targets, loss, share).expect("a loss");
     objective
         .get(0)
         .and_then(|x| x.to_scalar())

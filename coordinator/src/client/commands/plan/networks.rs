@@ -27,11 +27,14 @@ pub(super) struct PlannedNetworks {
     networks: Vec<(String, Net)>,
     /// Whether there are more.
     has_more: bool,
+    /// Whether outputs are those of a regression, and not of classes.
+    has_targets: bool,
 }
 
 /// Finds the networks of a sweep, one cell of each shape class.
 pub(super) fn find_networks(spec: &Spec) -> PlannedNetworks {
     let grid = &spec.grid;
+    let has_targets = grid.has_targets();
     let mut networks: Vec<(String, Net)> = Vec::new();
     for class in grid.kept_classes() {
         let cell = grid.class_cell_at(class, 0);
@@ -47,6 +50,7 @@ pub(super) fn find_networks(spec: &Spec) -> PlannedNetworks {
             return PlannedNetworks {
                 networks,
                 has_more: true,
+                has_targets,
             };
         }
         networks.push((grid.describe_cell(cell), net));
@@ -54,6 +58,7 @@ pub(super) fn find_networks(spec: &Spec) -> PlannedNetworks {
     PlannedNetworks {
         networks,
         has_more: false,
+        has_targets,
     }
 }
 
@@ -67,9 +72,9 @@ pub(super) fn describe_networks(planned: &PlannedNetworks) -> String {
             _ => format!(" of the cell {cell}"),
         };
         out += &format!(
-            "network{of_cell}: images of {}, {} classes, {}\n",
+            "network{of_cell}: images of {}, {}, {}\n",
             describe_shape(net.input),
-            net.classes,
+            describe_outputs(planned, net),
             format_count(parameters, "parameter")
         );
         out += &render_layers(net);
@@ -81,8 +86,20 @@ pub(super) fn describe_networks(planned: &PlannedNetworks) -> String {
     out
 }
 
+/// `10 classes`, or `2 targets`
+fn describe_outputs(planned: &PlannedNetworks, net: &Net) -> String {
+    match planned.has_targets {
+        true => format_count(net.classes as u64, "target"),
+        false => format!("{} classes", net.classes),
+    }
+}
+
 /// The networks as JSON.
 pub(super) fn networks_to_json(planned: &PlannedNetworks) -> Vec<Value> {
+    let outputs = match planned.has_targets {
+        true => "targets",
+        false => "classes",
+    };
     let networks = planned.networks.iter();
     networks
         .map(|(cell, net)| {
@@ -96,7 +113,7 @@ pub(super) fn networks_to_json(planned: &PlannedNetworks) -> Vec<Value> {
             json!({
                 "cell": cell,
                 "input": describe_shape(net.input),
-                "classes": net.classes,
+                (outputs): net.classes,
                 "parameters": sizes.iter().sum::<usize>(),
                 "layers": layers.collect::<Vec<_>>(),
             })

@@ -19,21 +19,24 @@ use ergodic_common::net::Net;
 use self::layer::{HessianLayer, LayerPassRecord, LayerTangent, add_elementwise};
 use self::params::locate_params;
 use crate::train::data::ImageBatch;
+use crate::train::engine::loss::Objective;
 use crate::train::engine::simd::Simd16;
 use crate::train::network::shape::HaloGrid;
 
 /// The Hessian of the training objective on a batch, over all parameters; those that are not trained are held fixed.
 pub(crate) struct Hessian<'a, S> {
     s: S,
-    loss: Loss,
-    classes: usize,
+    objective: Objective,
     layers: Vec<HessianLayer<'a>>,
     /// All parameters, concatenated in logical order.
     weights: Vec<f64>,
     /// Ranges of the trained parameters.
     trained: Vec<Range<usize>>,
     images: Vec<f64>,
-    labels: Vec<u8>,
+    /// The numbers that outputs are compared with, image after image.
+    targets: Vec<f64>,
+    /// Number of images of the batch.
+    image_count: usize,
     /// Number of images in a pass.
     micro_batch: usize,
     /// The passes at the weights, if a single one covers the whole batch.
@@ -54,20 +57,25 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         let trained = params.iter().filter(|param| param.trained);
         let layers = (0..net.layers.len()).map(|at| HessianLayer::new(net, at, &params, &weights));
 
+        let outputs = net.classes;
+        let objective = Objective { outputs, loss };
         let mut this = Self {
             s,
-            loss,
-            classes: net.classes,
+            objective,
             layers: layers.collect(),
             trained: trained.map(|param| param.range.clone()).collect(),
             weights,
             images: batch_images(batch, net.input.len()),
-            labels: batch.labels().collect(),
+            targets: batch
+                .targets()
+                .flat_map(|target| objective.target_numbers(target))
+                .collect(),
+            image_count: batch.len(),
             micro_batch: net.micro_batch_size(batch.len() as u64) as usize,
             cached_pass: Vec::new(),
         };
-        if this.micro_batch == this.labels.len() {
-            this.cached_pass = this.forward_backward(0..this.labels.len());
+        if this.micro_batch == this.image_count {
+            this.cached_pass = this.forward_backward(0..this.image_count);
         }
 
         this
@@ -81,8 +89,8 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     /// The product with a direction, which is 0 where parameters are held fixed.
     pub(crate) fn product_with(&self, direction: &[f64]) -> Vec<f64> {
         let mut product = vec![0.0; direction.len()];
-        for first in (0..self.labels.len()).step_by(self.micro_batch) {
-            let images = first..(first + self.micro_batch).min(self.labels.len());
+        for first in (0..self.image_count).step_by(self.micro_batch) {
+            let images = first..(first + self.micro_batch).min(self.image_count);
             let own;
             let records = if self.cached_pass.is_empty() {
                 own = self.forward_backward(images.clone());
@@ -100,7 +108,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
 
     /// Numbers of some images of the batch.
     fn input_images(&self, images: &Range<usize>) -> &[f64] {
-        let len = self.images.len() / self.labels.len();
+        let len = self.images.len() / self.image_count;
         &self.images[images.start * len..images.end * len]
     }
 
@@ -132,7 +140,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     fn backward(&self, records: &mut [LayerPassRecord], images: Range<usize>) {
         let mut output_gradients = vec![Vec::new(); self.layers.len()];
         if let (Some(last), Some(record)) = (output_gradients.last_mut(), records.last()) {
-            *last = self.logit_gradients(&record.output, &self.labels[images.clone()]);
+            *last = self.logit_gradients(&record.output, &images);
         }
 
         for (at, layer) in self.layers.iter().enumerate().rev() {
@@ -318,28 +326,25 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     }
 
     /// The gradient ∂L/∂logits.
-    fn logit_gradients(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
-        let share = 1.0 / self.labels.len() as f64;
-        let classes = self.classes as f64;
+    fn logit_gradients(&self, logits: &[f64], images: &Range<usize>) -> Vec<f64> {
+        let share = 1.0 / self.image_count as f64;
+        let Objective { outputs, loss } = self.objective;
+        let targets = &self.targets[images.start * outputs..images.end * outputs];
         let mut gradients = Vec::with_capacity(logits.len());
 
-        for (logits, label) in logits.chunks_exact(self.classes).zip(labels) {
-            let label = usize::from(*label);
-            match self.loss {
-                Loss::CrossEntropy { smoothing } => {
-                    gradients.extend(softmax(logits).iter().enumerate().map(|(c, p)| {
-                        let target =
-                            (1.0 - smoothing) * indicator(c == label) + smoothing / classes;
-                        share * (p - target)
-                    }));
+        for (logits, targets) in logits
+            .chunks_exact(outputs)
+            .zip(targets.chunks_exact(outputs))
+        {
+            match loss {
+                Loss::CrossEntropy { .. } => {
+                    let pairs = softmax(logits).into_iter().zip(targets);
+                    gradients.extend(pairs.map(|(p, target)| share * (p - target)));
                 }
                 Loss::Mse => {
-                    gradients.extend(
-                        logits
-                            .iter()
-                            .enumerate()
-                            .map(|(c, x)| share * 2.0 / classes * (x - indicator(c == label))),
-                    );
+                    let pairs = logits.iter().zip(targets);
+                    let factor = share * 2.0 / outputs as f64;
+                    gradients.extend(pairs.map(|(x, target)| factor * (x - target)));
                 }
             }
         }
@@ -349,17 +354,18 @@ impl<'a, S: Simd16> Hessian<'a, S> {
 
     /// The tangent of ∂L/∂logits.
     fn logit_gradient_tangents(&self, logits: &[f64], tangents: &[f64]) -> Vec<f64> {
-        let share = 1.0 / self.labels.len() as f64;
-        let classes = self.classes as f64;
+        let share = 1.0 / self.image_count as f64;
+        let Objective { outputs, loss } = self.objective;
 
-        if self.loss == Loss::Mse {
-            return tangents.iter().map(|x| share * 2.0 / classes * x).collect();
+        if loss == Loss::Mse {
+            let factor = share * 2.0 / outputs as f64;
+            return tangents.iter().map(|x| factor * x).collect();
         }
 
         let mut gradients = Vec::with_capacity(logits.len());
         for (logits, tangents) in logits
-            .chunks_exact(self.classes)
-            .zip(tangents.chunks_exact(self.classes))
+            .chunks_exact(outputs)
+            .zip(tangents.chunks_exact(outputs))
         {
             let p = softmax(logits);
             let mean: f64 = p.iter().zip(tangents).map(|(p, x)| p * x).sum();
@@ -376,11 +382,6 @@ fn batch_images(batch: &ImageBatch<'_>, len: usize) -> Vec<f64> {
     let grid = HaloGrid::single_pixel(len);
     batch.write_images(0, batch.len(), &grid, &mut images);
     images.into_iter().map(f64::from).collect()
-}
-
-/// 1 for true, 0 for false.
-fn indicator(condition: bool) -> f64 {
-    f64::from(u8::from(condition))
 }
 
 fn softmax(logits: &[f64]) -> Vec<f64> {
@@ -511,6 +512,7 @@ mod tests {
             let batch = ReferenceBatch {
                 images: images.iter().map(|x| f64::from(*x)).collect(),
                 labels,
+                targets: Vec::new(),
             };
             let gradient_at = |h: f64| {
                 let mut along = direction.iter();
