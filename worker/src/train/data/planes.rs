@@ -1,9 +1,10 @@
 //! Images with channels first, as the tensors of experiments have them.
 
 use candle_core::Result;
+use ergodic_common::dataset::Target;
 use ergodic_common::dataset::name::DatasetName;
 
-use super::tensors::{ExperimentData, PartNumbers};
+use super::tensors::{ExperimentData, PartAnswers, PartNumbers};
 use super::{ImageBatch, PixelData, TrialData, standardize_value};
 
 impl TrialData {
@@ -28,8 +29,11 @@ impl TrialData {
             self.validation_batch(&self.subset.validation),
             self.test_batch(&self.subset.test),
         ];
-        let [train, validation, test] =
-            batches.map(|batch| batch.list_numbers(image.0).into_tensors(image));
+        let targets = name.target_count() as usize;
+        let [train, validation, test] = batches.map(|batch| {
+            let numbers = batch.list_numbers(image.0, targets);
+            numbers.into_tensors(image)
+        });
 
         let ((x_train, y_train), (x_validation, y_validation)) = (train?, validation?);
         let (x_test, y_test) = test?;
@@ -50,8 +54,8 @@ impl TrialData {
 }
 
 impl ImageBatch<'_> {
-    /// The images, scaled to inputs, with channels first.
-    fn list_numbers(&self, channels: usize) -> PartNumbers {
+    /// The images, scaled to inputs, with channels first, and their labels, or so many targets each.
+    fn list_numbers(&self, channels: usize, targets: usize) -> PartNumbers {
         let (height, width) = self.sides;
         let pixels = height * width;
         let mut points = Vec::with_capacity(self.len() * channels * pixels);
@@ -65,7 +69,23 @@ impl ImageBatch<'_> {
 
         PartNumbers {
             points,
-            labels: self.labels().map(u32::from).collect(),
+            answers: self.list_answers(targets),
+        }
+    }
+
+    fn list_answers(&self, width: usize) -> PartAnswers {
+        let mut labels = Vec::new();
+        let mut targets = Vec::new();
+        for target in self.targets() {
+            match target {
+                Target::Label(label) => labels.push(u32::from(label)),
+                Target::Numbers(numbers) => targets.extend(numbers),
+            }
+        }
+
+        match width {
+            0 => PartAnswers::Labels(labels),
+            width => PartAnswers::Targets(targets, width),
         }
     }
 }
@@ -93,7 +113,7 @@ mod tests {
     use super::*;
 
     /// Four training images and one test image of 2×3 pixels with two channels. The number of a pixel says where it is.
-    fn dataset(floats: bool) -> Dataset {
+    fn dataset(floats: bool, targets: u32) -> Dataset {
         let part = |labels: &[u8]| {
             let numbers = 0..labels.len() * 12;
             let (pixels, numbers) = match floats {
@@ -104,14 +124,18 @@ mod tests {
                 pixels,
                 floats: numbers,
                 labels: labels.to_vec(),
+                targets: (0..labels.len() as u32 * targets)
+                    .map(|n| n as f32)
+                    .collect(),
             }
         };
         let name = DatasetName::File(FileData {
             hash: FileHash([1; 32]),
             sizes: (4, 1),
             shape: (2, 3, 2),
-            classes: 3,
+            classes: if targets == 0 { 3 } else { 0 },
             floats,
+            targets,
         });
         Dataset {
             name,
@@ -121,7 +145,10 @@ mod tests {
     }
 
     fn tensors(floats: bool, standardize: bool, validation: u32) -> ExperimentData {
-        let dataset = dataset(floats);
+        tensors_of(dataset(floats, 0), standardize, validation)
+    }
+
+    fn tensors_of(dataset: Dataset, standardize: bool, validation: u32) -> ExperimentData {
         let config = DataConfig {
             standardize,
             validation,
@@ -182,5 +209,21 @@ mod tests {
         let data = tensors(false, false, 1);
         assert_eq!(data.x_train.dims(), [3, 2, 2, 3]);
         assert_eq!(data.x_validation.dims(), [1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn targets_are_numbers_as_the_file_has_them() {
+        let data = tensors_of(dataset(true, 2), true, 1);
+        assert_eq!(data.classes, 0);
+        let all = |tensor: &candle_core::Tensor| tensor.to_vec2::<f32>().expect("targets");
+        assert_eq!(data.x_train.dims(), [3, 2, 2, 3]);
+        assert_eq!(all(&data.y_train).len(), 3);
+        assert_eq!(all(&data.y_validation).len(), 1);
+        assert_eq!(all(&data.y_test), [[0.0, 1.0]]);
+        let mut numbers = [all(&data.y_train), all(&data.y_validation)]
+            .concat()
+            .concat();
+        numbers.sort_by(f32::total_cmp);
+        assert_eq!(numbers, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
     }
 }
