@@ -23,6 +23,8 @@ mod query;
 mod read;
 mod references;
 #[cfg(test)]
+mod shipped_tests;
+#[cfg(test)]
 mod simulations;
 #[cfg(test)]
 mod tests;
