@@ -177,7 +177,7 @@ const TWINS: &[Twin] = &[
         breaking: &["train.schedule=[{ step = 1150, lr = 'x100' }, { step = 1151, lr = 'x0.01' }]"],
         shorter: &[
             "train.steps=1600",
-            "measure.every='100 steps from 900 to 1600'",
+            "measure.every=['100 steps from 900 to 1600']",
         ],
         claim: "‖w‖ does not leap",
     },
