@@ -26,6 +26,8 @@ mod reported_labels;
 #[cfg(test)]
 mod reported_labels_tests;
 #[cfg(test)]
+mod shipped_tests;
+#[cfg(test)]
 mod simulations;
 #[cfg(test)]
 mod tests;
