@@ -438,6 +438,7 @@ impl From<&v1::AxisValue> for SpecValue {
 mod tests {
     use crate::convert::*;
     use ergodic_common::ids::WeightsDigest;
+    use ergodic_common::program::output::PackedOutput;
 
     fn result(outcome: Outcome) -> TrialResult {
         TrialResult {
@@ -457,6 +458,10 @@ mod tests {
             },
             weights_hash: Some(FileHash([6; 32])),
             isa: "avx2".into(),
+            output: Some(PackedOutput {
+                printed: 70_000,
+                packed: vec![1, 2, 3],
+            }),
         }
     }
 

@@ -196,7 +196,7 @@ fn of_several_attempts_each_has_its_own_output_also_after_a_restart_and_a_backup
         assert_eq!(show(&["--attempt", "2"]), b"fine\n");
         assert_eq!(show(&["--attempt", "1"]), b"broken\n");
     };
-    check(&|rest| shown(&cluster, &[&[&id, "0/0"], rest].concat()));
+    check(&|rest| shown(&cluster, &[&[id.as_str(), "0/0"][..], rest].concat()));
     let explained = cluster.ask(&["explain", &id, "0/0"]);
     assert!(
         explained.contains(&format!(
@@ -209,14 +209,14 @@ fn of_several_attempts_each_has_its_own_output_also_after_a_restart_and_a_backup
     check_refusal(&cluster, &[&id, "0/0", "--attempt", "3"], 5, refusal);
 
     cluster.kill_and_restart_coordinator();
-    check(&|rest| shown(&cluster, &[&[&id, "0/0"], rest].concat()));
+    check(&|rest| shown(&cluster, &[&[id.as_str(), "0/0"][..], rest].concat()));
 
     let backup = cluster.path("backup").to_string_lossy().into_owned();
     let store = cluster.path("restored").to_string_lossy().into_owned();
     cluster.ask(&["backup", "-o", &backup]);
     stdout(&["restore", &backup, "--store", &store]);
     check(&|rest| {
-        let mut command = log_command(&[&[&id, "0/0"], rest].concat());
+        let mut command = log_command(&[&[id.as_str(), "0/0"][..], rest].concat());
         let output = command.args(["--store", &store]).output();
         let output = output.expect("ergodic starts");
         assert!(output.status.success(), "{output:?}");

@@ -210,11 +210,10 @@ impl Model {
             model
                 .trials
                 .insert((sweep, to), StoredTrial { result, worker });
-            if let Some(output) = model
-                .outputs
-                .get(&(from, key, model.next_attempt(from, key)))
-            {
-                model.outputs.insert((sweep, to, 0), output.clone());
+            let attempt = model.next_attempt(from, key);
+            let output = model.outputs.get(&(from, key, attempt)).cloned();
+            if let Some(output) = output {
+                model.outputs.insert((sweep, to, 0), output);
             }
 
             let audit = model

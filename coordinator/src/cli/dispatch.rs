@@ -73,7 +73,7 @@ pub(super) enum CliCommand {
     Report(report::ReportArgs),
     /// Print one row per trial
     Trials(trials::TrialsArgs),
-    /// Print what the program of a trial printed, or prints now: the last 64 KiB of each attempt
+    /// Print what the program of a trial printed: the last 64 KiB of each attempt
     Log(log::LogArgs),
     /// Print statistics per cell and step
     Curves(curves::CurvesArgs),
