@@ -172,7 +172,7 @@ fn render_json(
         ("example".to_owned(), json!(example.command)),
         ("files".to_owned(), json!(files)),
     ]);
-    render_json_of_program(spec, program, ("program", own))
+    render_json_of_program(spec, program, ("program", own), None)
 }
 
 #[cfg(test)]
