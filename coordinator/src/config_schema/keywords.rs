@@ -65,6 +65,11 @@ pub(crate) fn find_unknown_keyword(root: &Value) -> Option<String> {
     find_in_schema(root, root, "")
 }
 
+/// The schema within a document that a reference names.
+pub(super) fn find_reference<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
+    root.pointer(reference.strip_prefix('#')?)
+}
+
 /// Each schema of the document is looked at once, and a document is not deep.
 fn find_in_schema(root: &Value, schema: &Value, place: &str) -> Option<String> {
     let table = schema.as_object()?;
@@ -77,7 +82,7 @@ fn find_in_schema(root: &Value, schema: &Value, place: &str) -> Option<String> {
             return Some(format!("the keyword '{keyword}'{}", describe_place(place)));
         }
         if let ("$ref", Some(name)) = (word, value.as_str())
-            && super::find_reference(root, name).is_none()
+            && find_reference(root, name).is_none()
         {
             let place = describe_place(place);
             return Some(format!("a reference to '{name}', which it lacks,{place}"));
