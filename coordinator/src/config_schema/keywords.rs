@@ -85,7 +85,7 @@ fn find_in_schema(root: &Value, schema: &Value, place: &str) -> Option<String> {
             && find_reference(root, name).is_none()
         {
             let place = describe_place(place);
-            return Some(format!("a reference to '{name}', which it lacks,{place}"));
+            return Some(format!("the unknown reference '{name}'{place}"));
         }
 
         let found = list_schemas(word, value)
@@ -158,11 +158,11 @@ mod tests {
             ),
             (
                 json!({ "properties": { "x": { "$ref": "#/$defs/A" } } }),
-                "a reference to '#/$defs/A', which it lacks, at properties/x",
+                "the unknown reference '#/$defs/A' at properties/x",
             ),
             (
                 json!({ "properties": { "x": { "$ref": "http://a/b" } } }),
-                "a reference to 'http://a/b', which it lacks, at properties/x",
+                "the unknown reference 'http://a/b' at properties/x",
             ),
         ] {
             assert_eq!(find_unknown_keyword(&schema).as_deref(), Some(words));
