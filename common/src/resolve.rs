@@ -1,7 +1,5 @@
 //! Resolves the tables of one cell to a [`TrialConfig`], and checks that they go together.
 
-use std::sync::Arc;
-
 use crate::config::{
     Curve, DataConfig, LR_ROLES, LayerList, LrScheduleForm, ModelConfig, ModelKind, Norm,
     ResultsStart, TrainConfig, TrialConfig, VisitOrder,
@@ -45,22 +43,6 @@ impl TrialConfig {
             .check_fields_together(&reader)
             .map_err(SpecError::of_combination)?;
         Ok(config)
-    }
-
-    /// The config of a program's cell, with the data of an experiment.
-    fn read_of_program(
-        cell: Arc<ProgramCell>,
-        reader: &TableReader<'_>,
-    ) -> Result<Self, SpecError> {
-        let has_data = cell.has_data;
-        let placeholder = Self::of_program(cell);
-        match has_data {
-            true => Ok(Self {
-                data: DataConfig::read_of_experiment(reader)?,
-                ..placeholder
-            }),
-            false => Ok(placeholder),
-        }
     }
 
     /// Checks that the fields go together, each of which is right by itself.

@@ -8,6 +8,7 @@ mod keywords;
 use std::cell::Cell;
 
 use ergodic_common::spec_file::suggest::suggest_nearest;
+use keywords::find_reference;
 pub(crate) use keywords::find_unknown_keyword;
 use serde_json::{Map, Value};
 
@@ -194,11 +195,6 @@ impl<'a> SchemaSearch<'a> {
         self.visits_left.set(left.saturating_sub(count));
         left > 0
     }
-}
-
-/// The schema within a document that a reference names.
-fn find_reference<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
-    root.pointer(reference.strip_prefix('#')?)
 }
 
 /// What is wrong with a config that has none of several forms: with the one whose words it has, if there is one.

@@ -217,7 +217,7 @@ fn a_plan_shows_the_data_of_an_experiment_and_warns_of_equal_repeats() {
         "{plan}"
     );
     assert_eq!(experiment["name"], "perceptron");
-    let data = experiment["data"].as_str().unwrap_or_default();
+    let data = plan["data"].as_str().unwrap_or_default();
     assert!(data.starts_with("glyphs: 400 of 10000"), "{plan}");
     assert_eq!(experiment["metrics"][0]["better"], "max", "{plan}");
 

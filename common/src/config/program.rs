@@ -10,6 +10,8 @@ use crate::config::train::{Loss, TrainConfig, WeightDecayScope};
 use crate::config::{Length, LrFactors, TrialConfig};
 use crate::dataset::name::DatasetName;
 use crate::program::ProgramCell;
+use crate::spec_file::error::SpecError;
+use crate::spec_file::reader::TableReader;
 
 impl TrialConfig {
     /// The config of a cell of a program. Its data and training are placeholders, which mean nothing.
@@ -46,6 +48,25 @@ impl TrialConfig {
 }
 
 impl TrialConfig {
+    /// The config of a program's cell, with the data of an experiment.
+    ///
+    /// # Errors
+    /// The data are wrong.
+    pub(crate) fn read_of_program(
+        cell: Arc<ProgramCell>,
+        reader: &TableReader<'_>,
+    ) -> Result<Self, SpecError> {
+        let has_data = cell.has_data;
+        let placeholder = Self::of_program(cell);
+        match has_data {
+            true => Ok(Self {
+                data: DataConfig::read_of_experiment(reader)?,
+                ..placeholder
+            }),
+            false => Ok(placeholder),
+        }
+    }
+
     /// Whether a trial gets a dataset: every network, and an experiment with `[data]`.
     pub fn uses_dataset(&self) -> bool {
         match self.model.kind.program() {

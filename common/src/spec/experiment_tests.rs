@@ -220,12 +220,12 @@ fn wrong_fields_of_an_experiment_are_named_with_line_and_remedy() {
         (
             "[grid]\n",
             "[grid]\n\"data.label_noise\" = [0.1, 0.2]\n",
-            "sweep.toml:9: data.label_noise: an experiment gets labels as they are",
+            "sweep.toml:9: grid.data.label_noise: an experiment gets labels as they are",
         ),
         (
             "[grid]\n",
             "[grid]\n\"data.train\" = [100, 20000]\n",
-            "sweep.toml:9: data.train: glyphs has 10000 images here, not 20000",
+            "sweep.toml:9: grid.data.train: glyphs has 10000 images here, not 20000",
         ),
         (
             "[grid]\n",

@@ -13,7 +13,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::MAX_FILE_BYTES;
 
 use super::program_files::read_program_bundle;
-use super::render::print_stderr_line;
+use crate::terminal::print_stderr_line;
 
 /// A sweep file with the contents of the files that it names.
 #[derive(Debug, Clone)]

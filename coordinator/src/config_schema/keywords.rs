@@ -65,6 +65,11 @@ pub(crate) fn find_unknown_keyword(root: &Value) -> Option<String> {
     find_in_schema(root, root, "")
 }
 
+/// The schema within a document that a reference names.
+pub(super) fn find_reference<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
+    root.pointer(reference.strip_prefix('#')?)
+}
+
 /// Each schema of the document is looked at once, and a document is not deep.
 fn find_in_schema(root: &Value, schema: &Value, place: &str) -> Option<String> {
     let table = schema.as_object()?;
@@ -77,10 +82,10 @@ fn find_in_schema(root: &Value, schema: &Value, place: &str) -> Option<String> {
             return Some(format!("the keyword '{keyword}'{}", describe_place(place)));
         }
         if let ("$ref", Some(name)) = (word, value.as_str())
-            && super::find_reference(root, name).is_none()
+            && find_reference(root, name).is_none()
         {
             let place = describe_place(place);
-            return Some(format!("a reference to '{name}', which it lacks,{place}"));
+            return Some(format!("the unknown reference '{name}'{place}"));
         }
 
         let found = list_schemas(word, value)
@@ -153,11 +158,11 @@ mod tests {
             ),
             (
                 json!({ "properties": { "x": { "$ref": "#/$defs/A" } } }),
-                "a reference to '#/$defs/A', which it lacks, at properties/x",
+                "the unknown reference '#/$defs/A' at properties/x",
             ),
             (
                 json!({ "properties": { "x": { "$ref": "http://a/b" } } }),
-                "a reference to 'http://a/b', which it lacks, at properties/x",
+                "the unknown reference 'http://a/b' at properties/x",
             ),
         ] {
             assert_eq!(find_unknown_keyword(&schema).as_deref(), Some(words));

@@ -63,19 +63,10 @@ fn render_json(
     let example: Map<String, Value> = values
         .map(|(name, value)| (name.clone(), json!(value)))
         .collect();
-    let dataset = named.dataset.as_ref();
     let own = Map::from_iter([
         ("name".to_owned(), json!(experiment.name)),
         ("version".to_owned(), json!(experiment.version)),
         ("example".to_owned(), json!(example)),
-        (
-            "data".to_owned(),
-            json!(dataset.map(|data| &data.provenance)),
-        ),
-        (
-            "data_looks".to_owned(),
-            json!(dataset.map(|data| &data.description)),
-        ),
     ]);
-    render_json_of_program(spec, program, ("experiment", own))
+    render_json_of_program(spec, program, ("experiment", own), Some(named))
 }

@@ -4,13 +4,15 @@ use ergodic_common::Spec;
 use ergodic_common::program::Program;
 use serde_json::{Map, Value, json};
 
+use super::named_files::NamedFiles;
 use super::planned_trials;
 
-/// Renders the plan of a program or an experiment, which has `own` facts under a key of the plan.
+/// Renders the plan of a program or an experiment, which has `own` facts under a key of the plan. `named` is what an experiment names.
 pub(super) fn render_json_of_program(
     spec: &Spec,
     program: &Program,
     (key, mut own): (&str, Map<String, Value>),
+    named: Option<&NamedFiles>,
 ) -> String {
     let axes = spec.grid.axes().iter();
     let axes: Vec<_> = axes
@@ -23,7 +25,7 @@ pub(super) fn render_json_of_program(
     own.insert("metrics".to_owned(), json!(metrics));
     own.insert("deterministic".to_owned(), json!(program.deterministic));
 
-    let object = json!({
+    let mut object = json!({
         "name": spec.name,
         "cells": spec.grid.cell_count(),
         "repeats": spec.repeats,
@@ -34,6 +36,11 @@ pub(super) fn render_json_of_program(
         "scales": spec.scales.names,
         key: own,
     });
+    if let Some(named) = named {
+        let dataset = named.dataset.as_ref();
+        object["data"] = json!(dataset.map(|data| &data.provenance));
+        object["data_looks"] = json!(dataset.map(|data| &data.description));
+    }
     format!("{object}\n")
 }
 

@@ -181,7 +181,7 @@ fn render_json(
         ("files".to_owned(), json!(files)),
         ("save".to_owned(), json!(save)),
     ]);
-    render_json_of_program(spec, program, ("program", own))
+    render_json_of_program(spec, program, ("program", own), None)
 }
 
 #[cfg(test)]
