@@ -2,8 +2,8 @@
 //!
 //! `jobs` says what is computed of each trial, `read` reads the curves once for each of the `batches` and keeps `cell_numbers`
 //! instead of them, `references` those with which curves are joined. `effect_numbers` makes the effect of a claim out of numbers,
-//! `label_laws` out of predictions. `weighed` says what an estimate shows, `judge` decides, `loss_notes` adds a caveat, and
-//! `query` does all of it for a sweep.
+//! `label_laws` out of predictions. `weighed` says what an estimate shows, `shares` what counted trials show, `judge` decides,
+//! `loss_notes` adds a caveat, and `query` does all of it for a sweep.
 
 mod batches;
 mod cell_numbers;
@@ -18,10 +18,15 @@ mod label_laws;
 mod label_tests;
 mod loss_notes;
 #[cfg(test)]
+mod lost_trials_tests;
+#[cfg(test)]
+mod oracle_tests;
+#[cfg(test)]
 mod program_tests;
 mod query;
 mod read;
 mod references;
+mod shares;
 #[cfg(test)]
 mod simulations;
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) fn shipped_repeats(takes: &dyn Fn(&Claim) -> bool) -> BTreeSet<usize>
             continue;
         }
 
-        for spec in read_variants(&path) {
+        for spec in read_variants(&path, |scale| scale != "paper") {
             let claims = spec.claims.clone().unwrap_or_else(|e| panic!("{e}"));
             let expanded = spec
                 .expand_claims(&claims)
@@ -37,8 +37,22 @@ pub(super) fn shipped_repeats(takes: &dyn Fn(&Claim) -> bool) -> BTreeSet<usize>
     counts
 }
 
-/// The sweeps of a file: itself and its stages, at each scale but that of the paper.
-fn read_variants(path: &Path) -> Vec<Spec> {
+#[test]
+fn no_claim_that_ships_lacks_its_cells_or_a_part_of_its_windows() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sweeps/intrinsic-lr");
+    for entry in fs::read_dir(&folder).expect("the experiments are in the repository") {
+        let path = entry.expect("the folder can be read").path();
+        if path.extension().is_some_and(|suffix| suffix == "toml") {
+            for spec in read_variants(&path, |_| true) {
+                let lacking = spec.find_lacking_claims();
+                assert!(lacking.is_empty(), "{}: {lacking:?}", path.display());
+            }
+        }
+    }
+}
+
+/// The sweeps of a file: itself and its stages, at each scale that `takes` names.
+fn read_variants(path: &Path, takes: impl Fn(&str) -> bool) -> Vec<Spec> {
     let text = fs::read_to_string(path).expect("the file can be read");
     let read = |settings: Vec<String>| {
         let source = SpecSource {
@@ -50,7 +64,7 @@ fn read_variants(path: &Path) -> Vec<Spec> {
         Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"))
     };
     let main = read(Vec::new());
-    let scales = main.scales.names.iter().filter(|scale| *scale != "paper");
+    let scales = main.scales.names.iter().filter(|scale| takes(scale));
     let scales: Vec<&String> = scales.collect();
     assert!(!scales.is_empty(), "{} has no scale", path.display());
 
