@@ -4,7 +4,8 @@ use crate::grid::Grid;
 use crate::ids::CellIndex;
 use crate::metric::Metric;
 use crate::quantity::compile::QuantityCompiler;
-use crate::quantity::evaluate::{EventRounding, SampledCurve};
+use crate::quantity::evaluate::SampledCurve;
+use crate::quantity::events::EventRounding;
 use crate::quantity::program::{CellInputs, NodeIndex, QuantityProgram};
 use crate::quantity::section::ClaimSection;
 

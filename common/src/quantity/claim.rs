@@ -127,7 +127,7 @@ pub struct Claim {
     pub chance: f64,
     /// The probability of a wrong verdict.
     pub alpha: f64,
-    /// Number of repeats below which there is no verdict.
+    /// Number of independent repeats below which there is no verdict.
     pub min_repeats: u32,
     /// Whether the claim must turn out to be wrong.
     pub is_control: bool,

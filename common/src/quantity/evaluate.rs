@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use crate::expr::{Expr, SeriesInput};
+use crate::quantity::events::{EventCorner, EventRounding};
 use crate::quantity::program::{CellInputs, NodeIndex, QuantityNode, QuantityProgram, Reduction};
-use crate::quantity::reduce::{EventStep, Reducer, Samples};
+use crate::quantity::reduce::{Reducer, Samples};
 
 /// The samples of a trial.
 #[derive(Debug, Clone, Copy)]
@@ -50,30 +51,6 @@ pub enum NodeValue {
     Number(f64),
     /// One number per sample.
     Series(Vec<f64>),
-}
-
-/// Where an event between two samples is taken to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventRounding {
-    /// Between the samples, in a straight line.
-    Between,
-    /// At the last sample before it.
-    Before,
-    /// At the first sample after it.
-    After,
-}
-
-impl EventRounding {
-    /// All of them, the number itself first.
-    pub const ALL: [Self; 3] = [Self::Between, Self::Before, Self::After];
-
-    fn round(self, event: Option<EventStep>) -> f64 {
-        event.map_or(f64::NAN, |event| match self {
-            Self::Between => event.between,
-            Self::Before => event.before,
-            Self::After => event.after,
-        })
-    }
 }
 
 /// A series whose mean over trials a quantity of mean curves needs.
@@ -147,7 +124,7 @@ impl QuantityProgram {
             other: &[],
         };
         let all = vec![true; self.nodes.len()];
-        let table = self.evaluate_marked(trial, &[], &all, rounding);
+        let table = self.evaluate_marked(trial, &[], &all, &|_| rounding);
         table.own.into_iter().flatten().collect()
     }
 
@@ -180,7 +157,7 @@ impl QuantityProgram {
         trial: EvaluatedTrial<'_>,
         needed: &NeededNodes,
     ) -> Vec<NodeValue> {
-        let table = self.evaluate_marked(trial, &[], &needed.used, EventRounding::Between);
+        let table = self.evaluate_marked(trial, &[], &needed.used, &|_| EventRounding::Between);
         let undefined = NodeValue::Number(f64::NAN);
         let values = table.own.into_iter();
         values
@@ -196,7 +173,18 @@ impl QuantityProgram {
         needed: &NeededNodes,
         rounding: EventRounding,
     ) -> NodeTable<'a> {
-        self.evaluate_marked(trial, between, &needed.of_events, rounding)
+        self.evaluate_marked(trial, between, &needed.of_events, &|_| rounding)
+    }
+
+    /// Evaluates anew what depends on events, each of which is at a sample of its own.
+    pub fn round_to_corner<'a>(
+        &self,
+        trial: EvaluatedTrial<'_>,
+        between: &'a [NodeValue],
+        needed: &NeededNodes,
+        corner: &EventCorner,
+    ) -> NodeTable<'a> {
+        self.evaluate_marked(trial, between, &needed.of_events, &|at| corner.round_at(at))
     }
 
     fn evaluate_marked<'a>(
@@ -204,14 +192,14 @@ impl QuantityProgram {
         trial: EvaluatedTrial<'_>,
         earlier: &'a [NodeValue],
         marked: &[bool],
-        rounding: EventRounding,
+        round_at: &dyn Fn(NodeIndex) -> EventRounding,
     ) -> NodeTable<'a> {
         let mut table = NodeTable {
             earlier,
             own: Vec::with_capacity(self.nodes.len()),
         };
         for (at, node) in self.nodes.iter().enumerate() {
-            let value = marked[at].then(|| self.evaluate_node(node, trial, &table, rounding));
+            let value = marked[at].then(|| self.evaluate_node(node, trial, &table, round_at(at)));
             table.own.push(value);
         }
         table
@@ -312,14 +300,15 @@ impl QuantityProgram {
         }
     }
 
-    /// Evaluates a number on mean samples. `mean` gives those of each of [`Self::averaged_series`].
+    /// Evaluates a number on mean samples. `mean` gives those of each of [`Self::averaged_series`], and `round_at` where the event of a
+    /// node is taken to be.
     pub fn evaluate_mean<'a>(
         &self,
         root: NodeIndex,
         cell: &CellInputs,
         steps: &[f64],
         mean: &dyn Fn(AveragedSeries) -> &'a [f64],
-        rounding: EventRounding,
+        round_at: &dyn Fn(NodeIndex) -> EventRounding,
     ) -> f64 {
         let mut values = vec![f64::NAN; root + 1];
         for at in self.outer_nodes(root) {
@@ -331,7 +320,7 @@ impl QuantityProgram {
                 }
                 QuantityNode::Reduction(reduction) => {
                     let series = |at: NodeIndex| self.mean_argument(at, steps.len(), mean);
-                    reduce_series(reduction, (steps, cell), (&number, &series), rounding)
+                    reduce_series(reduction, (steps, cell), (&number, &series), round_at(at))
                 }
                 other => cell_number(other, (cell, steps), &number),
             };

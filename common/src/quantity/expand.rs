@@ -1,6 +1,6 @@
 //! Finds the cells that claims are about, and compiles their quantities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::grid::Grid;
 use crate::ids::CellIndex;
@@ -20,8 +20,8 @@ pub const MAX_CLAIM_CELLS: u64 = 200_000;
 const MAX_JOINED_CELLS: usize = 200;
 /// Maximum number of effects of a claim.
 pub const MAX_EFFECTS: usize = 10_000;
-/// Number of cells for which the windows of a claim are checked.
-pub(super) const CHECKED_CELLS: usize = 200;
+/// Number of cells for which windows of a claim are checked that depend on more than the length of trials.
+const CHECKED_CELLS: usize = 2_000;
 
 /// Claims with the cells that they are about.
 #[derive(Debug, Clone, Default)]
@@ -386,18 +386,40 @@ impl ClaimExpander<'_> {
         let program = self.compiler.program();
         let long_enough = effects.iter().filter(|effect| !effect.has_too_few_steps);
         let cells = long_enough.flat_map(ClaimEffect::all_cells);
-        for cell in cells.take(CHECKED_CELLS) {
+        let differ = roots.iter().any(|root| program.has_windows_of_cells(*root));
+        for cell in self.choose_checked_cells(cells, differ) {
             let Some(inputs) = program.cell_inputs(self.grid, cell) else {
                 continue;
             };
             for root in roots {
                 program
-                    .check_windows(*root, &inputs)
+                    .check_whole_windows(*root, &inputs)
                     .map_err(|why| claim.lack_at("of", why))?;
             }
         }
 
         Ok(())
+    }
+
+    /// One cell of each length of trials and, if cells of one length `differ`, the first ones of all.
+    pub(super) fn choose_checked_cells(
+        &self,
+        cells: impl Iterator<Item = CellIndex>,
+        differ: bool,
+    ) -> Vec<CellIndex> {
+        let mut others = if differ { CHECKED_CELLS } else { 0 };
+        let mut classes = HashSet::new();
+        let mut known = HashSet::new();
+        let chosen = cells.filter(|cell| {
+            // Trials of a shape class have the same number of steps.
+            let is_new = classes.insert(self.grid.class_of(*cell));
+            if is_new || others == 0 || !known.insert(*cell) {
+                return is_new;
+            }
+            others -= 1;
+            true
+        });
+        chosen.collect()
     }
 
     fn mark_needs(&self, claim: &Claim, effects: &mut [ClaimEffect]) -> Result<(), SpecError> {

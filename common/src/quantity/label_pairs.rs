@@ -4,9 +4,7 @@ use std::fmt::Write as _;
 
 use crate::ids::CellIndex;
 use crate::quantity::claim::Claim;
-use crate::quantity::expand::{
-    CHECKED_CELLS, ClaimEffect, ClaimExpander, MAX_EFFECTS, describe_values,
-};
+use crate::quantity::expand::{ClaimEffect, ClaimExpander, MAX_EFFECTS, describe_values};
 use crate::spec::measure::Probe;
 use crate::spec_file::error::SpecError;
 
@@ -83,11 +81,8 @@ impl ClaimExpander<'_> {
         };
 
         let moments = [("at", Some(claim.at)), ("relative_to", claim.relative_to)];
-        for cell in effects
-            .iter()
-            .flat_map(ClaimEffect::all_cells)
-            .take(CHECKED_CELLS)
-        {
+        let cells = effects.iter().flat_map(ClaimEffect::all_cells);
+        for cell in self.choose_checked_cells(cells, true) {
             let Ok(config) = self.grid.resolve_config(cell) else {
                 continue;
             };

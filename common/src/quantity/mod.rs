@@ -7,7 +7,7 @@
 //! [`figure`] reads `[[figure]]`: which of them are to be drawn, and over what.
 //!
 //! [`section`] reads both tables, [`claim`] one claim, which `claim_checks` checks; [`call_text`] finds the reducers in a text, [`compile`] makes a
-//! [`program`] of it, [`evaluate`] computes that from a curve with the functions of [`reduce`], and [`expand`] finds the cells
+//! [`program`] of it, [`evaluate`] computes that from a curve with the functions of [`reduce`] and with `events` at one sample or the other, and [`expand`] finds the cells
 //! that each claim is about, `reference_cells` those that they are
 //! set against, and `label_pairs` those whose predictions are compared. `windows` checks what is known before any trial. A [`trial_quantity`] is
 //! used in place of a metric, and [`trial_values`] computes it of one trial after another. [`rounding`] finds numbers that cancelled.
@@ -21,6 +21,7 @@ mod claim_checks;
 mod claim_tests;
 pub mod compile;
 pub mod evaluate;
+mod events;
 pub mod expand;
 pub mod figure;
 #[cfg(test)]
@@ -41,7 +42,8 @@ pub use call_text::tidy_text;
 pub use cell_names::find_cells_meeting;
 pub use cell_quantity::{CellQuantity, StepQuantity};
 pub use claim::{Claim, ClaimForm, ClaimRegion, TrialPooling};
-pub use evaluate::{EventRounding, NodeValue, SampledCurve};
+pub use evaluate::{NodeValue, SampledCurve};
+pub use events::{EventCorner, EventRounding};
 pub use expand::{ClaimEffect, ExpandedClaim, ExpandedClaims};
 pub use figure::{Figure, FigureSection, FigureSubject};
 pub use program::{CellInputs, QuantityProgram};

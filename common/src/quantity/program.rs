@@ -232,6 +232,13 @@ impl QuantityProgram {
         })
     }
 
+    /// Whether a number depends on more of a cell than the number of its steps and their size.
+    pub(super) fn depends_on_cell(&self, root: NodeIndex) -> bool {
+        self.any_used(root, |node| {
+            matches!(node, QuantityNode::Cell(_) | QuantityNode::Decay)
+        })
+    }
+
     /// Whether a value depends on the step of its sample.
     pub(super) fn uses_step(&self, root: NodeIndex) -> bool {
         self.any_used(root, |node| matches!(node, QuantityNode::Step))

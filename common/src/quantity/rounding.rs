@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::expr::Expr;
-use crate::quantity::evaluate::{EventRounding, NodeValue, reduce_series};
+use crate::quantity::evaluate::{NodeValue, reduce_series};
+use crate::quantity::events::EventRounding;
 use crate::quantity::program::{CellInputs, NodeIndex, QuantityNode, QuantityProgram, Reduction};
 use crate::quantity::reduce::Reducer;
 

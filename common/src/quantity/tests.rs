@@ -188,7 +188,7 @@ fn quantities_of_mean_curves_are_reduced_after_averaging() {
     let between = EventRounding::Between;
     let found = expanded
         .program
-        .evaluate_mean(claim.roots[0], &inputs, &steps, &lookup, between);
+        .evaluate_mean(claim.roots[0], &inputs, &steps, &lookup, &|_| between);
     assert!((found - 80.0).abs() < 1e-9, "{found}");
 }
 
@@ -283,6 +283,30 @@ fn wrong_claims_are_refused_with_line_and_remedy() {
         (
             "[[claim]]\nname = 'c'\nof = 'at(train_loss, 200)'\nabove = 0",
             "at: step 200 is after the end",
+        ),
+        (
+            "[[claim]]\nname = 'c'\nof = 'max(train_loss, 0..5000)'\nabove = 0",
+            "claim 'c': of: max: the window ends at step 5000, and a trial of the cell has 100 steps: end it at 'end'",
+        ),
+        (
+            "[[claim]]\nname = 'c'\nof = 'max(train_loss, 50..12 epochs)'\nabove = 0",
+            "max: the window ends at step 120, and",
+        ),
+        (
+            "[[claim]]\nname = 'c'\nof = 'mean(train_loss, decay - 50..decay)'\nabove = 0",
+            "mean: the window begins at step -10, before a trial does",
+        ),
+        (
+            "[[claim]]\nname = 'c'\nof = 'mean(train_loss, last 200 steps)'\nabove = 0",
+            "mean: the window begins at step -100, before a trial does",
+        ),
+        (
+            "[[claim]]\nname = 'c'\nof = 'at(train_loss, decay - 50)'\nabove = 0",
+            "at: step -10 is before the begin of a trial",
+        ),
+        (
+            "[[claim]]\nname = 'c'\nof = 'jump(train_loss, end)'\nabove = 0",
+            "jump: no sample comes after step 100: a trial of the cell has 100 steps",
         ),
         (
             "[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'",
@@ -418,6 +442,61 @@ fn a_quantity_of_a_trial_is_found_by_name_or_is_an_expression() {
         [0.5, 0.125][row]
     });
     assert_eq!(found, NodeValue::Series(vec![1.0, 4.0]));
+}
+
+#[test]
+fn windows_are_checked_in_trials_of_every_length() {
+    // The last of 301 cells has shorter trials than the others.
+    let lengths: Vec<u32> = (0..300).map(|at| 1_000 - at).chain([50]).collect();
+    let sweep = SWEEP
+        .replace("[grid]\n", &format!("[grid]\ntrain.steps = {lengths:?}\n"))
+        .replace("lr = [0.1, 0.2]", "lr = [0.1]")
+        .replace("wd = [0.0, 0.1]", "wd = [0.1]")
+        .replace("steps = 100\n", "");
+    let read = |window: &str| {
+        let source = SpecSource {
+            text: format!(
+                "{sweep}[[claim]]\nname = 'c'\nof = 'max(train_loss, {window})'\nabove = 0\n"
+            ),
+            ..SpecSource::default()
+        };
+        Spec::read_new(&source).map_err(|e| e.to_string())
+    };
+    for inside in ["0..end", "40..50", "decay..end", "0.1*end..5/(lr*1.0)"] {
+        read(inside).unwrap_or_else(|e| panic!("{inside}: {e}"));
+    }
+    for outside in ["0..60", "0..6/lr", "60..", "0..decay + 20"] {
+        let error = read(outside).expect_err(outside);
+        assert!(
+            error.contains("a trial of the cell has 50 steps"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_stored_claim_whose_window_a_trial_cuts_is_lacking_and_the_others_stay() {
+    let claim = |name: &str, window: &str| {
+        format!("[[claim]]\nname = '{name}'\nof = 'max(train_loss, {window})'\nabove = 0\n")
+    };
+    let source = SpecSource {
+        text: format!(
+            "{SWEEP}{}{}",
+            claim("cut", "0..5000"),
+            claim("whole", "0..100")
+        ),
+        ..SpecSource::default()
+    };
+    assert!(Spec::read_new(&source).is_err());
+    let stored = Spec::read_stored(&source).unwrap_or_else(|e| panic!("{e}"));
+    let claims = stored.expand_own_claims().unwrap_or_else(|e| panic!("{e}"));
+    let lacks: Vec<bool> = claims
+        .claims
+        .iter()
+        .map(|claim| claim.lack.is_some())
+        .collect();
+    assert_eq!(lacks, [true, false]);
+    assert_eq!(stored.find_lacking_claims().len(), 1);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use crate::ids::CellIndex;
 use crate::metric::Metric;
 use crate::quantity::call_text::tidy_text;
 use crate::quantity::compile::QuantityCompiler;
-use crate::quantity::evaluate::{EventRounding, NodeValue, SampledCurve};
+use crate::quantity::evaluate::{NodeValue, SampledCurve};
+use crate::quantity::events::EventRounding;
 use crate::quantity::program::{CellInputs, NodeIndex, QuantityProgram};
 use crate::quantity::section::ClaimSection;
 

@@ -13,15 +13,32 @@ impl Spec {
     /// # Errors
     /// A claim names something that the sweep does not have. Cells that only the file as it is would have are no error.
     pub fn expand_claims(&self, claims: &ClaimSection) -> Result<ExpandedClaims, SpecError> {
+        self.expand_known(claims, self.has_other_cells)
+    }
+
+    /// Compiles the claims of the sweep file, as for [`Self::expand_claims`]. One that an earlier version accepted though its cells
+    /// cannot have what it is about stays, and keeps no other from being judged.
+    ///
+    /// # Errors
+    /// A claim cannot be read, or names something that the sweep does not have.
+    pub fn expand_own_claims(&self) -> Result<ExpandedClaims, SpecError> {
+        let section = self.claims.as_ref().map_err(Clone::clone)?;
+        self.expand_known(section, true)
+    }
+
+    fn expand_known(
+        &self,
+        claims: &ClaimSection,
+        keeps_lacking: bool,
+    ) -> Result<ExpandedClaims, SpecError> {
         let measure = &self.measure;
         let probe = measure.probe.as_ref();
-        claims.expand(&self.grid, &measure.metrics, probe, self.has_other_cells)
+        claims.expand(&self.grid, &measure.metrics, probe, keeps_lacking)
     }
 
     /// The claims of the sweep file whose cells the sweep lacks at its scale, by name, and what it lacks.
     pub fn find_lacking_claims(&self) -> Vec<(String, String)> {
-        let section = self.claims.as_ref().ok();
-        let expanded = section.and_then(|section| self.expand_claims(section).ok());
+        let expanded = self.expand_own_claims().ok();
         let claims = expanded.into_iter().flat_map(|expanded| expanded.claims);
         claims
             .filter_map(|expanded| Some((expanded.claim.name, expanded.lack?)))

@@ -26,6 +26,8 @@ pub struct EffectEstimate {
     pub rounding: f64,
     /// What the probabilities of other estimates follow.
     pub law: EffectLaw,
+    /// Whether noise moves the effect itself, which no interval shows in full.
+    pub is_moved_by_noise: bool,
 }
 
 /// The distribution by which an effect is tested.
@@ -41,10 +43,12 @@ pub enum EffectLaw {
     /// The ratio of two numbers with Student's t of the same degrees of freedom, the second one above 0: that the ratio is r means
     /// that the first minus r times the second is 0 (Fieller 1954).
     Quotient(Quotient),
-    /// The binomial distribution, with this many successes among this many trials.
+    /// The binomial distribution.
     Binomial {
-        /// Number of successes.
-        hits: u64,
+        /// Number of successes at least.
+        fewest: u64,
+        /// Number of successes at most.
+        most: u64,
         /// Number of trials.
         trials: u64,
     },
@@ -85,6 +89,7 @@ impl Quotient {
             high: (product + root) / square,
             rounding: rounding_of_difference(effect, effect),
             law: EffectLaw::Quotient(self),
+            is_moved_by_noise: false,
         })
     }
 
@@ -124,8 +129,16 @@ pub struct RegionTest {
 }
 
 impl RegionTest {
+    /// The test of an effect of which nothing is shown.
+    pub const OPEN: Self = Self {
+        inside: 1.0,
+        outside: 1.0,
+        interval_inside: false,
+        interval_outside: false,
+    };
+
     /// The test of an effect without spread, which is known to lie inside, outside, or on a bound.
-    fn of_known_effect(is_inside: Option<bool>) -> Self {
+    pub fn of_known_effect(is_inside: Option<bool>) -> Self {
         let [inside, outside] = match is_inside {
             Some(true) => [0.0, 1.0],
             Some(false) => [1.0, 0.0],
@@ -177,7 +190,8 @@ impl EffectRegion {
         (x - low).abs().min((x - high).abs())
     }
 
-    fn contains_interval(self, from: f64, to: f64) -> bool {
+    /// Whether all numbers between two ends lie in the region.
+    pub fn contains_interval(self, from: f64, to: f64) -> bool {
         match self {
             Self::Inside(low, high) => low <= from && to <= high,
             Self::Outside(low, high) => to < low || from > high,
@@ -248,7 +262,7 @@ impl EffectEstimate {
             return 0.0;
         }
         match self.law {
-            EffectLaw::Binomial { hits, trials } => upper_tail(hits, trials, bound),
+            EffectLaw::Binomial { fewest, trials, .. } => upper_tail(fewest, trials, bound),
             _ => 1.0 - self.student_share_below(bound),
         }
     }
@@ -259,7 +273,7 @@ impl EffectEstimate {
             return 0.0;
         }
         match self.law {
-            EffectLaw::Binomial { hits, trials } => lower_tail(hits, trials, bound),
+            EffectLaw::Binomial { most, trials, .. } => lower_tail(most, trials, bound),
             _ => self.student_share_below(bound),
         }
     }
@@ -287,13 +301,13 @@ impl EffectEstimate {
         student_t_cdf(apart / standard_error, degrees)
     }
 
-    /// The number of repeats that would decide, if `repeats` gave this interval and the effect stays: intervals narrow with the
-    /// root of the number. `None` for an effect on a bound.
-    pub fn required_repeats(&self, region: EffectRegion, repeats: u64) -> Option<u64> {
+    /// The number of independent repeats that would decide, if `units` gave this interval and the effect stays: intervals narrow with
+    /// the root of the number. `None` for an effect on a bound.
+    pub fn required_units(&self, region: EffectRegion, units: u64) -> Option<u64> {
         let half = 0.5 * (self.high - self.low);
         let apart = region.distance_from_bound(self.effect);
-        let needed = (repeats as f64 * (half / apart) * (half / apart)).ceil();
-        (needed.is_finite() && needed < 1e9).then(|| (needed as u64).max(repeats + 1))
+        let needed = (units as f64 * (half / apart) * (half / apart)).ceil();
+        (needed.is_finite() && needed < 1e9).then(|| (needed as u64).max(units + 1))
     }
 }
 
@@ -311,6 +325,7 @@ mod tests {
                 standard_error,
                 degrees: 9.0,
             },
+            is_moved_by_noise: false,
         }
     }
 
@@ -404,8 +419,8 @@ mod tests {
     #[test]
     fn four_times_the_repeats_halve_the_interval() {
         let half_line = EffectRegion::Inside(0.0, f64::INFINITY);
-        let found = estimate(1.0, 1.0).required_repeats(half_line, 10);
+        let found = estimate(1.0, 1.0).required_units(half_line, 10);
         assert_eq!(found, Some(40));
-        assert_eq!(estimate(0.0, 1.0).required_repeats(half_line, 10), None);
+        assert_eq!(estimate(0.0, 1.0).required_units(half_line, 10), None);
     }
 }

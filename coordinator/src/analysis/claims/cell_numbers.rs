@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use ergodic_common::quantity::evaluate::AveragedSeries;
 use ergodic_common::quantity::program::NodeIndex;
-use ergodic_common::quantity::{CellInputs, EventRounding, QuantityProgram};
+use ergodic_common::quantity::{CellInputs, EventCorner, EventRounding, QuantityProgram};
 
 use super::design::{RepeatDesign, RepeatDraws};
-use super::jobs::{ClaimJob, ClaimJobs, JobKind, TrialValue, TrialValues};
-use super::references::ReferenceCurves;
+use super::jobs::{ClaimJob, ClaimJobs, JobKind, TrialValue, TrialValues, find_least_and_largest};
+use super::references::{MissingReference, ReferenceCurves};
 
 /// The number of a cell, with all that its uncertainty takes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct CellNumber {
     /// The number over all repeats; NaN if it is undefined.
     pub(super) full: f64,
-    /// The number with each event at the sample before it, and after it.
+    /// The number with its event at the sample before it, and after it; with several events, the least and the largest number.
     pub(super) rounded: [f64; 2],
     /// The number without each group of repeats, for each stream.
     pub(super) without: Vec<BTreeMap<usize, f64>>,
@@ -27,14 +27,18 @@ pub(super) struct CellNumber {
     pub(super) counts_events: bool,
     /// Whether trials differ at all.
     pub(super) trials_differ: bool,
-    /// The numbers of trials by repeat.
-    pub(super) trials: Vec<(u32, f64)>,
+    /// The numbers of trials by repeat, with their events between samples, before and after them.
+    pub(super) trials: Vec<(u32, [f64; 3])>,
     /// Fingerprints of trials by repeat.
     pub(super) bits: BTreeMap<u32, u64>,
     /// Number of repeats with a number.
     pub(super) n: u64,
     /// Number of completed trials without one.
     pub(super) missing: u64,
+    /// Number of completed trials whose reference diverged.
+    pub(super) diverged_references: u64,
+    /// Number of completed trials whose reference failed or has not ended.
+    pub(super) absent_references: u64,
     /// Whether trials were sampled at different steps, so that a mean curve would be that of some of them.
     pub(super) steps_differ: bool,
 }
@@ -86,8 +90,12 @@ impl NumberContext<'_> {
                     TrialValue::Numbers(numbers) => Some((repeat, *numbers)),
                     _ => None,
                 });
+                let [diverged, absent] = [MissingReference::Diverged, MissingReference::Absent]
+                    .map(|why| count_without_reference(values().map(|(_, value)| value), why));
                 CellNumber {
                     counts_events: !self.jobs.program.is_smooth(job.roots[0]),
+                    diverged_references: diverged,
+                    absent_references: absent,
                     ..self.average_numbers(&numbers.collect::<Vec<_>>())
                 }
             }
@@ -116,6 +124,7 @@ impl NumberContext<'_> {
                 let bits: BTreeMap<u32, u64> = bits.collect();
                 CellNumber {
                     n: bits.len() as u64,
+                    missing: (trials.len() - bits.len()) as u64,
                     bits,
                     ..CellNumber::default()
                 }
@@ -160,7 +169,7 @@ impl NumberContext<'_> {
             trials_differ: defined.iter().any(|(_, x)| x[0] != defined[0].1[0]),
             n: defined.len() as u64,
             missing: (all.len() - defined.len()) as u64,
-            trials: defined.iter().map(|(repeat, x)| (*repeat, x[0])).collect(),
+            trials: defined,
             ..CellNumber::default()
         }
     }
@@ -179,7 +188,7 @@ impl NumberContext<'_> {
             };
         }
 
-        let between = EventRounding::Between;
+        let between = &|_: NodeIndex| EventRounding::Between;
         let sums = curves.sum_trials();
         let means = curves.means_without(&sums, &[]);
         let context = CurveContext {
@@ -202,8 +211,7 @@ impl NumberContext<'_> {
         let draws = resamples.map(|times| context.reduce(&curves.weighted_means(times), between));
         CellNumber {
             full: context.reduce(&means, between),
-            rounded: [EventRounding::Before, EventRounding::After]
-                .map(|rounding| context.reduce(&means, rounding)),
+            rounded: context.round_events(&means, &job.corners),
             draws: draws.collect(),
             without,
             is_resampled,
@@ -224,11 +232,23 @@ struct CurveContext<'a> {
 }
 
 impl CurveContext<'_> {
-    fn reduce(self, means: &[Vec<f64>], rounding: EventRounding) -> f64 {
+    /// The number with its event at the sample before it, and after it; with several events, the least and the largest number.
+    fn round_events(self, means: &[Vec<f64>], corners: &[EventCorner]) -> [f64; 2] {
+        if corners.is_empty() {
+            return [EventRounding::Before, EventRounding::After]
+                .map(|rounding| self.reduce(means, &|_| rounding));
+        }
+        let numbers = corners.iter();
+        find_least_and_largest(
+            numbers.map(|corner| self.reduce(means, &|event| corner.round_at(event))),
+        )
+    }
+
+    fn reduce(self, means: &[Vec<f64>], round_at: &dyn Fn(NodeIndex) -> EventRounding) -> f64 {
         let mean = |of: AveragedSeries| self.curves.find(means, of);
         let steps = self.curves.steps;
         self.program
-            .evaluate_mean(self.root, self.cell, steps, &mean, rounding)
+            .evaluate_mean(self.root, self.cell, steps, &mean, round_at)
     }
 }
 
@@ -340,6 +360,16 @@ impl<'a> MeanCurves<'a> {
         let first = collect_bits(self.trials[0]);
         self.trials.iter().any(|trial| collect_bits(trial) != first)
     }
+}
+
+/// Counts the trials whose reference has no curve for this reason.
+fn count_without_reference<'a>(
+    values: impl Iterator<Item = &'a TrialValue>,
+    why: MissingReference,
+) -> u64 {
+    let without =
+        values.filter(|value| matches!(value, TrialValue::WithoutReference(x) if *x == why));
+    without.count() as u64
 }
 
 /// The number from which differences are taken: no difference from an infinite one is a number.

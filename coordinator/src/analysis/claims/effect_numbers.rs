@@ -1,10 +1,12 @@
 //! The effect of a claim, with its uncertainty, from the numbers of its cells.
 
+use std::collections::BTreeMap;
+
 use ergodic_common::quantity::reduce::least_squares_slope;
 use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm};
 
 use super::cell_numbers::CellNumber;
-use super::design::RepeatDesign;
+use super::design::{RepeatDesign, SampleSize};
 use crate::estimators::Sample;
 use crate::estimators::bootstrap::bca_interval_of_number;
 use crate::estimators::decision::{EffectEstimate, EffectLaw};
@@ -14,6 +16,14 @@ use crate::estimators::special::student_t_quantile;
 
 /// Smallest share of resamples in which a number must be defined.
 const MIN_DEFINED_DRAWS: f64 = 0.95;
+
+/// How many times what resampling moves a number by its interval reaches further to the other side. Noise moves a number of a mean curve
+/// as that of n repeats, and that of a resample as twice the noise. Where the curve is all noise, as in the extreme of a flat part, the
+/// number grows with its standard deviation, so that a resample shows √2 − 1 of what the mean curve is moved by. Twice that, since it is
+/// known from the same few repeats.
+const BIAS_FACTOR: f64 = 2.0 / (std::f64::consts::SQRT_2 - 1.0);
+/// What resampling may move a number by, in standard errors, before a verdict says so: below it, no more than α agree wrongly.
+const MAX_UNTOLD_BIAS: f64 = 0.2;
 
 /// The numbers of the cells of an effect.
 #[derive(Clone, Copy)]
@@ -87,6 +97,22 @@ impl EffectNumbers<'_> {
         self.cells.iter().map(|cell| cell.n).min().unwrap_or(0)
     }
 
+    /// The smallest sample of a cell.
+    pub(super) fn sample_size(self) -> SampleSize {
+        let repeats = self.repeats();
+        let levels = self.cells.iter().map(|cell| {
+            let streams = cell.without.iter().map(BTreeMap::len);
+            streams.min().unwrap_or(0) as u64
+        });
+        SampleSize {
+            repeats,
+            units: match self.design.is_crossed() {
+                true => levels.min().unwrap_or(0),
+                false => repeats,
+            },
+        }
+    }
+
     fn estimate_function(self, function: &CellFunction<'_>) -> Result<EffectEstimate, String> {
         let full: Vec<f64> = self.cells.iter().map(|cell| cell.full).collect();
         let effect = function(&full);
@@ -110,12 +136,14 @@ impl EffectNumbers<'_> {
         let level = 1.0 - self.claim.alpha;
         let half = student_t_quantile(level, spread.degrees) * spread.standard_error;
         let (mut low, mut high) = (effect - half, effect + half);
-        let further = spread.interval.map(|(low, high)| [low, high]);
-        let ends = further
-            .into_iter()
-            .flatten()
-            .chain(self.rounded_numbers(function));
-        for end in ends.filter(|end| end.is_finite()) {
+        if let Some(interval) = spread.interval {
+            low = low.min(interval.0);
+            high = high.max(interval.1);
+        }
+        low -= BIAS_FACTOR * spread.bias.max(0.0);
+        high -= BIAS_FACTOR * spread.bias.min(0.0);
+        let rounded = self.rounded_numbers(function).into_iter();
+        for end in rounded.filter(|end| end.is_finite()) {
             low = low.min(end);
             high = high.max(end);
         }
@@ -129,6 +157,7 @@ impl EffectNumbers<'_> {
                 standard_error: spread.standard_error,
                 degrees: spread.degrees,
             },
+            is_moved_by_noise: spread.bias.abs() > MAX_UNTOLD_BIAS * spread.standard_error,
         })
     }
 
@@ -206,6 +235,7 @@ impl EffectNumbers<'_> {
             standard_error: clear_rounding(found.variance.sqrt(), rounding),
             degrees: found.degrees.min(most).max(1.0),
             interval: None,
+            bias: 0.0,
         })
     }
 
@@ -253,9 +283,12 @@ impl EffectNumbers<'_> {
 
         let level = 1.0 - 2.0 * self.claim.alpha;
         let jackknifed = without.first().map_or(&[][..], Vec::as_slice);
+        // A resample has the spread of n, not of n − 1, repeats.
+        let widening = (n / (n - 1.0).max(1.0)).sqrt();
+        let moved = draws.iter().map(|x| x - effect).sum::<f64>() / draws.len() as f64;
         Ok(EffectSpread {
-            // A resample has the spread of n, not of n − 1, repeats.
-            standard_error: sd * (n / (n - 1.0).max(1.0)).sqrt(),
+            standard_error: sd * widening,
+            bias: clear_rounding(moved, rounding) * widening,
             degrees: (n - 1.0).max(1.0),
             interval: bca_interval_of_number(effect, &draws, jackknifed, level)
                 .filter(|_| sd > 0.0),
@@ -268,6 +301,8 @@ struct EffectSpread {
     degrees: f64,
     /// The interval of resamples, which the effect's contains.
     interval: Option<(f64, f64)>,
+    /// What resampling moves the effect by.
+    bias: f64,
 }
 
 /// A number on a linear or a logarithmic scale.

@@ -8,18 +8,21 @@ use ergodic_common::quantity::evaluate::{AveragedSeries, EvaluatedTrial, NeededN
 use ergodic_common::quantity::program::NodeIndex;
 use ergodic_common::quantity::rounding::EvaluatedNodes;
 use ergodic_common::quantity::{
-    CellInputs, ClaimForm, EventRounding, ExpandedClaim, ExpandedClaims, NodeValue,
+    CellInputs, ClaimForm, EventCorner, EventRounding, ExpandedClaim, ExpandedClaims, NodeValue,
     QuantityProgram, SampledCurve, TrialPooling,
 };
 
 use super::batches::EffectBatch;
-use super::references::ReferenceCurves;
+use super::references::{MissingReference, ReferenceCurves};
 
 /// What a claim needs of each trial.
 #[derive(Debug, Clone)]
 pub(super) struct ClaimJob {
     pub(super) roots: Vec<NodeIndex>,
     pub(super) kind: JobKind,
+    /// Where the events of the first quantity may be, if it has several.
+    pub(super) corners: Vec<EventCorner>,
+    needed: NeededNodes,
 }
 
 /// The kind of values that a claim needs.
@@ -41,7 +44,8 @@ pub(super) enum JobKind {
 /// What a trial gives to a claim.
 #[derive(Debug, Clone)]
 pub(super) enum TrialValue {
-    /// The number with events between samples, before and after them.
+    /// The number with events between samples, and with all of them before and after; the least and the largest number, if several
+    /// events may be before or after.
     Numbers([f64; 3]),
     /// Series at these steps.
     Series {
@@ -50,7 +54,9 @@ pub(super) enum TrialValue {
     },
     /// A fingerprint.
     Bits(u64),
-    /// Nothing: the same repeat of the reference cell is missing, or predictions are compared.
+    /// No number, because the same repeat of the reference cell has none.
+    WithoutReference(MissingReference),
+    /// Nothing: predictions are compared.
     Nothing,
 }
 
@@ -107,6 +113,11 @@ impl<'a> ClaimJobs<'a> {
         let jobs = claims.claims.iter().map(|claim| ClaimJob {
             roots: claim.roots.clone(),
             kind: JobKind::of_claim(program, claim),
+            corners: claim
+                .roots
+                .first()
+                .map_or_else(Vec::new, |root| program.find_corners(*root)),
+            needed: program.find_needed(&claim.roots),
         });
         Self {
             spec,
@@ -194,8 +205,14 @@ impl<'a> ClaimJobs<'a> {
                 self.evaluate_group(group, (&evaluation.inputs, curve, &[]), &jobs, &mut values);
                 continue;
             };
-            let Some(joined) = references.join(*other_cell, repeat, curve) else {
-                continue;
+            let joined = match references.join(*other_cell, repeat, curve) {
+                Ok(joined) => joined,
+                Err(missing) => {
+                    for at in &group.places {
+                        values[*at] = TrialValue::WithoutReference(missing);
+                    }
+                    continue;
+                }
             };
 
             let other = EvaluatedTrial {
@@ -237,7 +254,7 @@ impl<'a> ClaimJobs<'a> {
             cell,
         };
         for (at, job) in jobs {
-            values[*at] = job.value_of_trial(self.program, nodes, &rounded);
+            values[*at] = job.value_of_trial(self.program, (trial, nodes), &rounded);
         }
     }
 }
@@ -271,10 +288,25 @@ impl JobKind {
 }
 
 impl ClaimJob {
+    /// The least and the largest number of a trial, wherever between two samples each of its events is.
+    fn find_extremes(
+        &self,
+        program: &QuantityProgram,
+        trial: EvaluatedTrial<'_>,
+        between: &[NodeValue],
+    ) -> [f64; 2] {
+        let root = self.roots[0];
+        let numbers = self.corners.iter().map(|corner| {
+            let table = program.round_to_corner(trial, between, &self.needed, corner);
+            table.value(root).as_number()
+        });
+        find_least_and_largest(numbers)
+    }
+
     fn value_of_trial(
         &self,
         program: &QuantityProgram,
-        evaluated: EvaluatedNodes<'_>,
+        (trial, evaluated): (EvaluatedTrial<'_>, EvaluatedNodes<'_>),
         rounded: &[NodeTable<'_>],
     ) -> TrialValue {
         let EvaluatedNodes {
@@ -286,6 +318,11 @@ impl ClaimJob {
             JobKind::Numbers => {
                 let root = self.roots[0];
                 TrialValue::Numbers(match rounded {
+                    _ if !self.corners.is_empty() => {
+                        let number = nodes[root].as_number();
+                        let [low, high] = self.find_extremes(program, trial, nodes);
+                        [number, low, high]
+                    }
                     [before, after] => [
                         nodes[root].as_number(),
                         before.value(root).as_number(),
@@ -301,7 +338,7 @@ impl ClaimJob {
                     .map(|one| one.of_trial(nodes, steps.len()))
                     .collect(),
             },
-            // What a trial does not have is equal to nothing.
+            // What a trial does not have, not even at one sample, is equal to nothing.
             JobKind::Bits if self.roots.iter().any(|root| is_undefined(&nodes[*root])) => {
                 TrialValue::Numbers([f64::NAN; 3])
             }
@@ -311,8 +348,22 @@ impl ClaimJob {
     }
 }
 
+/// The least and the largest of some numbers; NaN if one is undefined.
+pub(super) fn find_least_and_largest(numbers: impl Iterator<Item = f64>) -> [f64; 2] {
+    numbers.fold(
+        [f64::INFINITY, f64::NEG_INFINITY],
+        |[low, high], x| match x.is_nan() || low.is_nan() {
+            true => [f64::NAN; 2],
+            false => [low.min(x), high.max(x)],
+        },
+    )
+}
+
 fn is_undefined(node: &NodeValue) -> bool {
-    matches!(node, NodeValue::Number(x) if x.is_nan())
+    match node {
+        NodeValue::Number(x) => x.is_nan(),
+        NodeValue::Series(values) => values.iter().all(|x| x.is_nan()),
+    }
 }
 
 /// A fingerprint of the steps and of the values of some nodes, in which every bit counts.

@@ -11,11 +11,11 @@ use super::design::RepeatDesign;
 use super::effect_numbers::EffectNumbers;
 use super::label_laws::LabelLaws;
 use super::read::{CellSummary, TrialCounts};
+use super::shares::weigh_shares;
 use super::weighed::{
-    WeighedEffect, effect_region, turn_test, weigh_bits, weigh_number, weigh_spread,
+    WeighedEffect, check_enough, effect_region, turn_test, weigh_bits, weigh_number, weigh_spread,
 };
-use crate::estimators::binomial::clopper_pearson;
-use crate::estimators::decision::{EffectEstimate, EffectLaw, EffectRegion, RegionTest};
+use crate::estimators::decision::RegionTest;
 use crate::estimators::paired::holm_correction;
 
 /// The verdict on an effect.
@@ -72,6 +72,14 @@ pub struct CellPoint {
     pub value: f64,
     /// The ends of its interval, of the level of the claim.
     pub interval: (f64, f64),
+}
+
+/// How the trials of an effect ended.
+struct EffectCounts {
+    /// Those of the cells whose numbers make the effect.
+    cells: Vec<TrialCounts>,
+    /// Those of the cell that each trial is set against.
+    reference: Option<TrialCounts>,
 }
 
 /// What the trials say about an effect, before it is decided together with the others.
@@ -165,7 +173,14 @@ impl EffectJudge<'_> {
         });
         let numbers: Vec<_> = numbers.collect();
         let cells: Vec<&CellNumber> = numbers.iter().map(|(x, _)| x.unwrap_or(&none)).collect();
-        let counts: Vec<TrialCounts> = numbers.iter().map(|(_, x)| x.unwrap_or_default()).collect();
+        let reference = effect.reference.filter(|_| expanded.pairs_trials);
+        let counts = EffectCounts {
+            cells: numbers.iter().map(|(_, x)| x.unwrap_or_default()).collect(),
+            reference: reference.map(|cell| {
+                let summary = found.get(&cell);
+                summary.map(|summary| summary.counts).unwrap_or_default()
+            }),
+        };
 
         let numbers = EffectNumbers {
             claim: &expanded.claim,
@@ -180,47 +195,59 @@ impl EffectJudge<'_> {
     fn weigh_numbers(
         &self,
         numbers: EffectNumbers<'_>,
-        counts: &[TrialCounts],
+        counts: &EffectCounts,
     ) -> Result<WeighedEffect, String> {
         let EffectNumbers { claim, effect, .. } = numbers;
         if effect.has_too_few_steps {
             let needs = claim.needs.as_deref().unwrap_or_default();
             return Err(format!("not enough steps: it needs {needs}"));
         }
-        if claim.form.counts_trials() {
-            return self.weigh_shares(numbers, counts[0]);
-        }
         if let Some(reason) = describe_no_trials(counts) {
             return Err(reason);
+        }
+        if claim.form.counts_trials() {
+            return weigh_shares(numbers, counts.cells[0].diverged);
         }
         if numbers.cells.iter().any(|cell| cell.steps_differ) {
             return Err(
                 "trials reported at different steps, so that they have no mean curve: use per = \"trial\"".into(),
             );
         }
-
         if claim.form == ClaimForm::Labels {
             return self.weigh_labels(claim, effect);
         }
-        check_enough(claim, numbers.repeats())?;
-        let has_diverged = counts.iter().any(|counts| counts.diverged > 0);
-        match claim.form {
-            ClaimForm::Bits if has_diverged && !claim.is_control => {
-                Err("trials diverged, so that not every repeat can be compared".to_owned())
+
+        if claim.form == ClaimForm::Bits {
+            let all = can_compare_all(claim, numbers.cells, &counts.cells);
+            return weigh_bits(claim, numbers, all);
+        }
+
+        let weigh = match claim.form {
+            ClaimForm::Spread | ClaimForm::Collapse => weigh_spread,
+            _ => weigh_number,
+        };
+        let size = numbers.sample_size();
+        match check_enough(claim, size, self.design) {
+            // Few levels of a stream have an interval, in which their few degrees of freedom are seen.
+            Err(why) if self.design.is_crossed() && size.units > 1 => {
+                let few = u64::from(claim.min_repeats);
+                Ok(WeighedEffect {
+                    needed: self.design.repeats_with_units(few, size.units),
+                    ..weigh(numbers)?.leave_open(why)
+                })
             }
-            ClaimForm::Bits => Ok(weigh_bits(claim, numbers.cells)),
-            ClaimForm::Spread | ClaimForm::Collapse => weigh_spread(numbers),
-            _ => weigh_number(numbers),
+            enough => enough.and_then(|()| weigh(numbers)),
         }
     }
 
     /// Compares the laws of the labels that two cells predict.
     fn weigh_labels(&self, claim: &Claim, effect: &ClaimEffect) -> Result<WeighedEffect, String> {
         let found = self.labels.compare(claim, effect, self.design)?;
-        check_enough(claim, found.repeats)?;
+        check_enough(claim, found.size, self.design)?;
         let region = effect_region(claim);
         let mut weighed =
-            WeighedEffect::of_estimate(&found.estimate, region, found.repeats).mark_small();
+            WeighedEffect::of_estimate(&found.estimate, region, found.size, self.design)
+                .mark_small(found.size);
         weighed.notes.extend(found.notes);
         Ok(weighed)
     }
@@ -230,7 +257,7 @@ impl EffectJudge<'_> {
         &self,
         numbers: EffectNumbers<'_>,
         found: Result<WeighedEffect, String>,
-        counts: &[TrialCounts],
+        counts: &EffectCounts,
     ) -> EffectEvidence {
         let claim = numbers.claim;
         let mut notes = Vec::new();
@@ -242,10 +269,10 @@ impl EffectJudge<'_> {
             }
             Err(reason) => {
                 notes.push(reason);
-                (None, count_repeats(numbers, counts))
+                (None, count_repeats(numbers, &counts.cells))
             }
         };
-        notes.extend(describe_losses(numbers.cells, counts));
+        notes.extend(describe_losses(numbers.cells, &counts.cells));
         if weighed.is_some() {
             notes.extend(self.describe_streams());
         }
@@ -268,7 +295,7 @@ impl EffectJudge<'_> {
                 n,
                 needed: match &weighed {
                     Some(weighed) => weighed.needed,
-                    None => advise_repeats(claim, n, counts),
+                    None => advise_repeats(claim, n, &counts.cells),
                 },
                 notes,
                 points: estimate_points(numbers),
@@ -286,55 +313,6 @@ impl EffectJudge<'_> {
             notes.push("a crossed stream has two levels, too few to show much".to_owned());
         }
         notes
-    }
-
-    /// Counts trials that meet a condition, or that lie outside of a region.
-    fn weigh_shares(
-        &self,
-        numbers: EffectNumbers<'_>,
-        counts: TrialCounts,
-    ) -> Result<WeighedEffect, String> {
-        let claim = numbers.claim;
-        if self.design.is_crossed() {
-            return Err(
-                "repeats share crossed streams: their trials are no independent draws".into(),
-            );
-        }
-        if let Some(reason) = describe_no_trials(&[counts]).filter(|_| counts.diverged == 0) {
-            return Err(reason);
-        }
-
-        let region = effect_region(claim);
-        let is_extreme = claim.form == ClaimForm::Extreme;
-        let (hits, trials) = count_hits(claim.form, region, numbers.cells[0], counts.diverged);
-        if trials == 0 {
-            return Err("no trial has this number".into());
-        }
-        check_enough(claim, trials)?;
-
-        let (low, high) = clopper_pearson(hits, trials, claim.alpha);
-        let estimate = EffectEstimate {
-            effect: hits as f64 / trials as f64,
-            low,
-            high,
-            rounding: 0.0,
-            law: EffectLaw::Binomial { hits, trials },
-        };
-        let tested = if is_extreme {
-            EffectRegion::Inside(f64::NEG_INFINITY, claim.chance)
-        } else {
-            region.without_bounds_of_shares()
-        };
-        let mut weighed = WeighedEffect::of_estimate(&estimate, tested, trials);
-        if is_extreme {
-            weighed
-                .notes
-                .push(format!("{hits} of {trials} trials outside"));
-            if hits == 0 {
-                weighed.needed = Some(count_trials_without_hit(claim));
-            }
-        }
-        Ok(weighed)
     }
 }
 
@@ -380,71 +358,60 @@ fn advise_repeats(claim: &Claim, n: u64, counts: &[TrialCounts]) -> Option<u64> 
     }
 }
 
-/// Refuses a verdict on fewer repeats than the claim demands.
-fn check_enough(claim: &Claim, repeats: u64) -> Result<(), String> {
-    if repeats < u64::from(claim.min_repeats) {
-        return Err(format!(
-            "a verdict needs {} repeats at least",
-            claim.min_repeats
-        ));
-    }
-    Ok(())
-}
-
-/// Counts the trials of a cell that meet a condition or, for `extreme`, lie outside of a region, and all of its trials. No condition
-/// holds for a number that a trial does not have, and it lies within no bounds.
-fn count_hits(
-    form: ClaimForm,
-    region: EffectRegion,
-    cell: &CellNumber,
-    diverged: u64,
-) -> (u64, u64) {
-    let without_number = cell.missing + diverged;
-    let values = cell.trials.iter().map(|(_, x)| *x);
-    let hits = match form {
-        ClaimForm::Extreme => {
-            values.filter(|x| !region.contains(*x)).count() as u64 + without_number
-        }
-        _ => values.filter(|x| *x != 0.0).count() as u64,
-    };
-    (hits, cell.n + without_number)
-}
-
-/// The number of trials of which none may lie outside to show the chance of a claim.
-fn count_trials_without_hit(claim: &Claim) -> u64 {
-    (claim.alpha.ln() / (1.0 - claim.chance).ln()).ceil() as u64
-}
-
-fn describe_no_trials(counts: &[TrialCounts]) -> Option<String> {
-    let without = counts.iter().find(|counts| counts.completed == 0)?;
+/// Why nothing can be decided: of a cell, or of the reference, not one trial completed. That trials diverge shows how many do, but
+/// nothing about a number that none of them has.
+fn describe_no_trials(counts: &EffectCounts) -> Option<String> {
+    let cells = counts.cells.iter().map(|counts| ("a cell", counts));
+    let reference = counts.reference.iter();
+    let mut all = cells.chain(reference.map(|counts| ("the reference", counts)));
+    let (what, without) = all.find(|(_, counts)| counts.completed == 0)?;
     let ends = [(without.diverged, "diverged"), (without.failed, "failed")];
-    let ends: Vec<String> = ends
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, how)| format!("{count} {how}"))
-        .collect();
+    let ends = describe_counts(ends);
     Some(match ends.is_empty() {
-        true => "no trial of a cell has ended yet".to_owned(),
-        false => format!("no trial of a cell completed: {}", ends.join(", ")),
+        true => format!("no trial of {what} has ended yet"),
+        false => format!("no trial of {what} completed: {}", ends.join(", ")),
     })
+}
+
+/// Whether the bits of each repeat that has ended can be compared. A trial that diverged differs from one that did not, as a control
+/// says.
+fn can_compare_all(claim: &Claim, cells: &[&CellNumber], counts: &[TrialCounts]) -> bool {
+    let mut lost = counts.iter().map(|counts| match claim.is_control {
+        true => counts.failed,
+        false => counts.failed + counts.diverged,
+    });
+    lost.all(|lost| lost == 0) && cells.iter().all(|cell| cell.missing == 0)
+}
+
+/// Those of some counts that are not 0, with what they count.
+fn describe_counts<const N: usize>(counts: [(u64, &str); N]) -> Vec<String> {
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    counts
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect()
 }
 
 /// The trials that say nothing about the effect.
 fn describe_losses(cells: &[&CellNumber], counts: &[TrialCounts]) -> Vec<String> {
-    let missing: u64 = cells.iter().map(|cell| cell.missing).sum();
-    let [diverged, failed] = [
-        counts.iter().map(|counts| counts.diverged).sum::<u64>(),
-        counts.iter().map(|counts| counts.failed).sum::<u64>(),
-    ];
-    let has_trials = counts.iter().all(|counts| counts.completed > 0);
-    let losses = [
-        (missing, "without the number"),
-        (if has_trials { diverged } else { 0 }, "diverged"),
-        (if has_trials { failed } else { 0 }, "failed"),
-    ];
-    losses
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, how)| format!("{count} {how}"))
-        .collect()
+    // What all trials of a cell did is the reason why nothing is decided.
+    let ended = match counts.iter().all(|counts| counts.completed > 0) {
+        true => counts,
+        false => &[],
+    };
+    describe_counts([
+        (
+            cells.iter().map(|cell| cell.missing).sum(),
+            "without the number",
+        ),
+        (ended.iter().map(|counts| counts.diverged).sum(), "diverged"),
+        (ended.iter().map(|counts| counts.failed).sum(), "failed"),
+        (
+            cells.iter().map(|cell| cell.diverged_references).sum(),
+            "whose reference diverged",
+        ),
+        (
+            cells.iter().map(|cell| cell.absent_references).sum(),
+            "without a reference",
+        ),
+    ])
 }

@@ -9,7 +9,7 @@ use ergodic_common::quantity::{Claim, ClaimEffect, ClaimForm, ExpandedClaim, Exp
 use ergodic_common::spec::Moment;
 use ergodic_common::trial::Predictions;
 
-use super::design::RepeatDesign;
+use super::design::{RepeatDesign, SampleSize};
 use super::reported_labels::{ReportedLabels, place_of_moment};
 use crate::analysis::distance::labels::{PredictedLabels, find_common_repeats};
 use crate::analysis::{AnalysisError, RowSource};
@@ -28,6 +28,9 @@ const DISTANCE_ROUNDING: f64 = 8.0 * f64::EPSILON;
 /// Maximum number of pairs of labels that joint distances compare, about a minute.
 const MAX_LABEL_PAIRS: u64 = 100_000_000_000;
 
+/// Largest share of repeats with other labels that a distance without spread may leave unseen.
+const MAX_SHARE_UNSEEN: f64 = 0.05;
+
 /// The predictions of the cells of all claims about labels, by cell and step.
 pub(super) struct LabelLaws<'a> {
     spec: &'a Spec,
@@ -40,8 +43,8 @@ pub(super) struct LabelLaws<'a> {
 /// What the predictions of two cells say about a claim.
 pub(super) struct ComparedLabels {
     pub(super) estimate: EffectEstimate,
-    /// Number of repeats of which both cells have all predictions.
-    pub(super) repeats: u64,
+    /// The repeats of which both cells have all predictions.
+    pub(super) size: SampleSize,
     /// Caveats, such as trials without predictions.
     pub(super) notes: Vec<String>,
 }
@@ -208,14 +211,15 @@ impl<'a> LabelLaws<'a> {
                 .map_err(|why| join_reasons(why, &notes))?;
             // What is not above 0 is refused as a reference, whatever its spread.
             if at == 0 || distance.full > 0.0 {
-                check_spread(&distance, &a, &b)?;
+                let units = design.sample_size(&shared).units;
+                check_spread(&distance, [&a, &b], (units, claim.alpha))?;
             }
             Ok(distance)
         });
         let distances: Vec<CrossedDistance> = distances.collect::<Result<_, String>>()?;
 
         Ok(ComparedLabels {
-            repeats: shared.len() as u64,
+            size: design.sample_size(&shared),
             estimate: estimate_from_distances(claim, &distances)?,
             notes,
         })
@@ -284,18 +288,42 @@ fn degrees_of_distance(distance: &CrossedDistance) -> f64 {
 }
 
 /// Refuses a distance without spread whose labels nevertheless differ over repeats: with few of them, or with few points, no pair may
-/// happen to show it.
-fn check_spread(distance: &CrossedDistance, a: &[&[u8]], b: &[&[u8]]) -> Result<(), String> {
-    let is_same = a == b;
+/// happen to show it. Labels that are the same in all repeats are few words, which may happen to be equal: they are known to differ in
+/// few others if the number of independent repeats shows it at α. Cells that are equal repeat by repeat have no distance at all.
+fn check_spread(
+    distance: &CrossedDistance,
+    [a, b]: [&[&[u8]]; 2],
+    (units, alpha): (u64, f64),
+) -> Result<(), String> {
+    if variance_of_distance(distance) > 0.0 || a == b {
+        return Ok(());
+    }
     let is_constant = [a, b]
         .iter()
         .all(|cell| cell.iter().all(|labels| *labels == cell[0]));
-    if variance_of_distance(distance) > 0.0 || is_same || is_constant {
-        return Ok(());
+    if !is_constant {
+        return Err("labels differ, but the distance is the same without any repeat, which shows nothing of its spread: use more \
+                    repeats, or more probe points"
+            .to_owned());
     }
-    Err("labels differ, but the distance is the same without any repeat, which shows nothing of its spread: use more repeats, or more \
-         probe points"
-        .to_owned())
+    let needed = (libm::log(alpha) / libm::log1p(-MAX_SHARE_UNSEEN)).ceil() as u64;
+    if units < needed {
+        return Err(format!(
+            "all repeats of a cell have the same labels, which shows little of their spread: {needed} repeats would show that at most \
+             {} % of others differ",
+            100.0 * MAX_SHARE_UNSEEN
+        ));
+    }
+    Ok(())
+}
+
+/// The chance that an end of a distance's interval misses the distance. Joint distances are roots of shares, whose estimates are more
+/// skewed: with Student's ends at α, up to 10 % of them agree wrongly at 6 repeats and 8 % at 100, in place of 5 %.
+fn alpha_of_end(claim: &Claim) -> f64 {
+    match claim.is_joint {
+        true => 0.5 * claim.alpha,
+        false => claim.alpha,
+    }
 }
 
 fn estimate_from_distances(
@@ -307,9 +335,10 @@ fn estimate_from_distances(
     };
     let degrees = degrees_of_distance(distance);
     let variance = variance_of_distance(distance);
+    let alpha = alpha_of_end(claim);
     let Some((before, moment)) = before.first().zip(claim.relative_to) else {
         let standard_error = variance.sqrt();
-        let half = student_t_quantile(1.0 - claim.alpha, degrees) * standard_error;
+        let half = student_t_quantile(1.0 - alpha, degrees) * standard_error;
         let effect = clear_rounding(distance.full, DISTANCE_ROUNDING);
         return Ok(EffectEstimate {
             effect,
@@ -320,6 +349,7 @@ fn estimate_from_distances(
                 standard_error,
                 degrees,
             },
+            is_moved_by_noise: false,
         });
     };
 
@@ -331,7 +361,7 @@ fn estimate_from_distances(
         covariance: crossed_covariance(distance, before),
         degrees: degrees.min(degrees_of_distance(before)),
     };
-    let mut estimate = quotient.estimate(claim.alpha).ok_or_else(|| {
+    let mut estimate = quotient.estimate(alpha).ok_or_else(|| {
         format!(
             "the distance at \"{moment}\", {:.2e}, is not shown to be above 0, so that none can be relative to it",
             before.full
@@ -339,7 +369,7 @@ fn estimate_from_distances(
     })?;
 
     // The tail of the distance is that of the ratio, too.
-    let half = student_t_quantile(1.0 - claim.alpha, degrees) * variance.sqrt();
+    let half = student_t_quantile(1.0 - alpha, degrees) * variance.sqrt();
     let tail = upper_end_of_distance(distance.full, half) - (distance.full + half);
     estimate.high += tail / before.full;
     Ok(estimate)

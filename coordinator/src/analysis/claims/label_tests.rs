@@ -45,7 +45,7 @@ fn label_claim(keys: &str) -> String {
 }
 
 /// Judges the fixture's predictions of all cells, without some repeats of the cell c = 1.
-fn judge_labels(seeds: &str, keys: &str, missing: &[u32]) -> Vec<JudgedEffect> {
+pub(super) fn judge_labels(seeds: &str, keys: &str, missing: &[u32]) -> Vec<JudgedEffect> {
     let experiment = Experiment::new(seeds, &label_claim(keys));
     let mut labels =
         LabelLaws::new(&experiment.spec, &experiment.expanded).expect("few predictions");
@@ -184,6 +184,32 @@ fn labels_that_differ_where_no_pair_of_repeats_shows_it_decide_nothing() {
         let judged = judge_nearly_equal(same);
         assert_eq!(judged.verdict, ClaimVerdict::Agrees, "{judged:?}");
     }
+}
+
+#[test]
+fn labels_without_any_spread_need_as_many_repeats_as_show_that_few_differ() {
+    let judge = |repeats: u32| {
+        let claim = label_claim("where = 'c == 2'\nto = 'c == 1'\nabove = 0.002");
+        let experiment = Experiment::with_settings("", &claim, &[&format!("repeats={repeats}")]);
+        let mut labels =
+            LabelLaws::new(&experiment.spec, &experiment.expanded).expect("few predictions");
+        for cell in 0..2 {
+            for repeat in 0..repeats {
+                let predictions = Predictions {
+                    steps: vec![100],
+                    classes: vec![cell; POINTS as usize],
+                };
+                labels.add_trial(TrialKey::new(u64::from(cell), repeat), &predictions);
+            }
+        }
+        let ended = vec![vec![TrialValue::Nothing; repeats as usize]; 2];
+        let judged = experiment.judge_beside(&ended, TrialCounts::default(), &labels);
+        judged[0].clone()
+    };
+    let few = judge(58);
+    assert_eq!(few.verdict, ClaimVerdict::NotEnough);
+    assert!(few.notes[0].contains("59 repeats would show"), "{few:?}");
+    assert_eq!(judge(59).verdict, ClaimVerdict::Agrees);
 }
 
 #[test]

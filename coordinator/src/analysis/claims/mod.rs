@@ -3,7 +3,8 @@
 //! `jobs` says what is computed of each trial, `read` reads the curves once for each of the `batches` and keeps `cell_numbers`
 //! instead of them, `references` those with which curves are joined. `effect_numbers` makes the effect of a claim out of numbers,
 //! `label_laws` out of predictions, of which `reported_labels` knows what a program's trials reported. `weighed` says what an
-//! estimate shows, `judge` decides, `loss_notes` adds a caveat, and `query` does all of it for a sweep.
+//! estimate shows, `shares` what counted trials show, `judge` decides, `loss_notes` adds a caveat, and `query` does all of it
+//! for a sweep.
 
 mod batches;
 mod cell_numbers;
@@ -18,6 +19,10 @@ mod label_laws;
 mod label_tests;
 mod loss_notes;
 #[cfg(test)]
+mod lost_trials_tests;
+#[cfg(test)]
+mod oracle_tests;
+#[cfg(test)]
 mod program_tests;
 mod query;
 mod read;
@@ -25,6 +30,7 @@ mod references;
 mod reported_labels;
 #[cfg(test)]
 mod reported_labels_tests;
+mod shares;
 #[cfg(test)]
 mod shipped_tests;
 #[cfg(test)]

@@ -55,13 +55,9 @@ impl ClaimQuery {
             Some((name, text)) => spec
                 .read_claims_file(text, name)
                 .map_err(|mistakes| AnalysisError::Invalid(mistakes.to_string()))?,
-            None => {
-                let section = spec.claims.as_ref();
-                let claims = section
-                    .map_err(Clone::clone)
-                    .and_then(|section| spec.expand_claims(section));
-                claims.map_err(|error| AnalysisError::Invalid(error.to_string()))?
-            }
+            None => spec
+                .expand_own_claims()
+                .map_err(|error| AnalysisError::Invalid(error.to_string()))?,
         };
         if claims.claims.is_empty() {
             return Err(AnalysisError::Unknown(

@@ -68,6 +68,7 @@ pub(super) fn read_cells(
     }
     cells.extend(open.map(|cell| context.close_cell(cell)));
 
+    context.count_references(&mut cells);
     add_failed_trials(context, rows, &mut cells)?;
     Ok(cells)
 }
@@ -79,6 +80,7 @@ fn add_failed_trials(
     cells: &mut BTreeMap<CellIndex, CellSummary>,
 ) -> Result<(), StoreError> {
     let repeats = u64::from(rows.spec.repeats);
+    let references = context.jobs.reference_cells();
     let ended = |cell: &CellIndex| {
         let counts = cells
             .get(cell)
@@ -86,7 +88,8 @@ fn add_failed_trials(
             .unwrap_or_default();
         counts.completed + counts.diverged
     };
-    if context.jobs.cells().all(|cell| ended(&cell) == repeats) {
+    let mut all = context.jobs.cells().chain(references.iter().copied());
+    if all.all(|cell| ended(&cell) == repeats) {
         return Ok(());
     }
 
@@ -100,7 +103,7 @@ fn add_failed_trials(
         Ok::<_, StoreError>(failed)
     })?;
     for cell in failed.into_iter().flatten() {
-        if context.jobs.about_cell(cell).len() > 0 {
+        if context.jobs.about_cell(cell).len() > 0 || references.binary_search(&cell).is_ok() {
             cells.entry(cell).or_default().counts.failed += 1;
         }
     }
@@ -137,6 +140,19 @@ impl NumberContext<'_> {
 
         found.edges.extend(open);
         Ok(found)
+    }
+
+    /// Counts the trials of reference cells that no claim is about.
+    fn count_references(self, cells: &mut BTreeMap<CellIndex, CellSummary>) {
+        let ends = self.references.ends();
+        for (cell, is_completed) in ends.filter(|(cell, _)| self.jobs.about_cell(*cell).len() == 0)
+        {
+            let counts = &mut cells.entry(cell).or_default().counts;
+            match is_completed {
+                true => counts.completed += 1,
+                false => counts.diverged += 1,
+            }
+        }
     }
 
     fn open_cell(self, cell: CellIndex) -> Option<OpenCell> {

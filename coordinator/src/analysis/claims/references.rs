@@ -1,6 +1,6 @@
 //! The curves of reference cells, with which those of other cells are joined step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{CellIndex, Repeat};
@@ -12,9 +12,22 @@ use crate::store::{SampledTrial, TrialRange};
 /// Maximum bytes of all curves of reference cells.
 const MAX_REFERENCE_BYTES: usize = 256 << 20;
 
-/// The curves of the completed trials of reference cells.
+/// The trials of reference cells.
 #[derive(Debug, Default)]
-pub(super) struct ReferenceCurves(BTreeMap<TrialKey, OwnedCurve>);
+pub(super) struct ReferenceCurves {
+    /// The curves of those that completed.
+    curves: BTreeMap<TrialKey, OwnedCurve>,
+    diverged: BTreeSet<TrialKey>,
+}
+
+/// Why the same repeat of the reference cell has no curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MissingReference {
+    /// It diverged.
+    Diverged,
+    /// It failed, or has not ended.
+    Absent,
+}
 
 /// A curve with the metrics of a program.
 #[derive(Debug, Clone, Default)]
@@ -97,10 +110,12 @@ impl ReferenceCurves {
             });
             rows.readers.with_reader(|reader| {
                 reader.read_curves(rows.sweep, TrialRange { from, to }, &mut |trial| {
-                    if trial.diverged_at.is_none() && bytes <= MAX_REFERENCE_BYTES {
+                    if trial.diverged_at.is_some() {
+                        found.diverged.insert(trial.key);
+                    } else if bytes <= MAX_REFERENCE_BYTES {
                         let curve = OwnedCurve::decode(program, trial, width);
                         bytes += curve.bytes();
-                        found.0.insert(trial.key, curve);
+                        found.curves.insert(trial.key, curve);
                     }
                 })
             })?;
@@ -116,19 +131,35 @@ impl ReferenceCurves {
         Ok(found)
     }
 
-    /// Joins a curve with that of the same repeat of a cell. `None` without such a trial.
+    /// The cell of each trial, and whether it completed.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (CellIndex, bool)> {
+        let completed = self.curves.keys().map(|key| (key.cell, true));
+        completed.chain(self.diverged.iter().map(|key| (key.cell, false)))
+    }
+
+    /// Joins a curve with that of the same repeat of a cell.
+    ///
+    /// # Errors
+    /// Says why there is no such curve.
     pub(super) fn join(
         &self,
         cell: CellIndex,
         repeat: u32,
         curve: SampledCurve<'_>,
-    ) -> Option<JoinedCurves> {
+    ) -> Result<JoinedCurves, MissingReference> {
         let repeat = Repeat(repeat);
-        let other = self.0.get(&TrialKey { cell, repeat })?;
+        let key = TrialKey { cell, repeat };
+        let other = self
+            .curves
+            .get(&key)
+            .ok_or(match self.diverged.contains(&key) {
+                true => MissingReference::Diverged,
+                false => MissingReference::Absent,
+            })?;
         let common = find_common_rows(curve.steps, &other.steps);
         let [own_rows, other_rows] =
             [0, 1].map(|side| common.iter().map(|rows| rows[side]).collect::<Vec<usize>>());
-        Some(JoinedCurves {
+        Ok(JoinedCurves {
             own: OwnedCurve::select_rows(curve, &own_rows),
             other: OwnedCurve::select_rows(other.samples(), &other_rows),
         })
@@ -165,6 +196,9 @@ impl ReferenceCurves {
             };
             (*key, curve)
         });
-        Self(curves.collect())
+        Self {
+            curves: curves.collect(),
+            diverged: BTreeSet::new(),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
-use ergodic_common::quantity::ExpandedClaims;
+use ergodic_common::quantity::{ExpandedClaims, SampledCurve};
 use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use serde_json::Value;
@@ -78,16 +78,28 @@ impl Experiment {
     ) -> Vec<JudgedEffect> {
         let batch = self.batch();
         let jobs = ClaimJobs::new(&self.spec, &self.expanded, &batch);
-        let design = RepeatDesign::from_spec(&self.spec);
         let draws = match jobs.needs_draws() {
             true => RepeatDraws::draw(self.spec.repeats, &mut fixed_stream("claims", 0)),
             false => RepeatDraws::default(),
         };
+        self.judge_resampled(trials, counts, (labels, &draws))
+    }
+
+    /// Judges trials with these values, predictions and resamples.
+    pub(super) fn judge_resampled(
+        &self,
+        trials: &[Vec<TrialValue>],
+        counts: TrialCounts,
+        (labels, draws): (&LabelLaws<'_>, &RepeatDraws),
+    ) -> Vec<JudgedEffect> {
+        let batch = self.batch();
+        let jobs = ClaimJobs::new(&self.spec, &self.expanded, &batch);
+        let design = RepeatDesign::from_spec(&self.spec);
         let references = ReferenceCurves::default();
         let context = NumberContext {
             jobs: &jobs,
             design: &design,
-            draws: &draws,
+            draws,
             references: &references,
         };
         let mut cells = BTreeMap::new();
@@ -179,7 +191,7 @@ pub(super) fn oracle() -> Value {
 }
 
 /// The numbers of the fixture.
-fn drawn(cells: u32, repeats: u32) -> Vec<Vec<f64>> {
+pub(super) fn drawn(cells: u32, repeats: u32) -> Vec<Vec<f64>> {
     let number = |cell: u32, repeat: u32| {
         let u = f64::from(1 + cell) * 2.0_f64.sqrt() + f64::from(1 + repeat) * 3.0_f64.sqrt();
         1.0 + f64::from(cell) + (u.fract() * 1_048_576.0).round() / 1_048_576.0
@@ -379,6 +391,136 @@ fn two_levels_of_a_stream_leave_one_degree_of_freedom() {
         "{standard_error} for {}",
         variance.sqrt()
     );
+}
+
+#[test]
+fn of_crossed_streams_the_levels_count() {
+    let judge = |levels: [u32; 2], keys: &str| {
+        let [init, order] = levels;
+        let seeds = format!("seeds = {{ crossed = {{ init = {init}, order = {order} }} }}");
+        let repeats = format!("repeats={}", init * order);
+        let text = claim(&format!("where = 'c == 1'\n{keys}"));
+        let experiment = Experiment::with_settings(&seeds, &text, &[&repeats]);
+        experiment.judge_numbers(&drawn(1, init * order)).remove(0)
+    };
+    let has = |judged: &JudgedEffect, note: &str| judged.notes.iter().any(|found| found == note);
+
+    let few = judge([8, 8], "above = 0");
+    assert_eq!((few.verdict, few.n), (ClaimVerdict::Agrees, 64));
+    assert!(has(&few, "small n"), "{few:?}");
+    let many = judge([50, 51], "above = 0");
+    assert!(!has(&many, "small n"), "{many:?}");
+
+    // One more level of each is enough.
+    let lacking = judge([8, 9], "above = 0\nmin = 9");
+    assert_eq!(lacking.verdict, ClaimVerdict::NotEnough);
+    assert!(has(
+        &lacking,
+        "a verdict needs 9 levels of each crossed stream at least"
+    ));
+    assert_eq!(lacking.needed, Some(9 * 11));
+    assert_eq!(
+        judge([9, 9], "above = 0\nmin = 9").verdict,
+        ClaimVerdict::Agrees
+    );
+
+    // Half the width takes four times the levels of each stream.
+    let wide = judge([3, 4], "above = 0");
+    let (effect, (low, _)) = wide.effect.zip(wide.interval).expect("an interval");
+    let bound = effect - 0.505 * (effect - low);
+    let open = judge([3, 4], &format!("above = {bound}"));
+    assert_eq!(open.verdict, ClaimVerdict::NotEnough, "{open:?}");
+    assert_eq!(open.needed, Some(12 * 16), "{open:?}");
+}
+
+#[test]
+fn the_number_of_trials_that_would_decide_is_exact() {
+    for case in oracle()["deciding"].as_array().expect("a list") {
+        let [hits, trials] = ["hits", "trials"].map(|key| case[key].as_u64().expect("a count"));
+        let keys = case["keys"].as_str().expect("keys");
+        let text = format!(
+            "[[claim]]\nname = 'c'\nwhere = 'c == 1'\nform = 'share'\nof = 'at(train_loss, end) > 0'\n{keys}\n"
+        );
+        let cell = (0..trials).map(|at| f64::from(u8::from(at < hits)));
+        let judged = Experiment::new("", &text).judge_numbers(&[cell.collect()]);
+        assert_eq!(judged[0].verdict, ClaimVerdict::NotEnough, "{case}");
+        let [least, last] = [0, 1].map(|at| case["needed"][at].as_u64().expect("a count"));
+        let needed = judged[0].needed.expect("so many would decide");
+        assert!((least..=last).contains(&needed), "{case}: {needed}");
+    }
+
+    let text = claim("where = 'c == 1'\nform = 'extreme'\nbelow = 2");
+    let judged = Experiment::new("", &text).judge_numbers(&[vec![1.0; 12]]);
+    assert_eq!(judged[0].needed, Some(59), "{judged:?}");
+}
+
+#[test]
+fn a_trial_whose_event_may_lie_on_either_side_of_a_bound_widens_the_interval() {
+    let text = "[[claim]]\nname = 'c'\nwhere = 'c == 1'\nform = 'extreme'\nof = 'first(train_loss < 0.5)'\nbelow = 50\nchance = 0.5\n";
+    let judge = |events: [f64; 3]| {
+        let trials = vec![TrialValue::Numbers(events); 20];
+        let judged = Experiment::new("", text).judge(&[trials], TrialCounts::default());
+        (judged[0].effect, judged[0].interval)
+    };
+    let [none, all] = [clopper_pearson(0, 20, 0.05), clopper_pearson(20, 20, 0.05)];
+    assert_eq!(judge([40.0, 30.0, 40.0]), (Some(0.0), Some(none)));
+    assert_eq!(judge([70.0, 60.0, 70.0]), (Some(1.0), Some(all)));
+    assert_eq!(
+        judge([55.0, 45.0, 55.0]),
+        (Some(1.0), Some((none.0, all.1)))
+    );
+}
+
+#[test]
+fn several_events_of_a_trial_are_each_before_or_after_where_they_are() {
+    let texts = ["trial", "mean"].map(|per| {
+        format!(
+            "[[claim]]\nname = 'c'\nper = '{per}'\nwhere = 'c == 1'\nof = 'first(train_loss < 0.3) - first(train_loss < 0.7)'\nabove = 0\n"
+        )
+    });
+    for text in texts {
+        let experiment = Experiment::new("", &text);
+        let batch = experiment.batch();
+        let jobs = ClaimJobs::new(&experiment.spec, &experiment.expanded, &batch);
+        let cell = CellIndex(0);
+        let evaluation = jobs.open_cell(cell).expect("the sweep has the cell");
+        let steps: Vec<f64> = (1..=10).map(|i| f64::from(i) * 10.0).collect();
+        let trials = (0..6).map(|repeat| {
+            let falls = steps
+                .iter()
+                .map(|step| 1.0 - (step + f64::from(repeat)) / 110.0);
+            let columns = [falls.collect()];
+            let curve = SampledCurve {
+                steps: &steps,
+                columns: &columns,
+            };
+            let references = ReferenceCurves::default();
+            let mut values = jobs.evaluate_trial((cell, &evaluation), repeat, curve, &references);
+            values.remove(0)
+        });
+        let trials: Vec<TrialValue> = trials.collect();
+        if let TrialValue::Numbers(numbers) = trials[0] {
+            assert_eq!(numbers, [40.0, 30.0, 50.0]);
+        }
+        let design = RepeatDesign::from_spec(&experiment.spec);
+        let draws = RepeatDraws::from_counts(vec![vec![1; 6]; 2]);
+        let context = NumberContext {
+            jobs: &jobs,
+            design: &design,
+            draws: &draws,
+            references: &ReferenceCurves::default(),
+        };
+        let trials: Vec<TrialValues> = (0..)
+            .zip(trials)
+            .map(|(repeat, value)| TrialValues {
+                repeat,
+                values: vec![value],
+            })
+            .collect();
+        let number = context.summarize(&jobs.jobs[0], evaluation.inputs(), &trials, 0);
+        let [low, high] = number.rounded;
+        assert_eq!([number.full - low, high - number.full], [10.0, 10.0]);
+    }
 }
 
 #[test]

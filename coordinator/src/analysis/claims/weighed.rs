@@ -2,11 +2,11 @@
 
 use ergodic_common::quantity::{Claim, ClaimForm, ClaimRegion};
 
-use super::cell_numbers::CellNumber;
+use super::design::{RepeatDesign, SampleSize};
 use super::effect_numbers::EffectNumbers;
 use crate::estimators::decision::{EffectEstimate, EffectRegion, RegionTest};
 
-/// Number of repeats below which intervals of skewed values are too short: with exponential ones, more than 2 α of wrong "agrees"
+/// Number of independent repeats below which intervals of skewed values are too short: with exponential ones, more than 2 α of wrong "agrees"
 /// at the margin.
 pub(super) const SMALL_REPEATS: u64 = 50;
 
@@ -21,22 +21,54 @@ pub(super) struct WeighedEffect {
 }
 
 impl WeighedEffect {
-    pub(super) fn of_estimate(estimate: &EffectEstimate, region: EffectRegion, n: u64) -> Self {
+    pub(super) fn of_estimate(
+        estimate: &EffectEstimate,
+        region: EffectRegion,
+        size: SampleSize,
+        design: &RepeatDesign,
+    ) -> Self {
+        let needed = estimate.required_units(region, size.units);
+        let moved = estimate
+            .is_moved_by_noise
+            .then(|| "noise of the mean curve moves this number".to_owned());
         Self {
             shown: Some((estimate.effect, estimate.low, estimate.high)),
             test: estimate.test(region),
-            n,
-            needed: estimate.required_repeats(region, n),
-            notes: Vec::new(),
+            n: size.repeats,
+            needed: needed.and_then(|wanted| design.repeats_with_units(wanted, size.units)),
+            notes: moved.into_iter().collect(),
         }
     }
 
-    pub(super) fn mark_small(mut self) -> Self {
-        if self.n < SMALL_REPEATS {
+    pub(super) fn mark_small(mut self, size: SampleSize) -> Self {
+        if size.units < SMALL_REPEATS {
             self.notes.push("small n".to_owned());
         }
         self
     }
+
+    /// Decides nothing, for this reason, but keeps what is shown.
+    pub(super) fn leave_open(mut self, why: String) -> Self {
+        self.test = RegionTest::OPEN;
+        self.notes.push(why);
+        self
+    }
+}
+
+/// Refuses a verdict on fewer independent repeats than the claim demands.
+pub(super) fn check_enough(
+    claim: &Claim,
+    size: SampleSize,
+    design: &RepeatDesign,
+) -> Result<(), String> {
+    if size.units < u64::from(claim.min_repeats) {
+        return Err(describe_too_few(claim, design.units_name()));
+    }
+    Ok(())
+}
+
+fn describe_too_few(claim: &Claim, units: &str) -> String {
+    format!("a verdict needs {} {units} at least", claim.min_repeats)
 }
 
 pub(super) fn weigh_number(numbers: EffectNumbers<'_>) -> Result<WeighedEffect, String> {
@@ -49,13 +81,14 @@ pub(super) fn weigh_number(numbers: EffectNumbers<'_>) -> Result<WeighedEffect, 
         region
     };
 
-    let mut weighed = WeighedEffect::of_estimate(&estimate, region, numbers.repeats());
+    let size = numbers.sample_size();
+    let mut weighed = WeighedEffect::of_estimate(&estimate, region, size, numbers.design);
     if is_ratio {
         weighed.shown = weighed
             .shown
             .map(|(x, low, high)| (libm::exp(x), libm::exp(low), libm::exp(high)));
     }
-    Ok(weighed.mark_small())
+    Ok(weighed.mark_small(size))
 }
 
 /// Tests all pairs of cells. That the largest is not far above the smallest means that no pair is far apart; the contrary, that
@@ -83,7 +116,8 @@ pub(super) fn weigh_spread(numbers: EffectNumbers<'_>) -> Result<WeighedEffect, 
     let widest = widest.ok_or("a spread needs two cells")?;
     let sign = if widest.effect < 0.0 { -1.0 } else { 1.0 };
     let ends = [sign * widest.low, sign * widest.high];
-    let n = numbers.repeats();
+    let size = numbers.sample_size();
+    let of_widest = WeighedEffect::of_estimate(widest, near, size, numbers.design);
     let weighed = WeighedEffect {
         shown: Some((
             libm::exp(widest.effect.abs()),
@@ -94,16 +128,22 @@ pub(super) fn weigh_spread(numbers: EffectNumbers<'_>) -> Result<WeighedEffect, 
             Some(ClaimRegion::Above(_)) => turn_test(below),
             _ => below,
         },
-        n,
-        needed: widest.required_repeats(near, n),
-        notes: Vec::new(),
+        ..of_widest
     };
-    Ok(weighed.mark_small())
+    Ok(weighed.mark_small(size))
 }
 
-/// Compares the bits of common repeats. One that differs contradicts; of a control, one that does not.
-pub(super) fn weigh_bits(claim: &Claim, cells: &[&CellNumber]) -> WeighedEffect {
-    let [here, there] = [cells[0], cells[cells.len() - 1]];
+/// Compares the bits of common repeats. One that differs contradicts; of a control, one that does not. That all are as claimed is only
+/// shown if all that ended can be compared.
+///
+/// # Errors
+/// There are fewer repeats than the claim demands.
+pub(super) fn weigh_bits(
+    claim: &Claim,
+    numbers: EffectNumbers<'_>,
+    can_compare_all: bool,
+) -> Result<WeighedEffect, String> {
+    let [here, there] = [numbers.cells[0], numbers.cells[numbers.cells.len() - 1]];
     let common = here.bits.iter().filter_map(|(repeat, bits)| {
         let other = there.bits.get(repeat)?;
         Some(bits == other)
@@ -111,7 +151,13 @@ pub(super) fn weigh_bits(claim: &Claim, cells: &[&CellNumber]) -> WeighedEffect 
     let equal: Vec<bool> = common.collect();
     let n = equal.len() as u64;
     let same = equal.iter().filter(|is_equal| **is_equal).count() as u64;
-    let enough = n >= u64::from(claim.min_repeats);
+    if n == 0 && !can_compare_all {
+        return Err("no repeat can be compared".to_owned());
+    }
+    // Bits have no spread that levels of crossed streams would share.
+    if n < u64::from(claim.min_repeats) {
+        return Err(describe_too_few(claim, "repeats"));
+    }
 
     // A control counts as equal if any repeat is.
     let is_equal = if claim.is_control {
@@ -119,22 +165,19 @@ pub(super) fn weigh_bits(claim: &Claim, cells: &[&CellNumber]) -> WeighedEffect 
     } else {
         same == n
     };
-    let p = |holds: bool| f64::from(u8::from(!(holds && enough)));
-    WeighedEffect {
-        shown: (n > 0).then(|| {
-            let share = same as f64 / n as f64;
-            (share, share, share)
-        }),
-        test: RegionTest {
-            inside: p(is_equal),
-            outside: p(!is_equal),
-            interval_inside: is_equal && enough,
-            interval_outside: !is_equal && enough,
-        },
+    let share = same as f64 / n as f64;
+    let weighed = WeighedEffect {
+        shown: Some((share, share, share)),
+        test: RegionTest::of_known_effect(Some(is_equal)),
         n,
-        needed: (!enough).then_some(u64::from(claim.min_repeats)),
+        needed: None,
         notes: vec![format!("{same} of {n} repeats equal")],
-    }
+    };
+    Ok(if can_compare_all || is_equal == claim.is_control {
+        weighed
+    } else {
+        weighed.leave_open("not every repeat can be compared".to_owned())
+    })
 }
 
 /// The test of the contrary.

@@ -3,6 +3,7 @@
 use ergodic_common::random_streams::RandomStream;
 
 use super::super::weighed::SMALL_REPEATS;
+use crate::estimators::special::{normal_cdf, student_t_cdf};
 
 /// The probability of a wrong verdict that claims state.
 pub(super) const ALPHA: f64 = 0.05;
@@ -30,6 +31,15 @@ impl NumberLaw {
                 (3.0_f64 / 5.0).sqrt() * stream.next_normal() / mean.sqrt()
             }
             Self::Skewed => -libm::log1p(-stream.next_uniform()) - 1.0,
+        }
+    }
+
+    /// The chance of a number up to `x`.
+    pub(super) fn chance_up_to(self, x: f64) -> f64 {
+        match self {
+            Self::Normal => normal_cdf(x),
+            Self::HeavyTailed => student_t_cdf(x / (3.0_f64 / 5.0).sqrt(), 5.0),
+            Self::Skewed => -libm::expm1(-(x + 1.0).max(0.0)),
         }
     }
 
@@ -66,7 +76,7 @@ impl SimulatedCase {
 
     /// The largest share of wrong verdicts: α, and twice that for skewed numbers. `None` where there is no bound, and verdicts
     /// say "small n".
-    fn allowed_share(self) -> Option<f64> {
+    pub(super) fn allowed_share(self) -> Option<f64> {
         match self.law {
             NumberLaw::Skewed if (self.n as u64) < SMALL_REPEATS => None,
             NumberLaw::Skewed => Some(2.0 * ALPHA),

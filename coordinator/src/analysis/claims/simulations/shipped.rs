@@ -22,3 +22,11 @@ pub(super) fn shipped_repeats(takes: &dyn Fn(&Claim) -> bool) -> BTreeSet<usize>
     }
     counts
 }
+
+#[test]
+fn no_claim_that_ships_lacks_its_cells_or_a_part_of_its_windows() {
+    for sweep in read_shipped_sweeps() {
+        let lacking = sweep.spec.find_lacking_claims();
+        assert!(lacking.is_empty(), "{}: {lacking:?}", sweep.name);
+    }
+}
