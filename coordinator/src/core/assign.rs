@@ -62,7 +62,7 @@ impl Core {
         let kinds = self.workers.requesting_kinds();
         kinds
             .filter(|(of_kind, _)| self.has_work_for_kind(of_kind))
-            .filter_map(|(_, ids)| ids.range((behind, Bound::Unbounded)).next())
+            .filter_map(|(_, ids)| ids.range::<WorkerId, _>((behind, Bound::Unbounded)).next())
             .min()
             .cloned()
     }

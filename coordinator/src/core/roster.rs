@@ -95,7 +95,7 @@ impl Roster {
     }
 
     /// All workers in the order of their ids.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Worker> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Worker> + Clone {
         self.workers.values()
     }
 

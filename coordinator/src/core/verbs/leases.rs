@@ -69,7 +69,7 @@ impl Core {
 
     /// The worker that holds the lease, if it is in force.
     pub fn find_lease_holder(&self, fence: Fence) -> Option<&WorkerId> {
-        let lease = self.leases.get(&fence.lease);
+        let lease = self.leases.get(fence.lease);
         lease
             .filter(|lease| lease.row.fence == fence)
             .map(|lease| &lease.row.worker)

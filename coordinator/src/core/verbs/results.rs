@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepNumber, TrialIndex, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 
+use crate::core::lease_table::LeaseTable;
 use crate::core::state::LeaseState;
 use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
@@ -238,16 +239,22 @@ impl Core {
 
         for (key, finding) in audited {
             let index = sweep.spec.grid.locate_trial(key);
-            let of_class = self.leases.of_class(sweep_number, index.class);
-            let mut for_audits = of_class.filter(|lease| lease.row.audits.is_some());
-            let holder = for_audits.find(|lease| lease.row.holds(index));
-            if let Some(id) = holder.map(|lease| lease.row.fence.lease) {
-                sweep.audits.leased -= u64::from(self.leases.remove_trial(id, index.number));
+            let holder = find_audit_lease(&self.leases, sweep_number, index);
+            if let Some(holder) = holder {
+                sweep.audits.leased -= u64::from(self.leases.remove_trial(holder, index.number));
             }
 
             sweep.audits.record_finding(index, finding);
         }
     }
+}
+
+/// The lease with the audit of a trial.
+fn find_audit_lease(leases: &LeaseTable, sweep: SweepNumber, index: TrialIndex) -> Option<LeaseId> {
+    leases
+        .of_class(sweep, index.class)
+        .find(|lease| lease.row.audits.is_some() && lease.row.holds(index))
+        .map(|lease| lease.row.fence.lease)
 }
 
 fn was_granted(lease: &LeaseState, spec: &Spec, key: TrialKey) -> bool {
