@@ -100,7 +100,7 @@ impl Core {
         }
 
         let offers = self
-            .sweeps_by_fair_share(now)
+            .sweeps_by_fair_share()
             .into_iter()
             .filter_map(|sweep| Some((sweep.number, self.find_offer(id, sweep, now)?)));
         let offers: Vec<(SweepNumber, Offer)> = offers.collect();
@@ -345,7 +345,7 @@ impl Core {
         audits: Option<WorkerId>,
         now: CoreTime,
     ) -> Option<Effect> {
-        let booked = self.charge_lease(number, class, trials.len(), now);
+        let booked = self.charge_lease(number, class, trials.len());
         let sweep = self.sweeps.get_mut(&number)?;
 
         if audits.is_none() {

@@ -24,7 +24,7 @@ const DEFAULT_TRIAL_SECONDS: f64 = 1.0;
 impl Core {
     /// Running sweeps in the order in which they are served: by priority, highest first, then by
     /// virtual time, least first.
-    pub(super) fn sweeps_by_fair_share(&self, now: CoreTime) -> Vec<&Sweep> {
+    pub(super) fn sweeps_by_fair_share(&self) -> Vec<&Sweep> {
         let running = self.sweeps.values().filter(|sweep| sweep.is_running());
         let mut sweeps: Vec<(f64, &Sweep)> = running
             .map(|sweep| (sweep.fair_share.current_vruntime(), sweep))
@@ -123,7 +123,6 @@ impl Core {
         number: SweepNumber,
         class: ShapeClass,
         trials: u64,
-        now: CoreTime,
     ) -> f64 {
         let seconds = self.estimate_trial_seconds(number, class);
         let Some(sweep) = self.sweeps.get_mut(&number) else {
