@@ -462,7 +462,7 @@ fn windows_are_checked_in_trials_of_every_length() {
         };
         Spec::read_new(&source).map_err(|e| e.to_string())
     };
-    for inside in ["0..end", "40..50", "decay..end", "0.1*end..5/(lr*1.0)"] {
+    for inside in ["0..end", "40..50", "decay..end", "0.01*end..5/(lr*1.0)"] {
         read(inside).unwrap_or_else(|e| panic!("{inside}: {e}"));
     }
     for outside in ["0..60", "0..6/lr", "60..", "0..decay + 20"] {
