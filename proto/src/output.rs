@@ -22,7 +22,7 @@ pub fn pack_output(printed: u64, bytes: &[u8]) -> Option<PackedOutput> {
 /// The bytes of an output that somebody packed.
 ///
 /// # Errors
-/// They are no such output: something else, or more than is kept of one.
+/// The bytes are no such output: something else, or more than is kept of one.
 pub fn unpack_output(output: &PackedOutput) -> io::Result<Vec<u8>> {
     let bytes = zstd::bulk::decompress(&output.packed, MAX_OUTPUT_BYTES)?;
     match bytes.len() as u64 <= output.printed {

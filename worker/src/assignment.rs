@@ -41,9 +41,9 @@ impl Assignment {
 /// Where a trial is in a worker.
 #[derive(Debug)]
 pub(crate) enum TrialPlace {
-    /// It has not begun.
+    /// The trial has not begun.
     Queued,
-    /// It runs, and prints this if it is a program.
+    /// The trial runs, and prints this if it is a program.
     Running(OutputTail),
     /// Nowhere: it has ended, or was returned.
     Gone,

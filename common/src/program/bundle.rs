@@ -24,7 +24,7 @@ const BUNDLE: ArchiveKind = ArchiveKind {
 pub(super) struct ArchiveKind {
     /// The word for it in messages.
     pub(super) name: &'static str,
-    /// Its first bytes.
+    /// The bytes that it begins with.
     pub(super) magic: &'static [u8],
     /// Most bytes of it.
     pub(super) max_bytes: usize,

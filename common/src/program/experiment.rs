@@ -5,7 +5,7 @@
 
 use super::needs::TrialNeeds;
 use super::read::{VALUES, explain_wrong_value_name, read_metrics, read_value};
-use super::{DEFAULT_CHECKPOINT_LIMIT, Program};
+use super::{DATA, DEFAULT_CHECKPOINT_LIMIT, Program};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::{EXPERIMENT_DATA_GRAMMAR, PROGRAMS_GRAMMAR};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -13,9 +13,6 @@ use crate::spec_file::reader::{NumberRange, TableReader};
 
 /// The section of the sweep file.
 pub(crate) const MODEL: &str = "model";
-
-/// The section with the dataset of an experiment.
-pub(crate) const DATA: &str = "data";
 
 /// First part of the numerics class of every experiment.
 pub const EXPERIMENT_PREFIX: &str = "custom/";

@@ -42,7 +42,7 @@ impl FilePattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// It leads out of the folder, or has characters that none has; says what to do.
+    /// The pattern leads out of the folder, or has characters that none has; says what to do.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split('/').collect();
         let leads_out = |part: &&str| part.is_empty() || *part == "." || *part == "..";

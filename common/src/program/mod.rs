@@ -14,11 +14,11 @@ pub mod seeds;
 mod template;
 mod value;
 
-pub(crate) use experiment::{DATA, MODEL, is_data_field, move_constants, names_experiment};
 pub use experiment::{
     EXPERIMENT_PREFIX, Experiment, experiment_class, find_version, is_experiment_class,
     is_experiment_name,
 };
+pub(crate) use experiment::{MODEL, is_data_field, move_constants, names_experiment};
 pub use read::SECTION;
 pub(crate) use read::{VALUES, explain_wrong_value_name};
 pub use template::{Placeholder, RESERVED_PLACEHOLDERS, Template, TrialFacts};
@@ -29,6 +29,9 @@ use std::sync::Arc;
 use crate::ids::FileHash;
 use kept_files::FilePattern;
 use needs::TrialNeeds;
+
+/// The section with the dataset of an experiment.
+pub(crate) const DATA: &str = "data";
 
 /// Most bytes of a trial's last checkpoint, and those if the sweep file sets no limit: 960 MiB. With names of files and what the
 /// program has reported, no more than 1 GiB travels.

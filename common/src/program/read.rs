@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::bundle::check_name;
-use super::experiment::DATA;
 use super::kept_files::read_save;
 use super::needs::{read_checkpoint_limit, read_needs};
 use super::value::is_identifier;
 use super::{
-    DIRECTIONS, DeclaredMetric, PYTHON_HELPER, PYTHON_HELPER_FILE, Placeholder, Program,
+    DATA, DIRECTIONS, DeclaredMetric, PYTHON_HELPER, PYTHON_HELPER_FILE, Placeholder, Program,
     ProgramCell, ProgramValue, RESERVED_PLACEHOLDERS, Template,
 };
 use crate::pinned_file::PROGRAM_BUNDLE;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ergodic_common::ids::{Fence, LeaseId, ShapeClass, SweepNumber, WorkerId};
 
-use super::state::LeaseState;
+use super::clock::CoreTime;
+use crate::interval_set::IntervalSet;
+use crate::records::LeaseRow;
 
 /// Number of leases that are all looked at on each event.
 const ALWAYS_SCANNED: usize = 100;
@@ -21,6 +23,44 @@ pub(super) fn pause_after_scan(leases: usize) -> Duration {
 
 /// Numbers of leases in the order of the grants.
 type LeaseIds = BTreeSet<LeaseId>;
+
+/// A lease in force.
+#[derive(Debug)]
+pub(crate) struct LeaseState {
+    /// The lease as stored, with its trials that have no row yet.
+    pub(crate) row: LeaseRow,
+    /// All trials that were granted.
+    pub(crate) granted: IntervalSet,
+    /// Granted trials that the worker returned.
+    pub(crate) retracted: IntervalSet,
+    /// Earliest time of the next request to return trials.
+    pub(crate) next_retract_at: CoreTime,
+    /// Time at which the lease was granted, or found in the store.
+    pub(crate) granted_at: CoreTime,
+    pub(crate) expires_at: CoreTime,
+    /// Virtual time that the sweep was charged per trial.
+    pub(crate) charge_per_trial: f64,
+}
+
+impl LeaseState {
+    pub(crate) fn from_row(
+        row: LeaseRow,
+        granted: IntervalSet,
+        granted_at: CoreTime,
+        expires_at: CoreTime,
+        charge_per_trial: f64,
+    ) -> Self {
+        Self {
+            row,
+            granted,
+            retracted: IntervalSet::default(),
+            next_retract_at: CoreTime::ZERO,
+            granted_at,
+            expires_at,
+            charge_per_trial,
+        }
+    }
+}
 
 /// The leases in force. Worker, sweep and class of a lease never change.
 #[derive(Debug, Default)]

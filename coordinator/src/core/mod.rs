@@ -34,6 +34,7 @@ pub mod sweep;
 mod tests;
 mod verbs;
 mod work_stealing;
+mod worker_state;
 
 pub use clock::{CoreTime, Timing};
 pub use effects::{Effect, GiveUpReversal, GivenUpTrial, Steering, SweepChange};

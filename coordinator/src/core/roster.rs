@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ergodic_common::Spec;
 use ergodic_common::ids::WorkerId;
 
-use super::state::{Worker, WorkerSupply};
+use super::worker_state::{Worker, WorkerSupply};
 
 /// What decides which sweeps a worker can be offered.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +20,7 @@ struct WorkerKind {
 #[derive(Debug, Default)]
 struct KindMembers {
     connected: BTreeSet<WorkerId>,
-    /// Those that have an open request for work.
+    /// Connected workers that have an open request for work.
     requesting: BTreeSet<WorkerId>,
 }
 

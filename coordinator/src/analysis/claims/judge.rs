@@ -76,9 +76,9 @@ pub struct CellPoint {
 
 /// How the trials of an effect ended.
 struct EffectCounts {
-    /// Those of the cells whose numbers make the effect.
+    /// Counts of the cells whose numbers make the effect.
     cells: Vec<TrialCounts>,
-    /// Those of the cell that each trial is set against.
+    /// Counts of the cell that each trial is set against.
     reference: Option<TrialCounts>,
 }
 
@@ -383,7 +383,7 @@ fn can_compare_all(claim: &Claim, cells: &[&CellNumber], counts: &[TrialCounts])
     lost.all(|lost| lost == 0) && cells.iter().all(|cell| cell.missing == 0)
 }
 
-/// Those of some counts that are not 0, with what they count.
+/// Describes counts that are not 0, with what they count.
 fn describe_counts<const N: usize>(counts: [(u64, &str); N]) -> Vec<String> {
     let counts = counts.into_iter().filter(|(count, _)| *count > 0);
     counts

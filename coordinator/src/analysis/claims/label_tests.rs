@@ -131,7 +131,7 @@ fn what_labels_cannot_show_is_not_enough_with_the_reason() {
             "",
             "at = '50 steps'\nrelative_to = 'final'\nto = 'c == 2'\nwhere = 'c == 4'",
             0..0,
-            "is not shown to be above 0",
+            "shows little of their spread",
         ),
     ] {
         let cells = match keys.contains("to = ") {

@@ -23,9 +23,9 @@ pub(super) struct ReferenceCurves {
 /// Why the same repeat of the reference cell has no curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MissingReference {
-    /// It diverged.
+    /// The repeat diverged.
     Diverged,
-    /// It failed, or has not ended.
+    /// The repeat failed, or has not ended.
     Absent,
 }
 

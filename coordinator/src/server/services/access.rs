@@ -116,7 +116,7 @@ pub(crate) fn check_grammar_support(
 /// Checks that a sweep has a trial.
 ///
 /// # Errors
-/// It has none; the message tells the numbers of its cells and repeats.
+/// The sweep has no such trial; the message tells the numbers of its cells and repeats.
 pub(crate) fn check_has_trial(sweep: &Sweep, key: TrialKey) -> Result<(), UserError> {
     if sweep.spec.has_trial(key) {
         return Ok(());

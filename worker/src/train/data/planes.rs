@@ -11,7 +11,7 @@ impl TrialData {
     /// The chosen images as tensors, which are made at the first call.
     ///
     /// # Errors
-    /// They cannot be made.
+    /// The tensors cannot be made.
     pub(crate) fn tensors(&self) -> std::result::Result<&ExperimentData, String> {
         let made = self.tensors.get_or_init(|| {
             let built = self.build_tensors();

@@ -9,7 +9,7 @@ use super::laws::{ALPHA, NUMBER_LAWS, NumberLaw, SimulatedCase};
 /// Numbers of levels of both streams.
 pub(super) type CrossedLevels = [usize; 2];
 
-/// Those of `sweeps/intrinsic-lr` are among them.
+/// Designs to simulate, with all of `sweeps/intrinsic-lr`.
 pub(super) const ALL_DESIGNS: [CrossedLevels; 6] =
     [[2, 6], [3, 4], [5, 4], [8, 8], [20, 20], [50, 50]];
 
