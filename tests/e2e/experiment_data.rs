@@ -20,7 +20,7 @@ fn sweep_text(data: &str) -> String {
             data,
         ),
         ("repeats = 3", "repeats = 2"),
-        ("epochs  = 5", "epochs  = 2"),
+        ("epochs  = 5", "epochs  = 20"),
         ("[0.03, 0.1, 0.3]", "[0.1, 0.3]"),
         ("[16, 64]", "[8]"),
     ] {

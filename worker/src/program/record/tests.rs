@@ -146,6 +146,8 @@ fn curves_and_predictions_are_bounded() {
     let mut record = TrialRecord::new(&metrics);
     let said = add(&mut record, "{\"step\": 1, \"predictions\": []}").expect_err("no class");
     assert!(said.contains("its list of predictions is empty"), "{said}");
+
+    let mut record = TrialRecord::new(&metrics);
     for step in 0..MAX_PREDICTION_STEPS {
         let line = format!("{{\"step\": {step}, \"predictions\": [1]}}");
         assert_eq!(add(&mut record, &line), Ok(LineEffect::None));
