@@ -83,6 +83,27 @@ pub(super) fn fma(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
 }
 
+/// `sums[k] = fma(x, row[k], sums[k])` for all k.
+///
+/// `mul_add` is slow where the instruction may be missing. The exact product plus the sum, rounded to f64 and then to
+/// f32, is the same number, unless the first rounding ends halfway between two f32, or the number is denormal.
+pub(super) fn add_products(x: f32, row: &[f32], sums: &mut [f32]) {
+    for (row, sums) in row.chunks(16).zip(sums.chunks_mut(16)) {
+        let mut twice = [0.0; 16];
+        let mut rare = false;
+        for ((twice, w), sum) in twice.iter_mut().zip(row).zip(&*sums) {
+            let number = f64::from(x) * f64::from(*w) + f64::from(*sum);
+            *twice = number as f32;
+            rare |= number.to_bits() as u32 & 0x1fff_ffff == 0x1000_0000;
+            rare |= number.abs() < f64::from(f32::MIN_POSITIVE) && number != 0.0;
+        }
+
+        for ((twice, w), sum) in twice.iter().zip(row).zip(sums) {
+            *sum = if rare { fma(x, *w, *sum) } else { *twice };
+        }
+    }
+}
+
 fn at_most(x: f32, limit: f32) -> f32 {
     if x > limit { limit } else { x }
 }
@@ -93,9 +114,7 @@ fn at_least(x: f32, limit: f32) -> f32 {
 
 /// Horner's scheme, lowest coefficient first.
 fn poly(x: f32, coefficients: &[f32]) -> f32 {
-    let (last, lower) = coefficients
-        .split_last()
-        .expect("there are coefficients");
+    let (last, lower) = coefficients.split_last().expect("there are coefficients");
     let mut s = *last;
     for c in lower.iter().rev() {
         s = fma(s, x, *c);
@@ -106,7 +125,7 @@ fn poly(x: f32, coefficients: &[f32]) -> f32 {
 /// e^(a + rest)·2⁶⁴ for −112 ≤ a ≤ 0
 fn scaled_exp(a: f32, rest: f32) -> f32 {
     let big = 12_582_912.0;
-    let k = fma(a, 1.442_695_04, big);
+    let k = fma(a, std::f32::consts::LOG2_E, big);
     let n = k - big;
     let r = fma(n, -f32::from_bits(0x3f31_7200), a);
     let r = fma(n, -f32::from_bits(0x35bf_be8e), r) + rest;

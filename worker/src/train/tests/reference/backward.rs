@@ -1,20 +1,22 @@
 //! The gradient of a batch: micro-batch after micro-batch, layers from the last to the first.
 
+use std::ops::Range;
+
 use super::activations::fma;
 use super::forward::{
     LayerValues, PlainMode, PlainModel, activate, cut_images, find_input, list_groups,
     read_channel, run_forward,
 };
-use super::loss::{LossSums, PlainLoss, compute_image_loss};
+use super::loss::{LossSums, PlainAnswer, PlainLoss, compute_image_loss};
 use super::nets::{PlainMap, PlainNet, PlainNorm};
 use super::norms::add_interleaved;
 use super::params::{ParamRole, PlainNumbers, find_param, make_zeros};
 use super::{direct, pools, tiles};
 
-/// Inputs and labels of a batch.
+/// Inputs of a batch, and what its outputs should be.
 pub(super) struct PlainBatch {
     pub(super) inputs: Vec<f32>,
-    pub(super) labels: Vec<usize>,
+    pub(super) answers: Vec<PlainAnswer>,
 }
 
 /// What a batch's passes give.
@@ -60,7 +62,7 @@ pub(super) fn compute_gradient(
     data: &PlainBatch,
 ) -> PlainGradient {
     let net = model.net;
-    let batch = data.labels.len();
+    let batch = data.answers.len();
     let mut numbers = make_zeros(model.params);
     let mut sums = LossSums::default();
     let mut totals: Vec<LayerTotals> = (0..net.layers.len())
@@ -80,7 +82,7 @@ pub(super) fn compute_gradient(
             batch,
             values,
         };
-        let (micro, head) = compute_losses(&pass, loss, &data.labels[start..end]);
+        let (micro, head) = compute_losses(&pass, loss, &data.answers[start..end]);
         sums.add(micro);
         pass.add_moments(&mut totals);
         pass.run(head, &mut numbers, &mut totals);
@@ -122,16 +124,16 @@ fn new_totals(stored: usize) -> LayerTotals {
 fn compute_losses(
     pass: &BackwardPass<'_>,
     loss: PlainLoss,
-    labels: &[usize],
+    answers: &[PlainAnswer],
 ) -> (LossSums, Vec<f32>) {
     let head = pass.values.len() - 1;
     let shape = pass.model.net.output_shape(head);
     let mut sums = LossSums::default();
     let mut gradient = vec![0.0; pass.images * shape.stored];
-    for (image, label) in labels.iter().enumerate() {
+    for (image, answer) in answers.iter().enumerate() {
         let start = image * shape.stored;
         let logits = &pass.values[head].activation[start..start + shape.channels];
-        let (of_image, by_logits) = compute_image_loss(loss, logits, *label, pass.batch);
+        let (of_image, by_logits) = compute_image_loss(loss, logits, answer, pass.batch);
         sums.add(of_image);
         gradient[start..start + shape.channels].copy_from_slice(&by_logits);
     }
@@ -302,12 +304,7 @@ impl BackwardPass<'_> {
     }
 
     /// The sums of g and of g·x over a chunk.
-    fn sum_chunk(
-        &self,
-        at: usize,
-        by_y: &[f32],
-        chunk: std::ops::Range<usize>,
-    ) -> (Vec<f64>, Vec<f64>) {
+    fn sum_chunk(&self, at: usize, by_y: &[f32], chunk: Range<usize>) -> (Vec<f64>, Vec<f64>) {
         let (values, shape) = (&self.values[at], self.model.net.output_shape(at));
         let sizes = (shape.pixels(), shape.stored);
         let (mut by_shift, mut by_scale) = (Vec::new(), Vec::new());

@@ -7,14 +7,12 @@ pub(super) struct PlainImages {
     /// `[image, height, width, channel]`
     pub(super) pixels: Vec<u8>,
     pub(super) labels: Vec<u8>,
+    /// `[image, output]`, if images have targets.
+    pub(super) targets: Vec<f32>,
 }
 
 /// Draws as many images as are wanted, classes by turns; the indices ascend.
-pub(super) fn choose_subset(
-    labels: &[u8],
-    wanted: usize,
-    (seed, part): (u64, &str),
-) -> Vec<usize> {
+pub(super) fn choose_subset(labels: &[u8], wanted: usize, (seed, part): (u64, &str)) -> Vec<usize> {
     let mut indices: Vec<usize> = (0..labels.len()).collect();
     if wanted == labels.len() {
         return indices;
@@ -123,11 +121,7 @@ pub(super) fn choose_batch(
 }
 
 /// So many images, each drawn from all of the subset.
-pub(super) fn draw_images(
-    stream: &mut PlainStream,
-    subset: &[usize],
-    count: usize,
-) -> Vec<usize> {
+pub(super) fn draw_images(stream: &mut PlainStream, subset: &[usize], count: usize) -> Vec<usize> {
     let mut indices = Vec::new();
     for _ in 0..count {
         indices.push(subset[stream.next_below(subset.len() as u32) as usize]);

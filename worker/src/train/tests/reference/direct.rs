@@ -1,8 +1,10 @@
 //! Convolutions and linear layers, as one sequential sum per number.
+//!
+//! Channels that pad a block are stored, as zeros, and not computed: they show only beside numbers that are not finite.
 
 use std::ops::Range;
 
-use super::activations::fma;
+use super::activations::{add_products, fma};
 use super::nets::PlainGeometry;
 
 impl PlainGeometry {
@@ -47,7 +49,7 @@ impl PlainGeometry {
         match pixel {
             Some(pixel) => {
                 let start = image * self.input.numbers() + pixel * stored;
-                Some(&x[start..start + stored])
+                Some(&x[start..start + self.input.channels])
             }
             None => self.halo.then_some(halo),
         }
@@ -63,21 +65,19 @@ pub(super) fn compute_z(
     images: usize,
 ) -> Vec<f32> {
     let (p_in, p_out) = (g.input.stored, g.output.stored);
-    let halo = vec![0.0; p_in];
+    let halo = vec![0.0; g.input.channels];
     for image in 0..images {
         for (pixel, place) in g.output_pixels() {
             let start = (image * g.output.pixels() + pixel) * p_out;
-            let sums = &mut z[start..start + p_out];
+            let sums = &mut z[start..start + g.output.channels];
             for (tap, at) in g.taps() {
                 let pixel = g.find_input_pixel(place, at);
                 let Some(inputs) = g.read_input((x, &halo), image, pixel) else {
                     continue;
                 };
                 for (i, input) in inputs.iter().enumerate() {
-                    let row = &w[(tap * p_in + i) * p_out..][..p_out];
-                    for (sum, w) in sums.iter_mut().zip(row) {
-                        *sum = fma(*input, *w, *sum);
-                    }
+                    let row = &w[(tap * p_in + i) * p_out..][..g.output.channels];
+                    add_products(*input, row, sums);
                 }
             }
         }
@@ -102,9 +102,9 @@ pub(super) fn add_input_gradient(
                 let Some(output) = g.find_output_pixel(place, at) else {
                     continue;
                 };
-                let d = &d[(image * g.output.pixels() + output) * p_out..][..p_out];
-                for (i, sum) in gradient[start..start + p_in].iter_mut().enumerate() {
-                    let row = &w[(tap * p_in + i) * p_out..][..p_out];
+                let d = &d[(image * g.output.pixels() + output) * p_out..][..g.output.channels];
+                for (i, sum) in gradient[start..][..g.input.channels].iter_mut().enumerate() {
+                    let row = &w[(tap * p_in + i) * p_out..][..g.output.channels];
                     for (d, w) in d.iter().zip(row) {
                         *sum = fma(*d, *w, *sum);
                     }
@@ -122,21 +122,19 @@ pub(super) fn sum_weight_gradient(
     chunk: Range<usize>,
 ) -> Vec<f32> {
     let (p_in, p_out) = (g.input.stored, g.output.stored);
-    let halo = vec![0.0; p_in];
+    let halo = vec![0.0; g.input.channels];
     let mut sums = vec![0.0; g.kernel * g.kernel * p_in * p_out];
     for image in chunk {
         for (pixel, place) in g.output_pixels() {
-            let d = &d[(image * g.output.pixels() + pixel) * p_out..][..p_out];
+            let d = &d[(image * g.output.pixels() + pixel) * p_out..][..g.output.channels];
             for (tap, at) in g.taps() {
                 let pixel = g.find_input_pixel(place, at);
                 let Some(inputs) = g.read_input((x, &halo), image, pixel) else {
                     continue;
                 };
                 for (i, input) in inputs.iter().enumerate() {
-                    let row = &mut sums[(tap * p_in + i) * p_out..][..p_out];
-                    for (sum, d) in row.iter_mut().zip(d) {
-                        *sum = fma(*input, *d, *sum);
-                    }
+                    let row = &mut sums[(tap * p_in + i) * p_out..][..g.output.channels];
+                    add_products(*input, d, row);
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! The networks of the tests that are written as lists of layers, by name.
 
 use super::activations::PlainActivation;
-use super::nets::{NetWriter, PlainMap, PlainNet, PlainNorm, PlainPool, PlainShape, PlainStyle, conv};
+use super::nets::{
+    NetWriter, PlainMap, PlainNet, PlainNorm, PlainPool, PlainShape, PlainStyle, conv,
+};
 
 fn style(norm: PlainNorm, activation: PlainActivation, affine: bool) -> PlainStyle {
     PlainStyle {
@@ -10,6 +12,7 @@ fn style(norm: PlainNorm, activation: PlainActivation, affine: bool) -> PlainSty
         affine,
         eps: 1e-5,
         fixed_head: false,
+        outputs: 10,
     }
 }
 
@@ -42,7 +45,7 @@ fn build_gelu_residual(image: PlainShape) -> PlainNet {
     let second = net.add_hidden("conv2", conv(6, 3, 1));
     (second.reads, second.adds) = (Some(0), Some(1));
     second.pool = PlainPool::Global;
-    net.finish(10, true)
+    net.finish(true)
 }
 
 fn build_leaky_shortcuts(image: PlainShape) -> PlainNet {
@@ -58,22 +61,18 @@ fn build_leaky_shortcuts(image: PlainShape) -> PlainNet {
     let third = net.add_hidden("conv3", conv(9, 3, 2));
     (third.reads, third.adds) = (Some(2), Some(3));
     third.pool = PlainPool::Max2;
-    net.finish(10, true)
+    net.finish(true)
 }
 
 fn build_silu_image(image: PlainShape) -> PlainNet {
-    let style = style(
-        PlainNorm::Group { groups: 2 },
-        PlainActivation::Silu,
-        true,
-    );
+    let style = style(PlainNorm::Group { groups: 2 }, PlainActivation::Silu, true);
     let mut net = NetWriter::new(style, image);
     net.add_hidden("a", conv(4, 5, 1));
 
     net.add_bare("b.shortcut", conv(8, 1, 2), false).reads = None;
     let b = net.add_hidden("b", conv(8, 3, 2));
     (b.reads, b.adds) = (Some(0), Some(1));
-    net.finish(10, true)
+    net.finish(true)
 }
 
 fn build_softplus_pooled(image: PlainShape) -> PlainNet {
@@ -83,31 +82,28 @@ fn build_softplus_pooled(image: PlainShape) -> PlainNet {
     net.add_hidden("conv1", conv(4, 3, 1));
     let linear = net.add_hidden("fc1", PlainMap::Linear { outputs: 12 });
     (linear.norm, linear.bias) = (PlainNorm::None, true);
-    net.finish(10, true)
+    net.finish(true)
 }
 
 fn build_biased_sum(image: PlainShape) -> PlainNet {
-    let style = style(
-        PlainNorm::Group { groups: 2 },
-        PlainActivation::Tanh,
-        false,
-    );
+    let style = style(PlainNorm::Group { groups: 2 }, PlainActivation::Tanh, false);
     let mut net = NetWriter::new(style, image);
     let a = net.add_hidden("a", conv(4, 3, 2));
     (a.norm, a.bias) = (PlainNorm::None, true);
     let b = net.add_hidden("b", conv(4, 3, 1));
     b.adds = Some(0);
     b.pool = PlainPool::Mean2;
-    net.finish(10, true)
+    net.finish(true)
 }
 
 fn build_layers_targets(image: PlainShape) -> PlainNet {
-    let style = style(PlainNorm::Batch, PlainActivation::Gelu, false);
+    let mut style = style(PlainNorm::Batch, PlainActivation::Gelu, false);
+    style.outputs = 3;
     let mut net = NetWriter::new(style, image);
     net.add_hidden("conv1", conv(6, 3, 2));
     net.add_bare("conv2.shortcut", PlainMap::Copy, false);
     let second = net.add_hidden("conv2", conv(6, 3, 1));
     (second.reads, second.adds) = (Some(0), Some(1));
     second.pool = PlainPool::Max2;
-    net.finish(3, true)
+    net.finish(true)
 }

@@ -3,6 +3,14 @@
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum PlainLoss {
     CrossEntropy { smoothing: f64 },
+    SquaredError,
+}
+
+/// What an image's outputs should be: a class, or numbers if there are some.
+#[derive(Clone)]
+pub(super) struct PlainAnswer {
+    pub(super) label: usize,
+    pub(super) targets: Vec<f32>,
 }
 
 /// Sums over images.
@@ -25,10 +33,9 @@ impl LossSums {
 pub(super) fn compute_image_loss(
     kind: PlainLoss,
     logits: &[f32],
-    label: usize,
+    answer: &PlainAnswer,
     batch: usize,
 ) -> (LossSums, Vec<f32>) {
-    let PlainLoss::CrossEntropy { smoothing } = kind;
     let mut best = 0;
     for c in 1..logits.len() {
         if logits[c] > logits[best] {
@@ -36,6 +43,28 @@ pub(super) fn compute_image_loss(
         }
     }
 
+    let (loss, plain, by_logits) = match kind {
+        PlainLoss::CrossEntropy { smoothing } => {
+            compute_cross_entropy(smoothing, logits, (best, answer.label))
+        }
+        PlainLoss::SquaredError => compute_squared_error(logits, answer),
+    };
+    let share = 1.0 / batch as f64;
+    let gradient = by_logits.iter().map(|g| (g * share) as f32).collect();
+    let sums = LossSums {
+        loss,
+        plain,
+        correct: if best == answer.label { 1.0 } else { 0.0 },
+    };
+    (sums, gradient)
+}
+
+/// The loss, the loss without smoothing, and the gradient by each logit.
+fn compute_cross_entropy(
+    smoothing: f64,
+    logits: &[f32],
+    (best, label): (usize, usize),
+) -> (f64, f64, Vec<f64>) {
     let mut sum = 0.0;
     let mut exponentials = Vec::new();
     for logit in logits {
@@ -52,7 +81,6 @@ pub(super) fn compute_image_loss(
         target_logit = (1.0 - smoothing) * label_logit + base * all;
     }
 
-    let share = 1.0 / batch as f64;
     let mut gradient = Vec::new();
     for (c, e) in exponentials.iter().enumerate() {
         let target = if c == label {
@@ -60,14 +88,22 @@ pub(super) fn compute_image_loss(
         } else {
             base
         };
-        gradient.push(((e / sum - target) * share) as f32);
+        gradient.push(e / sum - target);
     }
-
     let log = libm::log(sum);
-    let sums = LossSums {
-        loss: log - target_logit,
-        plain: log - label_logit,
-        correct: if best == label { 1.0 } else { 0.0 },
-    };
-    (sums, gradient)
+    (log - target_logit, log - label_logit, gradient)
+}
+
+fn compute_squared_error(logits: &[f32], answer: &PlainAnswer) -> (f64, f64, Vec<f64>) {
+    let share = 1.0 / logits.len() as f64;
+    let mut sum = 0.0;
+    let mut gradient = Vec::new();
+    for (c, logit) in logits.iter().enumerate() {
+        let of_class = if c == answer.label { 1.0 } else { 0.0 };
+        let target = answer.targets.get(c).map_or(of_class, |t| f64::from(*t));
+        let off = f64::from(*logit) - target;
+        sum += off * off;
+        gradient.push((2.0 * off) * share);
+    }
+    (sum * share, sum * share, gradient)
 }

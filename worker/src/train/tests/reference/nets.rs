@@ -6,8 +6,14 @@ use super::activations::PlainActivation;
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum PlainMap {
     Copy,
-    Linear { outputs: usize },
-    Conv { outputs: usize, kernel: usize, stride: usize },
+    Linear {
+        outputs: usize,
+    },
+    Conv {
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -79,13 +85,15 @@ pub(super) struct PlainLayer {
 }
 
 /// What all layers of a model have in common.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct PlainStyle {
     pub(super) norm: PlainNorm,
     pub(super) activation: PlainActivation,
     pub(super) affine: bool,
     pub(super) eps: f64,
     pub(super) fixed_head: bool,
+    /// Classes, or targets of an image.
+    pub(super) outputs: usize,
 }
 
 pub(super) struct PlainNet {
@@ -150,7 +158,8 @@ impl NetWriter {
         self.net.layers.len() - 1
     }
 
-    pub(super) fn finish(mut self, outputs: usize, bias: bool) -> PlainNet {
+    pub(super) fn finish(mut self, bias: bool) -> PlainNet {
+        let outputs = self.net.style.outputs;
         self.add_bare("head", PlainMap::Linear { outputs }, bias);
         self.net
     }
@@ -171,7 +180,7 @@ pub(super) fn build_mlp(style: PlainStyle, image: PlainShape, hidden: &[usize]) 
         let map = PlainMap::Linear { outputs: *width };
         net.add_hidden(&format!("fc{}", i + 1), map);
     }
-    net.finish(10, style.norm == PlainNorm::None)
+    net.finish(style.norm == PlainNorm::None)
 }
 
 pub(super) fn build_cnn4(style: PlainStyle, image: PlainShape, width: usize) -> PlainNet {
@@ -179,7 +188,7 @@ pub(super) fn build_cnn4(style: PlainStyle, image: PlainShape, width: usize) -> 
     for (i, (times, stride)) in [(1, 1), (2, 2), (4, 2), (4, 2)].into_iter().enumerate() {
         net.add_hidden(&format!("conv{}", i + 1), conv(times * width, 3, stride));
     }
-    net.finish(10, style.norm == PlainNorm::None)
+    net.finish(style.norm == PlainNorm::None)
 }
 
 /// `per_stage` are the convolutions of each of five stages.
@@ -200,7 +209,7 @@ pub(super) fn build_vgg(
             }
         }
     }
-    net.finish(10, style.norm == PlainNorm::None)
+    net.finish(style.norm == PlainNorm::None)
 }
 
 pub(super) fn build_preresnet(
@@ -236,7 +245,7 @@ pub(super) fn build_preresnet(
 
     let last = net.last();
     net.net.layers[last].pool = PlainPool::Global;
-    net.finish(10, bias)
+    net.finish(bias)
 }
 
 /// The sizes by which a map is computed; a linear layer is a convolution of one pixel.
@@ -314,8 +323,7 @@ impl PlainNet {
 
         let pixels = output.pixels();
         let even = output.height.is_multiple_of(2) && output.width.is_multiple_of(2);
-        let tiled =
-            layer.reads.is_some() && kernel == 3 && stride == 1 && even && pixels > 4;
+        let tiled = layer.reads.is_some() && kernel == 3 && stride == 1 && even && pixels > 4;
         let chunk = 96_usize.div_ceil(pixels).next_power_of_two();
         let part = 1024_usize.div_ceil(pixels).next_power_of_two();
         PlainGeometry {
@@ -327,18 +335,13 @@ impl PlainNet {
             tiled,
             halo: layer.reads.is_none() || tiled || pixels > 1024,
             chunk,
-            part: part.max(chunk).max(4).min(128),
+            part: part.max(chunk).clamp(4, 128),
         }
     }
 
     /// The first layer that reads the activation of this one.
     pub(super) fn first_reader(&self, at: usize) -> Option<usize> {
         self.layers.iter().position(|layer| layer.reads == Some(at))
-    }
-
-    /// The last layer that reads the activation of this one.
-    pub(super) fn last_reader(&self, at: usize) -> Option<usize> {
-        self.layers.iter().rposition(|layer| layer.reads == Some(at))
     }
 
     /// The layer that adds z of this one.

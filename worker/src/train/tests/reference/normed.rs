@@ -32,7 +32,10 @@ fn is_followed_by_norm(net: &PlainNet, at: usize) -> bool {
         return true;
     }
     let is_read = net.first_reader(at).is_some();
-    !is_read && net.adder(at).is_some_and(|adder| is_followed_by_norm(net, adder))
+    !is_read
+        && net
+            .adder(at)
+            .is_some_and(|adder| is_followed_by_norm(net, adder))
 }
 
 /// The first layer whose sum does not change by one power of the factor, has a bias and changes, or is an output that

@@ -31,10 +31,7 @@ pub(super) fn measure_piece(z: &[f32]) -> PlainMoments {
         s[j % 4] += e;
         q[j % 4] = fma(e, e, q[j % 4]);
     }
-    let (sum, squares) = (
-        f64::from(add_interleaved(s)),
-        f64::from(add_interleaved(q)),
-    );
+    let (sum, squares) = (f64::from(add_interleaved(s)), f64::from(add_interleaved(q)));
     PlainMoments {
         count: n,
         mean: f64::from(m) + sum / n,
@@ -47,8 +44,7 @@ impl PlainMoments {
         let delta = other.mean - self.mean;
         let total = self.count + other.count;
         self.mean += delta * (other.count / total);
-        self.squares +=
-            other.squares + (delta * delta) * ((self.count * other.count) / total);
+        self.squares += other.squares + (delta * delta) * ((self.count * other.count) / total);
         self.count = total;
     }
 

@@ -125,9 +125,7 @@ pub(super) fn draw_initial_numbers(
         let mut stream = PlainStream::open(seed, purpose, format!("{name}.weight").as_bytes());
         for place in param.logical_places() {
             numbers[place] = match param.role {
-                ParamRole::Weight => {
-                    (libm::sqrt(2.0 / fan_in) * stream.next_normal(table)) as f32
-                }
+                ParamRole::Weight => (libm::sqrt(2.0 / fan_in) * stream.next_normal(table)) as f32,
                 ParamRole::Scale => 1.0,
                 ParamRole::Bias | ParamRole::Shift => 0.0,
             };

@@ -145,12 +145,7 @@ fn compute_block(key: [u32; 8], block: u64) -> [u32; 16] {
             mix_quarter(&mut words, [i, 4 + i, 8 + i, 12 + i]);
         }
         for i in 0..4 {
-            let diagonal = [
-                i,
-                4 + (i + 1) % 4,
-                8 + (i + 2) % 4,
-                12 + (i + 3) % 4,
-            ];
+            let diagonal = [i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4];
             mix_quarter(&mut words, diagonal);
         }
     }

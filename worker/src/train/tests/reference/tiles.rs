@@ -1,8 +1,8 @@
-//! 3×3 convolutions of stride 1 in tiles of 2×2 outputs.
+//! 3×3 convolutions of stride 1 in tiles of 2×2 outputs. Channels that pad a block stay 0, as in direct ones.
 
 use std::ops::Range;
 
-use super::activations::fma;
+use super::activations::{add_products, fma};
 use super::nets::PlainGeometry;
 
 /// Tiles that are summed at the points before they are added.
@@ -113,6 +113,12 @@ impl PlainGeometry {
         Some(pixel * self.input.stored)
     }
 
+    /// Where the number of a pair of an input and an output channel is in the weight.
+    fn find_weight(&self, tap: usize, pair: usize) -> usize {
+        let (i, o) = (pair / self.output.channels, pair % self.output.channels);
+        (tap * self.input.stored + i) * self.output.stored + o
+    }
+
     /// Where the output of a tile at this row and column begins in memory.
     fn find_tile_output(&self, tile: PlainTile, row: usize, column: usize) -> usize {
         let (y, x) = (2 * tile.ty + row, 2 * tile.tx + column);
@@ -121,18 +127,18 @@ impl PlainGeometry {
 }
 
 fn transform_weights(g: &PlainGeometry, w: &[f32]) -> PointNumbers {
-    let size = g.input.stored * g.output.stored;
+    let size = g.input.channels * g.output.channels;
     let mut points = vec![vec![0.0; size]; 16];
     for at in 0..size {
-        let kernel = [0, 1, 2].map(|ky| [0, 1, 2].map(|kx| w[(3 * ky + kx) * size + at]));
+        let kernel = [0, 1, 2].map(|ky| [0, 1, 2].map(|kx| w[g.find_weight(3 * ky + kx, at)]));
         write_points(&mut points, at, transform_axes(kernel, transform_weight));
     }
     points
 }
 
 fn transform_tile_inputs(g: &PlainGeometry, x: &[f32], tile: PlainTile) -> PointNumbers {
-    let mut points = vec![vec![0.0; g.input.stored]; 16];
-    for i in 0..g.input.stored {
+    let mut points = vec![vec![0.0; g.input.channels]; 16];
+    for i in 0..g.input.channels {
         let inputs = [0, 1, 2, 3].map(|row| {
             [0, 1, 2, 3].map(|column| {
                 g.find_tile_input(tile, row, column)
@@ -145,10 +151,10 @@ fn transform_tile_inputs(g: &PlainGeometry, x: &[f32], tile: PlainTile) -> Point
 }
 
 fn transform_tile_gradient(g: &PlainGeometry, d: &[f32], tile: PlainTile) -> PointNumbers {
-    let mut points = vec![vec![0.0; g.output.stored]; 16];
-    for o in 0..g.output.stored {
-        let outputs = [0, 1]
-            .map(|row| [0, 1].map(|column| d[g.find_tile_output(tile, row, column) + o]));
+    let mut points = vec![vec![0.0; g.output.channels]; 16];
+    for o in 0..g.output.channels {
+        let outputs =
+            [0, 1].map(|row| [0, 1].map(|column| d[g.find_tile_output(tile, row, column) + o]));
         write_points(
             &mut points,
             o,
@@ -166,7 +172,7 @@ pub(super) fn compute_z(
     added: Option<&[f32]>,
     images: usize,
 ) -> Vec<f32> {
-    let p_out = g.output.stored;
+    let p_out = g.output.channels;
     let u = transform_weights(g, w);
     let mut z = vec![0.0; images * g.output.numbers()];
     for tile in g.list_tiles(0..images) {
@@ -175,9 +181,7 @@ pub(super) fn compute_z(
         for point in 0..16 {
             for (i, input) in v[point].iter().enumerate() {
                 let row = &u[point][i * p_out..][..p_out];
-                for (sum, u) in m[point].iter_mut().zip(row) {
-                    *sum = fma(*input, *u, *sum);
-                }
+                add_products(*input, row, &mut m[point]);
             }
         }
 
@@ -202,7 +206,7 @@ pub(super) fn add_input_gradient(
     gradient: &mut [f32],
     images: usize,
 ) {
-    let (p_in, p_out) = (g.input.stored, g.output.stored);
+    let (p_in, p_out) = (g.input.channels, g.output.channels);
     let u = transform_weights(g, w);
     for tile in g.list_tiles(0..images) {
         let e = transform_tile_gradient(g, d, tile);
@@ -238,7 +242,7 @@ pub(super) fn sum_weight_gradient(
     d: &[f32],
     chunks: &[Range<usize>],
 ) -> Vec<f32> {
-    let size = g.input.stored * g.output.stored;
+    let size = g.input.channels * g.output.channels;
     let mut points = vec![vec![0.0; size]; 16];
     for chunk in chunks {
         for strip in g.list_tiles(chunk.clone()).chunks(STRIP) {
@@ -251,20 +255,20 @@ pub(super) fn sum_weight_gradient(
         }
     }
 
-    let mut gradient = vec![0.0; 9 * size];
+    let mut gradient = vec![0.0; 9 * g.input.stored * g.output.stored];
     for at in 0..size {
         let points = read_points(&points, at);
         let kernel = transform_axes(points, transform_weight_adjoint);
         let kernel = zero_below_rounding(points, kernel);
         for (tap, number) in kernel.into_iter().flatten().enumerate() {
-            gradient[tap * size + at] = number;
+            gradient[g.find_weight(tap, at)] = number;
         }
     }
     gradient
 }
 
 fn sum_strip(g: &PlainGeometry, x: &[f32], d: &[f32], strip: &[PlainTile]) -> PointNumbers {
-    let (p_in, p_out) = (g.input.stored, g.output.stored);
+    let (p_in, p_out) = (g.input.channels, g.output.channels);
     let mut sums = vec![vec![0.0; p_in * p_out]; 16];
     for tile in strip {
         let v = transform_tile_inputs(g, x, *tile);
@@ -272,9 +276,7 @@ fn sum_strip(g: &PlainGeometry, x: &[f32], d: &[f32], strip: &[PlainTile]) -> Po
         for point in 0..16 {
             for (i, input) in v[point].iter().enumerate() {
                 let row = &mut sums[point][i * p_out..][..p_out];
-                for (sum, e) in row.iter_mut().zip(&e[point]) {
-                    *sum = fma(*input, *e, *sum);
-                }
+                add_products(*input, &e[point], row);
             }
         }
     }

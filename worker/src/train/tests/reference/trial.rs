@@ -6,7 +6,7 @@ use super::data::{
     write_inputs,
 };
 use super::forward::{PlainMode, PlainModel, run_forward};
-use super::loss::{LossSums, PlainLoss, compute_image_loss};
+use super::loss::{LossSums, PlainAnswer, PlainLoss, compute_image_loss};
 use super::nets::PlainNet;
 use super::optimizers::{OptimizerNumbers, PlainRule, ascend_weights, clip_gradient};
 use super::params::{
@@ -134,12 +134,14 @@ impl<'a> TrialSetup<'a> {
 
     fn read_batch(&self, images: &PlainImages, indices: &[usize]) -> PlainBatch {
         let size = self.trial.net.image.numbers();
+        let outputs = images.targets.len() / images.labels.len();
+        let answers = indices.iter().map(|at| PlainAnswer {
+            label: usize::from(images.labels[*at]),
+            targets: images.targets[at * outputs..(at + 1) * outputs].to_vec(),
+        });
         PlainBatch {
             inputs: write_inputs(images, indices, &self.tables, size),
-            labels: indices
-                .iter()
-                .map(|at| usize::from(images.labels[*at]))
-                .collect(),
+            answers: answers.collect(),
         }
     }
 
@@ -156,6 +158,7 @@ impl<'a> TrialSetup<'a> {
         let indices = choose_batch(trial.order, &self.subset, trial.batch, (trial.seed, t));
         let batch = self.read_batch(&trial.train, &indices);
         let first = compute_gradient(self.model(&state.weights), trial.loss, &batch);
+        assert!(first.sums.loss.is_finite(), "the trial does not diverge");
         self.blend_statistics(&first, state, t);
         state.tally.add(first.sums);
         state.tallied += indices.len();
@@ -177,7 +180,9 @@ impl<'a> TrialSetup<'a> {
         let lr = trial.rule.lr_at(t, trial.steps);
         let how = (t, lr, &self.factors[..]);
         let numbers = (&mut state.weights, &taken);
-        state.optimizer.update(&self.params, &trial.rule, how, numbers);
+        state
+            .optimizer
+            .update(&self.params, &trial.rule, how, numbers);
         StepTraces {
             before,
             gradient,
@@ -244,10 +249,10 @@ impl<'a> TrialSetup<'a> {
             let logits = &values[net.layers.len() - 1].activation;
 
             let mut some = LossSums::default();
-            for (logits, label) in logits.chunks(head.stored).zip(&batch.labels) {
+            for (logits, answer) in logits.chunks(head.stored).zip(&batch.answers) {
                 let logits = &logits[..head.channels];
                 let loss = self.trial.loss;
-                some.add(compute_image_loss(loss, logits, *label, indices.len()).0);
+                some.add(compute_image_loss(loss, logits, answer, indices.len()).0);
             }
             sums.add(some);
         }
