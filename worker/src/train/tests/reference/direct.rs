@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::activations::{add_products, fma};
+use super::activations::add_products;
 use super::nets::PlainGeometry;
 
 impl PlainGeometry {
@@ -85,6 +85,15 @@ pub(super) fn compute_z(
     z
 }
 
+/// Columns as rows.
+pub(super) fn transpose(numbers: &[f32], columns: usize) -> Vec<f32> {
+    let mut transposed = Vec::new();
+    for column in 0..columns {
+        transposed.extend(numbers.iter().skip(column).step_by(columns));
+    }
+    transposed
+}
+
 /// Adds to the gradient of the input what comes through this layer.
 pub(super) fn add_input_gradient(
     g: &PlainGeometry,
@@ -94,6 +103,8 @@ pub(super) fn add_input_gradient(
     images: usize,
 ) {
     let (p_in, p_out) = (g.input.stored, g.output.stored);
+    let by_output = transpose(w, p_out);
+    let rows = g.kernel * g.kernel * p_in;
     for image in 0..images {
         for pixel in 0..g.input.pixels() {
             let place = (pixel / g.input.width, pixel % g.input.width);
@@ -103,11 +114,10 @@ pub(super) fn add_input_gradient(
                     continue;
                 };
                 let d = &d[(image * g.output.pixels() + output) * p_out..][..g.output.channels];
-                for (i, sum) in gradient[start..][..g.input.channels].iter_mut().enumerate() {
-                    let row = &w[(tap * p_in + i) * p_out..][..g.output.channels];
-                    for (d, w) in d.iter().zip(row) {
-                        *sum = fma(*d, *w, *sum);
-                    }
+                let sums = &mut gradient[start..][..g.input.channels];
+                for (o, d) in d.iter().enumerate() {
+                    let row = &by_output[o * rows + tap * p_in..][..g.input.channels];
+                    add_products(*d, row, sums);
                 }
             }
         }

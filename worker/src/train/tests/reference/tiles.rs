@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::activations::{add_products, fma};
+use super::direct::transpose;
 use super::nets::PlainGeometry;
 
 /// Tiles that are summed at the points before they are added.
@@ -208,15 +209,14 @@ pub(super) fn add_input_gradient(
 ) {
     let (p_in, p_out) = (g.input.channels, g.output.channels);
     let u = transform_weights(g, w);
+    let by_output: PointNumbers = u.iter().map(|u| transpose(u, p_out)).collect();
     for tile in g.list_tiles(0..images) {
         let e = transform_tile_gradient(g, d, tile);
         let mut points = vec![vec![0.0; p_in]; 16];
         for point in 0..16 {
-            for (i, sum) in points[point].iter_mut().enumerate() {
-                let row = &u[point][i * p_out..][..p_out];
-                for (e, u) in e[point].iter().zip(row) {
-                    *sum = fma(*e, *u, *sum);
-                }
+            for (o, e) in e[point].iter().enumerate() {
+                let row = &by_output[point][o * p_in..][..p_in];
+                add_products(*e, row, &mut points[point]);
             }
         }
 
