@@ -331,7 +331,7 @@ pub(crate) fn finished(config: &TrialConfig, measure: &Measure) -> FinishedTrial
 }
 
 /// The images that a trial is tested with on a dataset of this name.
-fn find_dataset(name: DatasetName) -> Arc<Dataset> {
+pub(crate) fn find_dataset(name: DatasetName) -> Arc<Dataset> {
     match name {
         DatasetName::Glyphs => dataset(),
         DatasetName::File(data) => with_targets(find_shape(data.shape), data.targets),

@@ -8,6 +8,7 @@ mod linear;
 mod noise;
 mod ops;
 mod optimizers;
+mod reference;
 mod starts;
 mod targets;
 mod torch;

@@ -31,7 +31,7 @@ fn mlp(norm: Norm) -> TrialConfig {
 }
 
 /// Every rule, with SGD, Adam and AdamW, alone and together.
-fn trials() -> Vec<(&'static str, TrialConfig)> {
+pub(super) fn trials() -> Vec<(&'static str, TrialConfig)> {
     let cnn4 = |norm| cases::small_trial(ModelKind::Cnn4 { width: 4 }, norm);
     let mut deep = cases::small_trial(ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Batch);
     deep.data.dataset = DatasetName::Cifar10;
@@ -67,7 +67,7 @@ fn trials() -> Vec<(&'static str, TrialConfig)> {
 }
 
 /// Fingerprints of [`trials`]. They change only together with the numerics version `cpu-f32/6`.
-const GOLDEN: [&str; 6] = [
+pub(super) const GOLDEN: [&str; 6] = [
     "9763c079c40451d5a0a89da22516438ed247bedbd751e498ce02406bbecfa626",
     "809d6270aae5b9ad73237ee5eda59e213259042e970f4103d42f86e0aff1ff69",
     "ae4fda7dae367dd7d0d63314eed8fa36341e92d063e2a191c706e3a2bc542b4d",

@@ -29,7 +29,7 @@ use crate::train::{CheckpointStore, Deadline, Isa, Job, TrialData, run_trial};
 const DEEP: usize = 7;
 
 /// Architectures × norms, with everything else that can change bits spread over them.
-fn short_trials() -> Vec<(&'static str, TrialConfig)> {
+pub(super) fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     let mlp = |norm| {
         cases::small_trial(
             ModelKind::Mlp {
@@ -199,7 +199,7 @@ pub(super) const FINGERPRINTED: [Metric; 10] = [
 ];
 
 /// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/6`.
-const GOLDEN: [&str; 28] = [
+pub(super) const GOLDEN: [&str; 28] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
     "5013f1fc17739500d93df42e7f1004a8c537d057eb440f5c918da6907a01f999",
