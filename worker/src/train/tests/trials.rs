@@ -226,8 +226,8 @@ pub(super) const GOLDEN: [&str; 28] = [
     "eab049f5e794ce084be761940efa5497285c91cef47807b22a19bedcdba4613c",
     "3d22a659d9e11f47383ec30ffbec3c258fe5fa3fc0735acd86f56d7912a0860a",
     "d82cb1962750a80b4b4ed8876cd76a7570f2e166cee0da45cddf06b05a00febe",
-    "",
-    "",
+    "b556d0e10abdc3095db5aad56b6d9b263f0f86ecd79afc0f583374b9095d5f70",
+    "b7f1667683583e4c98b3d494d7fb5102be3680fcdb8ed1a774fb427f2666f272",
 ];
 
 #[test]

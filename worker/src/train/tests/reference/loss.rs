@@ -49,12 +49,14 @@ pub(super) fn compute_image_loss(
         }
         PlainLoss::SquaredError => compute_squared_error(logits, answer),
     };
+    // An image with targets is never correct.
+    let is_correct = answer.targets.is_empty() && best == answer.label;
     let share = 1.0 / batch as f64;
     let gradient = by_logits.iter().map(|g| (g * share) as f32).collect();
     let sums = LossSums {
         loss,
         plain,
-        correct: if best == answer.label { 1.0 } else { 0.0 },
+        correct: if is_correct { 1.0 } else { 0.0 },
     };
     (sums, gradient)
 }
