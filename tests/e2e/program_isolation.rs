@@ -4,7 +4,7 @@ use std::process::Command;
 
 use ergodic_tests::skip;
 
-use crate::auth::{guarded, secret, token};
+use crate::auth::{guarded, secret, token, token_file};
 use crate::program_trials::{
     PLAIN_COMMAND, cluster, column, count_processes, has_python, launch_script,
 };
@@ -97,6 +97,8 @@ fn a_program_finds_no_token_and_writes_into_no_cache() {
 
     let mut cluster = guarded(&["--programs", "--lease-ttl", "2s"]);
     let access = token(&cluster, "worker", &[]);
+    let user = token(&cluster, "user", &["--programs"]);
+    cluster.access = token_file(&user);
     let spool = cluster.path("spool").to_string_lossy().into_owned();
     let options = [
         "--programs",
@@ -161,7 +163,7 @@ fn without_namespaces_only_this_machine_is_trusted_unless_it_is_said() {
 
     let mut cluster = cluster();
     let beyond = format!("{},http://192.0.2.1:7070", cluster.url);
-    let refused = cluster.worker_under(&FORBID, &beyond, 1, &["--programs", "--insecure"]);
+    let refused = cluster.worker_under(&FORBID, &beyond, 1, &["--programs"]);
     let log = cluster.path("worker-1.log");
     assert_eq!(refused.wait(), 4);
     let said = std::fs::read_to_string(log).expect("it has a log");
@@ -178,7 +180,7 @@ fn without_namespaces_only_this_machine_is_trusted_unless_it_is_said() {
     let here = cluster.url.clone();
     for (url, programs, completed) in [(&here, "--programs", 3), (&beyond, "--programs=trusted", 6)]
     {
-        let worker = cluster.worker_under(&FORBID, url, 1, &[programs, "--insecure"]);
+        let worker = cluster.worker_under(&FORBID, url, 1, &[programs]);
         worker.wait_for_log("isolated=false");
         cluster.wait_until(&id, "its trials are done", |status| {
             status["completed"] == completed
