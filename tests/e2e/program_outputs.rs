@@ -134,8 +134,8 @@ fn each_end_of_a_trial_keeps_what_it_printed_in_its_order() {
             failed) exit 3;;
         esac"
     );
-    let program = "command = [\"sh\", \"trial.sh\", \"{end}\"]\nmetrics = { loss = \"min\" }\n[grid]\n\
-        end = [\"done\", \"diverged\", \"wrong\", \"failed\"]";
+    let program = "command = [\"sh\", \"trial.sh\", \"{how}\"]\nmetrics = { loss = \"min\" }\n[grid]\n\
+        how = [\"done\", \"diverged\", \"wrong\", \"failed\"]";
     let id = launch_script(&cluster, &script, program, "");
     cluster.wait_until(&id, "all have ended", |status| status["done"] == 4);
 

@@ -196,9 +196,9 @@ fn verdicts(cluster: &Cluster, id: &str) -> Vec<(String, String)> {
 fn claims_about_labels_of_programs_agree_disagree_or_say_what_is_missing() {
     let mut cluster = cluster();
     let _worker = cluster.worker(2, &["--programs"]);
-    // Of two points, one is always the class of the cell, and one depends on the repeat alone. The cell 2 predicts at one step less.
+    // Of two points, one is always the class of the cell, and one depends on the repeat, otherwise in each cell. The cell 2 predicts at one step less.
     let script = "for step in 10 20; do
-        if [ $step = 20 ] && [ $1 = 2 ]; then row=''; else row=\", \\\"predictions\\\": [$1, $(($2 % 3 / 2))]\"; fi
+        if [ $step = 20 ] && [ $1 = 2 ]; then row=''; else row=\", \\\"predictions\\\": [$1, $((($2 + $1) % 3 / 2))]\"; fi
         echo \"{\\\"step\\\": $step, \\\"loss\\\": 1$row}\" > \"$ERGODIC_METRICS\"
     done";
     let claim = |name: &str, keys: &str| {
@@ -297,7 +297,7 @@ fn predictions_of_experiments_are_shown_and_judged() {
     let mut cluster = Cluster::start(&[]);
     let _worker = cluster.worker_of("examples/label_draws", 2, &[]);
     cluster.wait_for_workers(1);
-    let text = "name = \"draws\"\nrepeats = 8\n[model]\nkind = \"custom:label-draws\"\nmetrics = { share = \"max\" }\npoints = 40\n\
+    let text = "name = \"draws\"\nrepeats = 8\n[model]\nkind = \"custom:label-draws\"\nmetrics = { zeros = \"max\" }\npoints = 40\n\
                 [grid]\nbias = [0.0, 0.9]\n[[claim]]\nname = \"far\"\nform = \"labels\"\nover = \"bias\"\nabove = 0.05\n";
     let id = cluster.launch(text);
     cluster.wait_for_end(&id);
@@ -312,7 +312,7 @@ fn predictions_of_experiments_are_shown_and_judged() {
             .lines()
             .filter(|line| line.contains(&start) && line.ends_with(",0"));
         assert_eq!(
-            trial["share"].as_f64(),
+            trial["zeros"].as_f64(),
             Some(hits.count() as f64 / 40.0),
             "{trial}"
         );

@@ -65,12 +65,12 @@ lr = [0.001, 0.05]
 "model.hidden" = [[4], [32]]
 [[claim]]
 name  = "it learns"
-of    = "test_loss"
+of    = "at(test_loss, end)"
 where = "lr == 0.05"
 below = 1
 [[claim]]
 name   = "and more than with a small rate"
-of     = "test_loss"
+of     = "at(test_loss, end)"
 form   = "ratio"
 to     = "lr == 0.001"
 where  = "lr == 0.05"

@@ -25,7 +25,7 @@ impl Experiment for LabelDraws {
     type Config = Config;
 
     fn declare_metrics() -> Metrics {
-        Metrics::default().max("share")
+        Metrics::default().max("zeros")
     }
 
     fn run(config: Config, trial: &mut TrialContext<'_>) -> Result<(), TrialError> {
@@ -42,7 +42,7 @@ impl Experiment for LabelDraws {
             .collect();
         trial.report_predictions(10, &classes)?;
         let share = classes.iter().filter(|class| **class == 0).count() as f64;
-        trial.report(10, &[("share", share / classes.len() as f64)])
+        trial.report(10, &[("zeros", share / classes.len() as f64)])
     }
 }
 

@@ -60,11 +60,11 @@ fn is_answered_by_standby(path: &str) -> bool {
     RpcMethod::find(path).is_some_and(|method| method.answered_by_standby)
 }
 
-/// Whether a process that only reads a store answers a request. It explains too, because nobody else may be there to ask; what it
-/// says of workers is that there are none.
+/// Whether a process that only reads a store answers a request. It explains too, and shows what programs printed, because nobody else
+/// may be there to ask; what it says of workers is that there are none.
 fn is_answered_by_reader(path: &str) -> bool {
     is_answered_by_standby(path)
-        || RpcMethod::find(path).is_some_and(|method| method.name() == "Explain")
+        || RpcMethod::find(path).is_some_and(|method| matches!(method.name(), "Explain" | "Output"))
 }
 
 fn read_only_error(place: &str, path: &str) -> UserError {
