@@ -69,7 +69,7 @@ const TWINS: &[Twin] = &[
         experiment: "04-same-product",
         broken: "the norm is removed",
         breaking: &["model.norm='none'"],
-        shorter: &["grid.c=[0.25, 1]", "train.steps=1200"],
+        shorter: &["grid.c=[1, 4]", "train.steps=1200"],
         claim: "norms diverge",
     },
     Twin {
