@@ -3,6 +3,8 @@
 //! Each worker has one slot. Busy ones hold a lease of one trial, or of ten short ones; the others ask for work in vain. Events come
 //! one millisecond after another.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
