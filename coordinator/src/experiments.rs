@@ -365,12 +365,12 @@ mod tests {
             needs_data: true,
             ..known(3)
         };
-        let error = choose(FILE, &[needy.clone()]).expect_err("a refusal");
+        let error = choose(FILE, std::slice::from_ref(&needy)).expect_err("a refusal");
         let words = "sweep.toml: data: the experiment walk needs data: add [data] with a dataset, such as dataset = \"glyphs\"";
         assert_eq!(error, words);
         let with_data = format!("{FILE}[data]\ndataset = \"glyphs\"\n");
         assert_eq!(
-            choose(&with_data, &[needy.clone()]),
+            choose(&with_data, std::slice::from_ref(&needy)),
             Ok("custom/walk/3".into())
         );
         assert_eq!(choose(&with_data, &[known(3)]), Ok("custom/walk/3".into()));
