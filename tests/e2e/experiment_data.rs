@@ -97,7 +97,8 @@ fn a_worker_without_files_trains_on_the_data_of_the_launch_with_the_same_bits() 
     assert!(!owner.log().contains(fetched), "{}", owner.log());
     for accuracy in column(&cluster, &id, "test_acc") {
         let accuracy: f64 = accuracy.parse().expect("a number");
-        assert!(accuracy > 0.5, "nothing is learnt: {accuracy}");
+        // Guessing gives 0.1, with a standard error of 0.02.
+        assert!(accuracy > 0.2, "nothing is learnt: {accuracy}");
     }
 
     // Reuse, extension and replay know the sweep by its data.

@@ -41,7 +41,7 @@ for pid in os.listdir("/proc"):
         for name in ["cmdline", "environ", "maps", "comm"]:
             look(f"/proc/{pid}/{name}")
 
-for top in [root, "/proc/1/root" + root, "/proc/1/cwd", f"/proc/{os.getpid()}/root{root}", "/run", "/dev/shm"]:
+for top in [root, "/proc/1/root" + root, "/proc/1/cwd" + root, f"/proc/{os.getpid()}/root{root}", "/run", "/dev/shm"]:
     for folder, _, files in os.walk(top):
         for name in files:
             look(os.path.join(folder, name))
