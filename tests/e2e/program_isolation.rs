@@ -36,8 +36,6 @@ libc.unshare(0x20000)
 libc.mount(b"proc", b"/proc", b"proc", 0, b"")
 for pid in os.listdir("/proc"):
     if pid.isdigit():
-        libc.ptrace(16, int(pid), 0, 0)
-        os.system(f"kill -0 {pid} 2>/dev/null")
         for name in ["cmdline", "environ", "maps", "comm"]:
             look(f"/proc/{pid}/{name}")
 
