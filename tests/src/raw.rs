@@ -107,6 +107,13 @@ impl RawWorker {
         }
     }
 
+    /// Waits for the next message of the coordinator, which may be of a kind that is not known here.
+    async fn next_message(&mut self) -> Option<Response> {
+        let message = self.incoming.message().await;
+        let message = message.expect("the session goes on");
+        message.expect("the session goes on").message
+    }
+
     /// Asks for a lease and waits for it.
     ///
     /// # Panics
@@ -116,13 +123,8 @@ impl RawWorker {
             .await;
 
         loop {
-            let message = self
-                .incoming
-                .message()
-                .await
-                .expect("the session goes on")
-                .expect("the session goes on");
-            if let Some(Response::Grant(grant)) = message.message {
+            let message = self.next_message().await;
+            if let Some(Response::Grant(grant)) = message {
                 return grant;
             }
         }
@@ -179,13 +181,8 @@ impl RawWorker {
     pub async fn beats(&mut self, mut unanswered: u32) {
         self.say(Request::Heartbeat(v1::Heartbeat::default())).await;
         while unanswered > 0 {
-            let message = self
-                .incoming
-                .message()
-                .await
-                .expect("the session goes on")
-                .expect("the session goes on");
-            unanswered -= u32::from(matches!(message.message, Some(Response::Renewed(_))));
+            let message = self.next_message().await;
+            unanswered -= u32::from(matches!(message, Some(Response::Renewed(_))));
         }
     }
 
@@ -195,13 +192,8 @@ impl RawWorker {
     /// The session ends instead.
     pub async fn revoked(&mut self) -> v1::Revoke {
         loop {
-            let message = self
-                .incoming
-                .message()
-                .await
-                .expect("the session goes on")
-                .expect("the session goes on");
-            if let Some(Response::Revoke(revoke)) = message.message {
+            let message = self.next_message().await;
+            if let Some(Response::Revoke(revoke)) = message {
                 return revoke;
             }
         }
@@ -213,13 +205,8 @@ impl RawWorker {
     /// The session ends instead.
     pub async fn asked_back(&mut self) -> v1::Retract {
         loop {
-            let message = self
-                .incoming
-                .message()
-                .await
-                .expect("the session goes on")
-                .expect("the session goes on");
-            if let Some(Response::Retract(wanted)) = message.message {
+            let message = self.next_message().await;
+            if let Some(Response::Retract(wanted)) = message {
                 return wanted;
             }
         }
@@ -231,13 +218,8 @@ impl RawWorker {
     /// The session ends instead.
     pub async fn asked_for_output(&mut self) -> v1::SendOutput {
         loop {
-            let message = self
-                .incoming
-                .message()
-                .await
-                .expect("the session goes on")
-                .expect("the session goes on");
-            if let Some(Response::SendOutput(wanted)) = message.message {
+            let message = self.next_message().await;
+            if let Some(Response::SendOutput(wanted)) = message {
                 return wanted;
             }
         }

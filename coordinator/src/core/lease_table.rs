@@ -10,15 +10,15 @@ use super::clock::CoreTime;
 use crate::interval_set::IntervalSet;
 use crate::records::LeaseRow;
 
-/// Number of leases that are all looked at on each event.
+/// Number of leases and idle workers that are all looked at on each event.
 const ALWAYS_SCANNED: usize = 100;
-/// Pause for each further lease. Looking at one takes a hundredth of it.
-const PAUSE_PER_LEASE: Duration = Duration::from_micros(10);
+/// Pause for each further one. Looking at it takes a hundredth of that.
+const PAUSE_FOR_EACH: Duration = Duration::from_micros(10);
 
-/// Time for which what was found by looking at so many leases stands. It bounds the share of time that such scans take.
-pub(super) fn pause_after_scan(leases: usize) -> Duration {
-    let excess = leases.saturating_sub(ALWAYS_SCANNED);
-    PAUSE_PER_LEASE * u32::try_from(excess).unwrap_or(u32::MAX)
+/// Time for which what was found by looking at so many leases and idle workers stands. It bounds the share of time that such scans take.
+pub(super) fn pause_after_scan(scanned: usize) -> Duration {
+    let excess = scanned.saturating_sub(ALWAYS_SCANNED);
+    PAUSE_FOR_EACH * u32::try_from(excess).unwrap_or(u32::MAX)
 }
 
 /// Numbers of leases in the order of the grants.

@@ -67,7 +67,8 @@ impl LeaseForecast {
 
 impl Core {
     /// Asks holders of leases to return trials, one request for each idle worker: first those whose leases would last longest.
-    /// With many leases there is a pause after each search, because it looks at all of them.
+    /// With many leases or idle workers there is a pause after each search, because it looks at all of
+    /// them.
     pub(super) fn request_retractions(&mut self, now: CoreTime) -> Vec<Effect> {
         if now < self.next_retraction_search {
             return Vec::new();
@@ -76,7 +77,7 @@ impl Core {
         if idle.is_empty() {
             return Vec::new();
         }
-        self.next_retraction_search = now + pause_after_scan(self.leases.len());
+        self.next_retraction_search = now + pause_after_scan(self.leases.len() + idle.len());
 
         // Each open request will serve one of the idle workers, so as many of them are skipped.
         let leases = self.leases.values();
