@@ -36,6 +36,7 @@ libc.unshare(0x20000)
 libc.mount(b"proc", b"/proc", b"proc", 0, b"")
 for pid in os.listdir("/proc"):
     if pid.isdigit():
+        libc.ptrace(16, int(pid), 0, 0)
         for name in ["cmdline", "environ", "maps", "comm"]:
             look(f"/proc/{pid}/{name}")
 

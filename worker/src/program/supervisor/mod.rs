@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, set_child_subreaper, set_parent_process_death_signal, setsid,
-    wait,
+    DumpableBehavior, Pid, Signal, WaitOptions, getpid, set_child_subreaper, set_dumpable_behavior,
+    set_parent_process_death_signal, setsid, wait,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -66,6 +66,9 @@ const IGNORED_SIGNALS: [SignalKind; 4] = [
 pub(crate) fn supervise_program() -> io::Result<()> {
     // In a session of its own, it is told nothing by the terminal. It leads one already if it is the first of its namespace.
     let _ = setsid();
+    // The program has the same user, and could otherwise trace this process, and so stop it. Programs that it starts can
+    // be traced as usual.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Some(getpid()))?;
     // Not by way of a buffer, which would keep what is said behind the order.
     let order = LaunchOrder::read_from(&mut File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
