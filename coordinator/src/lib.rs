@@ -9,6 +9,7 @@
 pub mod analysis;
 pub mod app;
 pub mod bench;
+pub mod cell_stats;
 pub mod cli;
 pub mod client;
 mod config_schema;
@@ -27,6 +28,7 @@ pub mod server;
 pub mod standalone;
 pub mod store;
 mod stored_row;
+pub mod sweep_seal;
 pub mod terminal;
 pub(crate) mod throttled_log;
 pub mod worker_processes;

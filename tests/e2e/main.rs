@@ -58,6 +58,7 @@ mod result_batches;
 mod result_starts;
 mod reuse;
 mod scheduling;
+mod seals;
 mod several_sweeps;
 mod spool;
 #[cfg(feature = "sql")]

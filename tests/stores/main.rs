@@ -1,8 +1,10 @@
 //! Both stores against a model, in histories with every write there is; and what only PostgreSQL has: leaders that change, and
 //! a store of an earlier version.
 
+mod counting;
 mod history;
 mod model;
+mod seals;
 
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::{

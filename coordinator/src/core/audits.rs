@@ -14,43 +14,8 @@ use ergodic_common::ids::{ShapeClass, TrialIndex, WorkerId};
 
 use super::quarantine::Quarantine;
 use crate::interval_set::IntervalSet;
+pub use crate::records::AuditCounts;
 use crate::records::Finding;
-
-/// Numbers of audits by finding.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AuditCounts {
-    /// Chosen trials with a row that can be compared.
-    pub due: u64,
-    /// Audits that yielded the same bits.
-    pub same: u64,
-    /// Audits that yielded other bits.
-    pub different: u64,
-    /// Audits that failed.
-    pub failed: u64,
-}
-
-impl AuditCounts {
-    /// Number of audits without a finding.
-    pub fn remaining(&self) -> u64 {
-        self.due - self.same - self.different - self.failed
-    }
-
-    /// Adds the counts of another sweep.
-    pub fn merge(&mut self, other: Self) {
-        self.due += other.due;
-        self.same += other.same;
-        self.different += other.different;
-        self.failed += other.failed;
-    }
-
-    fn count_mut(&mut self, finding: Finding) -> &mut u64 {
-        match finding {
-            Finding::Same => &mut self.same,
-            Finding::Different => &mut self.different,
-            Finding::Failed => &mut self.failed,
-        }
-    }
-}
 
 /// The audits of one sweep.
 #[derive(Debug, Default)]

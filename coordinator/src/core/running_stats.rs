@@ -1,4 +1,4 @@
-//! Running mean and variance per cell, updated as results arrive (Welford 1962).
+//! Running statistics of all cells of a sweep, updated as results arrive.
 //!
 //! Status displays use them; tables are computed from stored rows.
 
@@ -7,57 +7,7 @@ use std::collections::HashMap;
 use ergodic_common::Outcome;
 use ergodic_common::ids::CellIndex;
 
-/// Mean and variance of a stream of numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct RunningStats {
-    /// Number of values.
-    pub n: u64,
-    /// The mean of the values.
-    pub mean: f64,
-    squared_deviations: f64,
-}
-
-impl RunningStats {
-    /// Adds a value.
-    pub fn add(&mut self, x: f64) {
-        self.n += 1;
-        let delta = x - self.mean;
-        self.mean += delta / self.n as f64;
-        self.squared_deviations += delta * (x - self.mean);
-    }
-
-    /// Adds the values of another one (Chan, Golub and LeVeque 1983).
-    pub fn merge(&mut self, other: &Self) {
-        let n = self.n + other.n;
-        if n == 0 {
-            return;
-        }
-
-        let delta = other.mean - self.mean;
-        let share = other.n as f64 / n as f64;
-        self.squared_deviations += other.squared_deviations + delta * delta * self.n as f64 * share;
-        self.mean += delta * share;
-        self.n = n;
-    }
-
-    /// Variance with n − 1 in the denominator; `None` below two values.
-    pub fn variance(&self) -> Option<f64> {
-        (self.n > 1).then(|| self.squared_deviations / (self.n - 1) as f64)
-    }
-}
-
-/// Running statistics of a cell.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct CellStats {
-    /// The main metric of completed trials, as far as it is defined.
-    pub metric: RunningStats,
-    /// Number of completed trials, as `u32`, because there may be millions of cells.
-    pub completed: u32,
-    /// Number of diverged trials.
-    pub diverged: u32,
-    /// Number of failed trials.
-    pub failed: u32,
-}
+pub use crate::cell_stats::{CellStats, RunningStats};
 
 /// Running statistics of a sweep's main metric.
 #[derive(Debug, Clone, Default)]
@@ -66,18 +16,19 @@ pub struct LiveStats {
 }
 
 impl LiveStats {
+    /// Takes the statistics of cells that were computed before.
+    pub(crate) fn from_cells(cells: Vec<(CellIndex, CellStats)>) -> Self {
+        Self {
+            cells: cells.into_iter().collect(),
+        }
+    }
+
     /// Counts a trial's outcome and value.
     pub fn record_trial(&mut self, cell: CellIndex, outcome: &Outcome, value: f64) {
-        let stats = self.cells.entry(cell).or_default();
-        *match outcome {
-            Outcome::Completed => &mut stats.completed,
-            Outcome::Diverged { .. } => &mut stats.diverged,
-            Outcome::Failed { .. } => &mut stats.failed,
-        } += 1;
-
-        if *outcome == Outcome::Completed && value.is_finite() {
-            stats.metric.add(value);
-        }
+        self.cells
+            .entry(cell)
+            .or_default()
+            .record_trial(outcome, value);
     }
 
     /// Uncounts a failed trial that will run again.

@@ -14,9 +14,11 @@ use super::clock::CoreTime;
 use super::quarantine::Quarantine;
 use super::running_stats::LiveStats;
 use super::stopping::AdaptiveRepeats;
+use crate::cell_stats::average_seconds;
 use crate::interval_set::IntervalSet;
 use crate::records::{LeaseRow, OutcomeCounts, RecordedAudit, SweepRow, SweepState, SweepTallies};
 use crate::stored_row::{StoredRow, watched_metric};
+use crate::sweep_seal::SweepSeal;
 
 /// A stored sweep that this program cannot read.
 #[derive(Debug, Clone)]
@@ -265,6 +267,22 @@ impl Sweep {
         }
     }
 
+    /// Records the rows that a completed sweep starts with by what they amount to: every trial has one. Audits count as made; those
+    /// that are due are recorded like others.
+    pub fn record_seal(&mut self, seal: SweepSeal) {
+        self.counts = seal.counts;
+        self.last_failure = seal.last_failure;
+        self.live_stats = LiveStats::from_cells(seal.cells);
+        for (class, seconds) in self.classes.iter_mut().zip(seal.class_seconds) {
+            class.pending = IntervalSet::default();
+            class.trial_seconds = seconds;
+        }
+
+        if seal.audits.remaining() == 0 {
+            self.audits.counts = seal.audits;
+        }
+    }
+
     /// Records a row in everything but the pending trials; returns its trial.
     fn count_row(&mut self, row: &StoredRow) -> TrialIndex {
         let index = self.spec.grid.locate_trial(row.key);
@@ -279,7 +297,7 @@ impl Sweep {
         // A failed trial says nothing about how long trials take.
         if !matches!(row.outcome, Outcome::Failed { .. }) {
             let seconds = &mut self.classes[index.class.position()].trial_seconds;
-            *seconds = Some(seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds));
+            *seconds = Some(average_seconds(*seconds, row.seconds));
         }
 
         index

@@ -22,6 +22,7 @@ use crate::core::*;
 use crate::records::{DataPin, Finding, LeaseRow, SweepRow, SweepState, SweepTallies};
 
 mod audits;
+mod seals;
 
 const TTL: Duration = Duration::from_secs(30);
 

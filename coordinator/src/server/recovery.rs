@@ -12,9 +12,10 @@ use super::store_error;
 use crate::core::{Core, MetricPositions, StoredRow, Sweep, Timing, UnreadableSweep};
 use crate::records::{SweepRow, SweepState};
 use crate::store::{
-    Damage, ReadableStore, SetCellsDigest, SetRowsAside, SnapshotReaders, StoreError, StoreReader,
-    StoreWriter, TrialRange,
+    Damage, ReadableStore, SealChange, SealSweep, SetCellsDigest, SetRowsAside, SetSweepState,
+    SnapshotReaders, StoreError, StoreReader, StoreWriter, TrialRange,
 };
+use crate::sweep_seal::{SweepSeal, can_be_sealed};
 
 /// Maximum number of threads that read a store at start; a single one combines their results.
 const MAX_READER_THREADS: usize = 4;
@@ -49,12 +50,17 @@ pub fn recover_core(
         .map_err(store_error)?;
     let readings = read_specs(&rows);
     for (row, reading) in rows.into_iter().zip(readings) {
-        let writer = writer
-            .as_mut()
-            .map(|writer| &mut **writer as &mut dyn StoreWriter);
-        let sweep =
-            recover_sweep(&readers, writer, row, reading, reads_all).map_err(store_error)?;
-        add_recovered_sweep(&mut core, sweep);
+        let number = row.number;
+        let sweep = recover_sweep(&readers, reborrow(&mut writer), row, reading, reads_all)
+            .map_err(store_error)?;
+        let reads_rows = add_recovered_sweep(&mut core, sweep);
+
+        if let Some(writer) = reborrow(&mut writer)
+            && reads_rows
+        {
+            let is_leased = leases.iter().any(|lease| lease.sweep == number);
+            seal_recovered_sweep(&core, writer, number, is_leased);
+        }
     }
 
     for lease in leases {
@@ -70,10 +76,23 @@ pub fn recover_core(
     Ok((core, removals))
 }
 
-fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
+/// Lends a writer, if there is one, for one call.
+fn reborrow<'a>(writer: &'a mut Option<&mut dyn StoreWriter>) -> Option<&'a mut dyn StoreWriter> {
+    writer
+        .as_mut()
+        .map(|writer| &mut **writer as &mut dyn StoreWriter)
+}
+
+/// Adds a sweep to the core; returns whether its rows were read.
+fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) -> bool {
     match sweep {
         RecoveredSweep::Readable(sweep, rows) => {
             drop(core.on_sweep_added(*sweep, rows, Duration::ZERO));
+            true
+        }
+        RecoveredSweep::Sealed(sweep) => {
+            drop(core.on_sweep_added(*sweep, [], Duration::ZERO));
+            false
         }
         RecoveredSweep::Unreadable(sweep) => {
             tracing::error!(
@@ -82,6 +101,48 @@ fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
                 "a sweep cannot be read: it is listed, but not run"
             );
             core.on_unreadable_sweep(sweep);
+            false
+        }
+    }
+}
+
+/// Seals a completed sweep whose rows were read. One that lost its last worker before its completed state was stored is completed
+/// in the store first, unless a lease is left: what comes under that is to be compared as under others.
+fn seal_recovered_sweep(
+    core: &Core,
+    writer: &mut dyn StoreWriter,
+    number: SweepNumber,
+    is_leased: bool,
+) {
+    let Some(sweep) = core
+        .sweep(number)
+        .filter(|sweep| sweep.withheld.is_none() && can_be_sealed(&sweep.spec))
+    else {
+        return;
+    };
+    let id = sweep.id.as_str();
+    let state = SweepState::Completed;
+    let sealed = match (sweep.record.state, sweep.state) {
+        (SweepState::Completed, _) => writer.commit(SealSweep(number)),
+        (stored, SweepState::Completed) if stored.is_open() && !is_leased => writer
+            .commit(SetSweepState {
+                sweep: number,
+                state,
+            })
+            .map(|()| SealChange::Added),
+        _ => return,
+    };
+
+    match sealed {
+        Ok(SealChange::Corrected) => tracing::error!(
+            sweep = id,
+            "the seal of the sweep was not that of its rows: it was made anew"
+        ),
+        Ok(SealChange::Added) => tracing::info!(sweep = id, "sweep sealed"),
+        Ok(SealChange::Absent | SealChange::Confirmed) => {}
+        // Without a seal, the next start reads the rows again.
+        Err(error) => {
+            tracing::warn!(sweep = id, %error, "a completed sweep could not be sealed");
         }
     }
 }
@@ -111,6 +172,8 @@ fn read_spec(row: &SweepRow) -> SpecReading {
 enum RecoveredSweep {
     /// A sweep with its rows in the form for the core.
     Readable(Box<Sweep>, Vec<StoredRow>),
+    /// A sweep that has recorded the seal of its rows, which were not read.
+    Sealed(Box<Sweep>),
     Unreadable(UnreadableSweep),
 }
 
@@ -118,7 +181,7 @@ enum RecoveredSweep {
 /// from being served.
 fn recover_sweep(
     readers: &SnapshotReaders,
-    writer: Option<&mut dyn StoreWriter>,
+    mut writer: Option<&mut dyn StoreWriter>,
     mut row: SweepRow,
     reading: SpecReading,
     reads_all: bool,
@@ -131,6 +194,16 @@ fn recover_sweep(
         .source
         .cells_fingerprint
         .is_some_and(|stored| stored != cells);
+
+    if !is_withheld
+        && !reads_all
+        && let Some(seal) = find_seal(readers, &row, &spec)?
+    {
+        if let Some(writer) = reborrow(&mut writer) {
+            record_cells_digest(writer, &mut row, cells)?;
+        }
+        return recover_sealed_sweep(readers, row, spec, seal);
+    }
 
     let (mut rows, damages) = read_intact_rows(readers, row.number, &spec, reads_all)?;
     if is_withheld {
@@ -167,6 +240,47 @@ fn recover_sweep(
     );
 
     Ok(RecoveredSweep::Readable(Box::new(sweep), rows))
+}
+
+/// Reads the seal of a completed sweep, if it may stand for the rows.
+fn find_seal(
+    readers: &SnapshotReaders,
+    row: &SweepRow,
+    spec: &Spec,
+) -> Result<Option<SweepSeal>, StoreError> {
+    if row.state != SweepState::Completed {
+        return Ok(None);
+    }
+    let seal = readers.with_reader(|reader| reader.read_seal(row.number))?;
+    Ok(seal.filter(|seal| seal.fits_spec(spec)))
+}
+
+/// Recovers a sweep from its seal. Its audits are read only if some are due.
+fn recover_sealed_sweep(
+    readers: &SnapshotReaders,
+    row: SweepRow,
+    spec: Spec,
+    seal: SweepSeal,
+) -> Result<RecoveredSweep, StoreError> {
+    let audits = match seal.audits.remaining() {
+        0 => Vec::new(),
+        _ => readers.with_reader(|reader| reader.read_audits(row.number))?,
+    };
+    tracing::info!(
+        sweep = row.id.as_str(),
+        rows = seal.counts.done(),
+        "sweep recovered from its seal"
+    );
+
+    let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
+    sweep.record_seal(seal);
+    sweep.record_audits(
+        audits
+            .into_iter()
+            .map(|audit| (audit.key, audit.process, audit.finding)),
+    );
+
+    Ok(RecoveredSweep::Sealed(Box::new(sweep)))
 }
 
 fn unreadable_sweep(row: SweepRow, why: String) -> RecoveredSweep {

@@ -229,6 +229,21 @@ pub fn output_checksum(sweep: SweepNumber, stored: &StoredOutput) -> i64 {
     row_checksum("outputs", &fields)
 }
 
+/// The checksum of a row of `seals`.
+pub fn seal_checksum(sweep: SweepNumber, counts: [i64; 3], row_sum: i64, tallies: &[u8]) -> i64 {
+    let [completed, diverged, failed] = counts;
+    let fields = [
+        sweep.into(),
+        completed.into(),
+        diverged.into(),
+        failed.into(),
+        row_sum.into(),
+        SqlParam::Bytes(Some(tallies)),
+    ];
+
+    row_checksum("seals", &fields)
+}
+
 /// The checksum of a row of `leases`, with its trials as they are stored.
 pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
     let mut fields = vec![

@@ -11,6 +11,7 @@ pub mod location;
 mod outputs;
 pub mod postgres;
 mod reader;
+mod seal_encoding;
 mod snapshot_readers;
 mod sql;
 pub mod sqlite;
@@ -29,7 +30,7 @@ pub use sql::{
     CheckWritable, ClearRows, EndLeases, EnsureIdentity, ExtendSweep, FindUnreferenced,
     GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, LookUpRows,
     RedoTrials, RemoveSweep, RestoreAudits, RestoreOutputs, RestoreRows, RetryFailed, RevertGiveUp,
-    SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults,
+    SealSweep, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults,
     StoreTransaction,
 };
 pub(crate) use sqlite::files::create_directory;
@@ -38,7 +39,7 @@ pub use traits::{ReadableStore, ReferencedBlobs, Store, StoreWriter};
 pub use trial_range::TrialRange;
 pub use types::{
     Attempt, Audit, ClearedRows, EndedTrial, FoundRows, Leader, RedoneTrial, ReopenedTrials,
-    ReuseSource, ReusedCell, ReusingSweep, RowCursor, SampledTrial, StoredTrial, SuccessorSweep,
-    Twin,
+    ReuseSource, ReusedCell, ReusingSweep, RowCursor, SampledTrial, SealChange, StoredTrial,
+    SuccessorSweep, Twin,
 };
 pub use writes::{PendingWrite, StoreWrite, WriteWithOutput};

@@ -9,6 +9,7 @@ use crate::store::error::{Damage, StoreError};
 use crate::store::outputs::OutputReader;
 use crate::store::trial_range::TrialRange;
 use crate::store::types::{Attempt, Audit, EndedTrial, RowCursor, SampledTrial, StoredTrial};
+use crate::sweep_seal::SweepSeal;
 
 /// Reads committed data. A reader can move between threads, but not be shared by them.
 pub trait StoreReader: OutputReader + Send {
@@ -17,6 +18,14 @@ pub trait StoreReader: OutputReader + Send {
     /// # Errors
     /// The store cannot be read.
     fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError>;
+
+    /// The seal of a sweep, if it has an intact one.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn read_seal(&self, _: SweepNumber) -> Result<Option<SweepSeal>, StoreError> {
+        Ok(None)
+    }
 
     /// Removed sweeps whose rows are not all deleted yet.
     ///

@@ -183,6 +183,19 @@ pub struct Twin {
     pub other_cell: CellIndex,
 }
 
+/// What became of a seal that was made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealChange {
+    /// The sweep had none, and its rows make none.
+    Absent,
+    /// The sweep had none.
+    Added,
+    /// The sweep had the same one.
+    Confirmed,
+    /// The sweep had another one, or one that its rows do not make.
+    Corrected,
+}
+
 /// Rows of a removed sweep that are there no more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClearedRows {

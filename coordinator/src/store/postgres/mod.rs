@@ -31,7 +31,7 @@ use super::types::Leader;
 use super::writes::PendingWrite;
 
 /// Migrations from each version of the schema to the next.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_checksums.sql"),
     include_str!("migrations/0003_removals.sql"),
@@ -40,6 +40,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0006_grammar.sql"),
     include_str!("migrations/0007_twins.sql"),
     include_str!("migrations/0008_outputs.sql"),
+    include_str!("migrations/0009_seals.sql"),
 ];
 /// The version of the schema that this program writes.
 pub(crate) const SCHEMA_VERSION: usize = MIGRATIONS.len();

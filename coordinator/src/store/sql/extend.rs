@@ -11,6 +11,7 @@ use super::outputs::copy_outputs;
 use super::param::SqlParam;
 use super::read::{find_sweep, read_all_attempts, read_audits};
 use super::rows::read_whole_trial_row;
+use super::seal_rows::remove_seal;
 use super::transaction::StoreTransaction;
 use super::write::audits::insert_audits_in_chunks;
 use super::write::results::insert_stored_rows;
@@ -61,6 +62,7 @@ impl StoreWrite for ExtendSweep {
         )?;
 
         update_sweep_row(sql, &row)?;
+        remove_seal(sql, *sweep)?;
         Ok(true)
     }
 

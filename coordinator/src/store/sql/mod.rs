@@ -7,6 +7,8 @@ pub(super) mod param;
 mod read;
 mod reuse;
 pub(super) mod rows;
+mod seal_rows;
+mod seals;
 mod transaction;
 mod write;
 
@@ -16,6 +18,7 @@ pub use extend::{ExtendSweep, InsertSuccessor};
 pub use outputs::RestoreOutputs;
 pub(super) use read::{select_whole_trials_one_by_one, select_whole_trials_sql};
 pub use reuse::InsertReusing;
+pub use seals::SealSweep;
 pub use transaction::StoreTransaction;
 pub use write::*;
 

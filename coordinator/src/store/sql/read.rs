@@ -16,7 +16,9 @@ use crate::store::sql::rows::{
     read_predictions_column, read_sweep_row, read_trial_key, read_trial_row, read_whole_trial_row,
     with_trial_context,
 };
+use crate::store::sql::seal_rows::read_seal;
 use crate::store::types::{Attempt, Audit, EndedTrial, RowCursor, SampledTrial, StoredTrial};
+use crate::sweep_seal::SweepSeal;
 
 /// Selects the columns that `read_sweep_row` reads, of the sweeps that a literal chooses.
 macro_rules! select_sweeps_sql {
@@ -71,6 +73,10 @@ macro_rules! select_audits_sql {
 impl<S: SqlConnection + Send> StoreReader for S {
     fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         read_sweeps(self)
+    }
+
+    fn read_seal(&self, sweep: SweepNumber) -> Result<Option<SweepSeal>, StoreError> {
+        read_seal(self, sweep)
     }
 
     fn read_unfinished_removals(&self) -> Result<Vec<SweepNumber>, StoreError> {

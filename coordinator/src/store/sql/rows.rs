@@ -219,6 +219,19 @@ pub(crate) fn read_ended_trial_row<'r>(
     })
 }
 
+/// Reads the part of a row that statistics need, and the row's checksum. A row from before checksums gets the one that it would have.
+pub(in crate::store::sql) fn read_checked_ended_trial_row<'r>(
+    sweep: SweepNumber,
+    row: &'r dyn SqlRow,
+) -> Result<(EndedTrial<'r>, i64), StoreError> {
+    let trial = read_ended_trial_row(sweep, row)?;
+    let checksum = match row.get_optional_int(12)? {
+        Some(checksum) => checksum,
+        None => read_trial_fields(sweep, row)?.checksum(sweep),
+    };
+    Ok((trial, checksum))
+}
+
 pub(crate) fn read_trial_row(
     sweep: SweepNumber,
     row: &dyn SqlRow,

@@ -29,7 +29,7 @@ use crate::failpoint;
 const DATABASE_FILE: &str = "ergodic.sqlite";
 
 /// What makes each version of the schema out of the one before; the database has the number of its version as `user_version`.
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_predictions.sql"),
     include_str!("migrations/0003_tallies.sql"),
@@ -42,6 +42,7 @@ const MIGRATIONS: [&str; 12] = [
     include_str!("migrations/0010_grammar.sql"),
     include_str!("migrations/0011_twins.sql"),
     include_str!("migrations/0012_outputs.sql"),
+    include_str!("migrations/0013_seals.sql"),
 ];
 /// The version of the schema that this program writes.
 pub(crate) const SCHEMA_VERSION: usize = MIGRATIONS.len();

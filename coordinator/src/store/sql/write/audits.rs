@@ -7,6 +7,7 @@ use crate::records::Finding;
 use crate::store::encoding::encode_finding;
 use crate::store::error::StoreError;
 use crate::store::sql::rows::read_trial_key;
+use crate::store::sql::seal_rows::remove_seal;
 use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::{SqlConnection, select_all};
 use crate::store::types::Audit;
@@ -25,6 +26,7 @@ impl StoreWrite for RestoreAudits {
     type Output = ();
 
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        remove_seal(sql, self.sweep)?;
         insert_audits_in_chunks(sql, self.sweep, &self.audits)
     }
 }

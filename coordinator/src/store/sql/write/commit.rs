@@ -13,8 +13,9 @@ use crate::store::sql::SqlConnection;
 use crate::store::sql::outputs::insert_outputs_of_rows;
 use crate::store::sql::reuse::count_contradictions;
 use crate::store::sql::rows::read_whole_trial_row;
+use crate::store::sql::seal_rows::remove_seal;
 use crate::store::sql::transaction::StoreTransaction;
-use crate::store::sql::write::leases::is_fence_valid;
+use crate::store::sql::write::leases::{FenceState, check_fence};
 use crate::store::sql::write::sweeps::add_to_tallies;
 use crate::store::writes::StoreWrite;
 
@@ -40,8 +41,12 @@ impl StoreWrite for StoreResults {
     /// rows.
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<CommitOutcome, StoreError> {
         let batch = &self.batch;
+        let fence = match self.compare_only {
+            true => FenceState::Ended,
+            false => check_fence(sql, batch)?,
+        };
         let mut outcome = CommitOutcome {
-            fenced: self.compare_only || !is_fence_valid(sql, batch)?,
+            fenced: fence == FenceState::Ended,
             ..CommitOutcome::default()
         };
 
@@ -57,6 +62,11 @@ impl StoreWrite for StoreResults {
 
         if stored.len() < batch.results.len() {
             compare_with_rows(sql, self, &stored, &mut outcome)?;
+        }
+
+        let has_rows = fence == FenceState::InSealedSweep && !outcome.stored.is_empty();
+        if has_rows || !outcome.audited.is_empty() {
+            remove_seal(sql, batch.sweep)?;
         }
 
         add_to_tallies(sql, batch.sweep, &outcome)?;

@@ -6,6 +6,7 @@ use ergodic_common::{TrialKey, TrialResult};
 use crate::records::Finding;
 use crate::store::encoding::{FAILED_OUTCOME, encode_finding};
 use crate::store::error::StoreError;
+use crate::store::sql::seal_rows::remove_seal;
 use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::write::sweeps::reopen_completed_sweep;
 use crate::store::sql::{SqlConnection, select_all, select_number};
@@ -33,7 +34,11 @@ impl StoreWrite for GiveUpTrial {
         )?
         .is_some();
         let result = std::slice::from_ref(&self.result);
-        Ok(there && !sql.insert_trials(self.sweep, "", result)?.is_empty())
+        let is_stored = there && !sql.insert_trials(self.sweep, "", result)?.is_empty();
+        if is_stored {
+            remove_seal(sql, self.sweep)?;
+        }
+        Ok(is_stored)
     }
 }
 
@@ -62,7 +67,11 @@ impl StoreWrite for GiveUpAudit {
             self.key.repeat.into(),
         ];
 
-        Ok(sql.execute_statement(text, &values)? > 0)
+        let was_due = sql.execute_statement(text, &values)? > 0;
+        if was_due {
+            remove_seal(sql, self.sweep)?;
+        }
+        Ok(was_due)
     }
 }
 

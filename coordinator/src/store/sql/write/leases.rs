@@ -101,17 +101,33 @@ impl StoreWrite for EndLeases {
     }
 }
 
-/// Whether the store still has the lease under which a batch was sent: one of this number, granted in this epoch, of the batch's
-/// sweep. A lease's row is deleted when the lease ends.
-pub(in crate::store::sql) fn is_fence_valid(
+/// What the store has of a lease under which a batch was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::sql) enum FenceState {
+    /// The lease is in force.
+    InForce,
+    /// The lease is in force although its sweep is sealed.
+    InSealedSweep,
+    /// The lease has ended: its row was deleted.
+    Ended,
+}
+
+/// Looks for the lease under which a batch was sent: one of this number, granted in this epoch, of the batch's sweep. The seal is
+/// looked for in the same statement, because every statement is a round trip to PostgreSQL.
+pub(in crate::store::sql) fn check_fence(
     sql: &impl SqlConnection,
     batch: &ResultBatch,
-) -> Result<bool, StoreError> {
-    let text = "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2 AND sweep = $3";
+) -> Result<FenceState, StoreError> {
+    let text = "SELECT (SELECT count(*) FROM seals WHERE sweep = $1) FROM leases
+                WHERE sweep = $1 AND lease = $2 AND epoch = $3";
     let values = [
+        batch.sweep.into(),
         batch.fence.lease.into(),
         batch.fence.epoch.into(),
-        batch.sweep.into(),
     ];
-    Ok(select_number(sql, text, &values)?.is_some())
+    Ok(match select_number(sql, text, &values)? {
+        None => FenceState::Ended,
+        Some(0) => FenceState::InForce,
+        Some(_) => FenceState::InSealedSweep,
+    })
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::records::SweepRow;
 use crate::store::error::StoreError;
 use crate::store::sql::read::{has_trial_with_weights, read_sweeps};
+use crate::store::sql::seal_rows::remove_seal;
 use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::{SqlConnection, select_all, select_number};
 use crate::store::types::ClearedRows;
@@ -47,6 +48,7 @@ impl StoreWrite for RemoveSweep {
         let sweep = [self.0.into()];
         if sql.execute_statement("DELETE FROM sweeps WHERE number = $1", &sweep)? > 0 {
             sql.execute_statement("DELETE FROM leases WHERE sweep = $1", &sweep)?;
+            remove_seal(sql, self.0)?;
             sql.execute_statement("INSERT INTO removals (sweep) VALUES ($1)", &sweep)?;
         }
 
@@ -115,6 +117,7 @@ fn clear_leftovers(sql: &impl SqlConnection, sweep: SweepNumber) -> Result<(), S
         "DELETE FROM outputs WHERE sweep = $1",
         "DELETE FROM audits WHERE sweep = $1",
         "DELETE FROM twins WHERE sweep = $1",
+        "DELETE FROM seals WHERE sweep = $1",
         "DELETE FROM removals WHERE sweep = $1",
     ] {
         sql.execute_statement(text, &[sweep.into()])?;

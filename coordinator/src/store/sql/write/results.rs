@@ -12,6 +12,7 @@ use crate::store::error::{Damage, StoreError};
 use crate::store::sql::outputs::count_attempts;
 use crate::store::sql::read::{find_sweep, read_audit, select_trials_sql};
 use crate::store::sql::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
+use crate::store::sql::seal_rows::remove_seal;
 use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::write::audits::retry_failed_audits;
 use crate::store::sql::write::sweeps::reopen_completed_sweep;
@@ -198,6 +199,7 @@ impl StoreWrite for RestoreRows {
     type Output = ();
 
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        remove_seal(sql, self.sweep)?;
         insert_stored_rows(sql, self.sweep, &self.rows, &self.attempts)
     }
 }
@@ -273,6 +275,7 @@ fn set_rows_aside(
         let curve = curves.get(key).copied().unwrap_or_default();
         delete_trial(sql, sweep, *key, curve)?;
     }
+    remove_seal(sql, sweep)?;
 
     if !damaged.is_empty() {
         reopen_completed_sweep(sql, sweep)?;

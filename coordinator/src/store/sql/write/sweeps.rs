@@ -10,6 +10,8 @@ use crate::store::encoding::{encode_files, encode_state};
 use crate::store::error::StoreError;
 use crate::store::sql::param::SqlParam;
 use crate::store::sql::read::find_sweep;
+use crate::store::sql::seal_rows::remove_seal;
+use crate::store::sql::seals::seal_completed_sweep;
 use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::{SqlConnection, damaged_column, select_number};
 use crate::store::writes::StoreWrite;
@@ -30,7 +32,7 @@ impl StoreWrite for InsertSweep {
     }
 }
 
-/// A sweep's state; ending it ends its leases in the same transaction.
+/// A sweep's state; ending it ends its leases, and completing it seals it, in the same transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetSweepState {
     /// Number of the sweep.
@@ -179,6 +181,10 @@ pub(in crate::store::sql) fn set_state(
     state: SweepState,
 ) -> Result<(), StoreError> {
     change_sweep(sql, sweep, |row| row.state = state)?;
+    remove_seal(sql, sweep)?;
+    if state == SweepState::Completed {
+        seal_completed_sweep(sql, sweep)?;
+    }
     if !state.is_open() {
         sql.execute_statement("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
     }
@@ -210,6 +216,7 @@ pub(in crate::store::sql) fn reopen_completed_sweep(
     sql: &impl SqlConnection,
     sweep: SweepNumber,
 ) -> Result<(), StoreError> {
+    remove_seal(sql, sweep)?;
     change_sweep(sql, sweep, |row| {
         if row.state == SweepState::Completed {
             row.state = SweepState::Running;
