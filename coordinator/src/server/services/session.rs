@@ -8,7 +8,7 @@ use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
-use ergodic_proto::{PROTOCOL_VERSION, v1};
+use ergodic_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, accepts_protocol, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
@@ -114,9 +114,14 @@ async fn send_welcome(context: &ServerContext, sender: &SessionSender, sends_out
 /// # Errors
 /// The worker uses another protocol, or a field is invalid.
 pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
-    if !(PROTOCOL_VERSION.saturating_sub(1)..=PROTOCOL_VERSION).contains(&hello.protocol) {
+    if !accepts_protocol(PROTOCOL_VERSION, hello.protocol) {
+        let older = match hello.protocol > PROTOCOL_VERSION {
+            true => "coordinator",
+            false => "worker",
+        };
         let message = format!(
-            "this coordinator ({BUILD}) speaks protocol {PROTOCOL_VERSION}, the worker ({}) speaks {}: update the older of the two",
+            "this coordinator ({BUILD}) speaks protocol {PROTOCOL_VERSION} and takes workers of {OLDEST_PROTOCOL_VERSION} and \
+             {PROTOCOL_VERSION}; the worker ({}) speaks {}: update the {older}",
             hello.build, hello.protocol
         );
         return Err(UserError::new(ErrorCode::Version, message).into());
