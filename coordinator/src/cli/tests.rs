@@ -109,6 +109,8 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "serve --max-connections-per-address 0",
             "bench overhead --trials 99",
             "bench soak --workers 257",
+            "bench fleet --workers 20001",
+            "bench fleet --events 0",
             "bench tables --points 0",
         ],
     ),
