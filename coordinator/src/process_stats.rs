@@ -1,8 +1,17 @@
-//! Resources that this process has used, as counted by Linux.
+//! Resources that this process, or one that it has started, uses, as counted by Linux.
 
 /// User and system CPU time in seconds; 0 if the system does not report it.
 pub(crate) fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    read_cpu_seconds("self")
+}
+
+/// User and system CPU time of another process in seconds; 0 if the system does not report it.
+pub(crate) fn cpu_seconds_of(process: u32) -> f64 {
+    read_cpu_seconds(&process.to_string())
+}
+
+fn read_cpu_seconds(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // Fields are counted after the parenthesised name, which may hold spaces; times are in hundredths of a second.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: u64 = after_name
@@ -17,12 +26,17 @@ pub(crate) fn cpu_seconds() -> f64 {
 
 /// Peak memory, in bytes; 0 if the system does not report it.
 pub(crate) fn peak_rss_bytes() -> u64 {
-    read_status_kib("VmHWM:") * 1024
+    read_status_kib("self", "VmHWM:") * 1024
 }
 
 /// Present memory, in bytes; 0 if the system does not report it.
 pub(crate) fn rss_bytes() -> u64 {
-    read_status_kib("VmRSS:") * 1024
+    read_status_kib("self", "VmRSS:") * 1024
+}
+
+/// Present memory of another process, in bytes; 0 if the system does not report it.
+pub(crate) fn rss_bytes_of(process: u32) -> u64 {
+    read_status_kib(&process.to_string(), "VmRSS:") * 1024
 }
 
 /// Number of open files and connections; 0 if the system does not report it.
@@ -30,8 +44,8 @@ pub(crate) fn open_files() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)
 }
 
-fn read_status_kib(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+fn read_status_kib(process: &str, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok())
         .unwrap_or(0)

@@ -42,9 +42,20 @@ pub fn result_from_bytes(bytes: &[u8]) -> Option<TrialResult> {
 }
 
 /// The protocol version. It is raised by one whenever a program of the previous version could
-/// misunderstand a message, or does not know a field of a message that has a [checksum]. A
-/// coordinator accepts workers of this version and of the previous one.
+/// misunderstand a message, or does not know a field of a message that has a [checksum].
+/// [`accepts_protocol`] says which versions work together.
 pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The oldest protocol version that a coordinator of [`PROTOCOL_VERSION`] accepts.
+pub const OLDEST_PROTOCOL_VERSION: u32 = PROTOCOL_VERSION - 1;
+
+/// Whether a coordinator accepts a worker by their protocol versions: its own version and the one
+/// before, so that a fleet can be upgraded without a stop, the coordinator first. Clients name no
+/// version: what they ask means the same in the version after theirs.
+pub fn accepts_protocol(coordinator: u32, worker: u32) -> bool {
+    // A message without a version has 0.
+    worker > 0 && (worker == coordinator || worker.checked_add(1) == Some(coordinator))
+}
 
 /// Metadata key by which clients name their user, as user@host.
 pub const USER_METADATA: &str = "ergodic-user-bin";
@@ -54,3 +65,27 @@ pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
 /// Maximum number of results in one batch.
 pub const MAX_BATCH_RESULTS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use crate::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, accepts_protocol};
+
+    #[test]
+    fn a_coordinator_accepts_its_own_protocol_and_the_one_before() {
+        for (coordinator, worker, is_accepted) in [
+            (2, 2, true),
+            (2, 1, true),
+            (2, 3, false),
+            (7, 5, false),
+            (1, 1, true),
+            // A message that names no version.
+            (1, 0, false),
+            (u32::MAX, u32::MAX - 1, true),
+        ] {
+            let accepted = accepts_protocol(coordinator, worker);
+            assert_eq!(accepted, is_accepted, "{coordinator} {worker}");
+        }
+
+        assert!(accepts_protocol(PROTOCOL_VERSION, OLDEST_PROTOCOL_VERSION));
+    }
+}

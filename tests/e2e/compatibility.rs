@@ -2,14 +2,19 @@
 //!
 //! `tests/earlier` was made by the commit before names and files of the code changed: a store with a completed sweep
 //! (`first.toml`) and a launched one, its backup, the export of the first sweep, what the earlier client printed of it, and
-//! what a worker and the coordinator said to each other while the second sweep ran.
+//! what a worker and the coordinator said to each other while the second sweep ran. `wire.txt` lists the messages of the version
+//! before this one.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ergodic_proto::v1;
+use ergodic_proto::bounds::{FieldKind, MESSAGES};
+use ergodic_proto::rpc::METHODS;
+use ergodic_proto::v1::session_request;
 use ergodic_proto::v1::session_response::Message;
-use ergodic_tests::{Cluster, Recorder, Recording, run};
+use ergodic_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, accepts_protocol, v1};
+use ergodic_tests::{Cluster, RecordedEvent, Recorder, Recording, run};
 use prost::Message as _;
 
 const FIRST: &str = "wmwanu2u";
@@ -120,16 +125,52 @@ fn the_export_of_an_earlier_program_is_added_to() {
     assert_eq!(parts(&before), parts(&after));
 }
 
-/// What a session's answer is compared by: everything but the build of the coordinator.
-fn without_build(method: &str, answer: &[u8]) -> Vec<u8> {
+/// What an answer is compared by: everything but the build of the coordinator, and the checksum, which depends on the version
+/// of the worker's protocol.
+fn normalize(method: &str, answer: &[u8]) -> Vec<u8> {
+    if method.ends_with("/GetSweep") {
+        let mut response = v1::GetSweepResponse::decode(answer).expect("a sweep");
+        response.checksum.clear();
+        return response.encode_to_vec();
+    }
     if !method.ends_with("/Session") {
         return answer.to_vec();
     }
+
     let mut response = v1::SessionResponse::decode(answer).expect("an answer of a session");
     if let Some(Message::Welcome(welcome)) = &mut response.message {
         welcome.build.clear();
     }
     response.encode_to_vec()
+}
+
+/// A recording with this protocol version in all messages that name one; with the version that was recorded.
+///
+/// Workers of versions 1 and 2 say the same but for the number: version 2 added fields to what the coordinator sends.
+fn with_protocol(mut recording: Recording, version: u32) -> (Recording, u32) {
+    let mut methods = HashMap::new();
+    let mut recorded = 0;
+    for (call, event) in &mut recording.events {
+        match event {
+            RecordedEvent::Call(method) => {
+                methods.insert(*call, method.clone());
+            }
+            RecordedEvent::Sent(message) if methods[&*call].ends_with("/Session") => {
+                let mut request = v1::SessionRequest::decode(&**message).expect("a message");
+                if let Some(session_request::Message::Hello(hello)) = &mut request.message {
+                    recorded = std::mem::replace(&mut hello.protocol, version);
+                }
+                *message = request.encode_to_vec();
+            }
+            RecordedEvent::Sent(message) if methods[&*call].ends_with("/GetSweep") => {
+                let mut request = v1::GetSweepRequest::decode(&**message).expect("a request");
+                request.protocol = version;
+                *message = request.encode_to_vec();
+            }
+            _ => {}
+        }
+    }
+    (recording, recorded)
 }
 
 #[test]
@@ -138,16 +179,77 @@ fn the_session_of_an_earlier_worker_is_answered_as_it_was() {
         record_session(Path::new(&programs));
     }
 
-    let cluster = start_on_earlier_store();
-    let recording = Recording::read(&earlier("session.bin"));
-    let answers = recording.replay(&cluster.url);
-    assert!(answers.len() > 3, "{} answers", answers.len());
-    for (method, recorded, answer) in &answers {
-        let recorded = without_build(method, recorded);
-        assert_eq!(without_build(method, answer), recorded, "{method}");
+    for version in OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION {
+        let recording = Recording::read(&earlier("session.bin"));
+        let (recording, recorded) = with_protocol(recording, version);
+        assert!(
+            accepts_protocol(PROTOCOL_VERSION, recorded),
+            "the session is of protocol {recorded}: record one of the version before this one"
+        );
+
+        let cluster = start_on_earlier_store();
+        let answers = recording.replay(&cluster.url);
+        assert!(answers.len() > 3, "{} answers", answers.len());
+        for (method, recorded, answer) in &answers {
+            let recorded = normalize(method, recorded);
+            assert_eq!(normalize(method, answer), recorded, "{version} {method}");
+        }
+        let sweep = answers
+            .iter()
+            .find(|(method, ..)| method.ends_with("/GetSweep"));
+        let (_, _, sweep) = sweep.expect("the worker fetched the sweep");
+        let sweep = v1::GetSweepResponse::decode(&**sweep).expect("a sweep");
+        // Another version may not know all fields that a checksum covers.
+        assert_eq!(sweep.checksum.is_empty(), version != PROTOCOL_VERSION);
+
+        let status = cluster.status(SECOND);
+        assert_eq!(status["done"], 2, "{status}");
     }
-    let status = cluster.status(SECOND);
-    assert_eq!(status["done"], 2, "{status}");
+}
+
+/// All methods with their requests, and all fields of messages with their numbers and kinds, a line each.
+fn list_wire() -> Vec<String> {
+    let methods = METHODS.iter().map(|method| {
+        let stream = if method.stream { "stream " } else { "" };
+        format!("{} {stream}{}", method.path, method.request)
+    });
+    let fields = MESSAGES.iter().flat_map(|message| {
+        message.fields.iter().map(|field| {
+            let repeated = if field.repeated { "repeated " } else { "" };
+            let kind = match field.kind {
+                FieldKind::Text => "bytes".to_owned(),
+                FieldKind::Message(index) => MESSAGES[index].name.to_owned(),
+                FieldKind::Number(0) => "varint".to_owned(),
+                FieldKind::Number(bytes) => format!("fixed {bytes}"),
+            };
+            format!(
+                "{}.{} = {}: {repeated}{kind}",
+                message.name, field.name, field.number
+            )
+        })
+    });
+    methods.chain(fields).collect()
+}
+
+#[test]
+fn what_earlier_programs_send_means_the_same() {
+    let wire = list_wire();
+    if std::env::var_os("ERGODIC_RECORD_WIRE").is_some() {
+        let text = wire.join("\n") + "\n";
+        std::fs::write(earlier("wire.txt"), text).expect("the list can be written");
+    }
+
+    let before = std::fs::read_to_string(earlier("wire.txt")).expect("the list of the wire");
+    assert!(before.lines().count() > 500, "{before}");
+    let lost: Vec<&str> = before
+        .lines()
+        .filter(|line| !wire.iter().any(|now| now == line))
+        .collect();
+    assert_eq!(
+        lost,
+        Vec::<&str>::new(),
+        "an earlier program still sends these"
+    );
 }
 
 /// Makes the recording anew with the programs in this folder.

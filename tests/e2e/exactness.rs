@@ -1,7 +1,7 @@
 //! Exactly once: what happens to results that come twice, late, changed, or from somebody who holds no lease.
 
 use ergodic_proto::v1::session_request::Message as Request;
-use ergodic_proto::{PROTOCOL_VERSION, v1};
+use ergodic_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, v1};
 use ergodic_tests::{Cluster, RawWorker};
 use tonic::Code;
 
@@ -309,9 +309,17 @@ fn protocol_versions_are_checked_when_a_session_opens() {
             .err()
             .expect("refused");
         assert_eq!(refused.code(), Code::FailedPrecondition);
-        assert!(refused.message().contains("protocol"), "{refused}");
+        let advice = "update the coordinator";
+        assert!(refused.message().contains(advice), "{refused}");
 
-        RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION - 1)
+        let refused = RawWorker::join(&cluster.url, "a", OLDEST_PROTOCOL_VERSION - 1)
+            .await
+            .err()
+            .expect("refused");
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("update the worker"), "{refused}");
+
+        RawWorker::join(&cluster.url, "a", OLDEST_PROTOCOL_VERSION)
             .await
             .expect("one version back is fine");
     });

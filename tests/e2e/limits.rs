@@ -14,7 +14,7 @@ use crate::http::{address, get};
 use crate::{block_on, empty_sweep};
 
 /// Requests that were answered with RESOURCE_EXHAUSTED.
-fn turned_away(http: &str) -> u64 {
+pub(crate) fn turned_away(http: &str) -> u64 {
     let (_, metrics) = get(http, "/metrics");
     let lines = metrics
         .lines()
@@ -287,7 +287,7 @@ fn results_that_a_slow_store_has_no_room_for_are_refused_and_taken_later() {
 }
 
 /// So many connections from so many made-up addresses of this machine; each says the first words of HTTP/2 and nothing else.
-async fn crowd(to: SocketAddr, how_many: u8, addresses: u8) -> Vec<TcpStream> {
+pub(crate) async fn crowd(to: SocketAddr, how_many: u8, addresses: u8) -> Vec<TcpStream> {
     let mut all = Vec::new();
     for n in 0..how_many {
         let socket = TcpSocket::new_v4().expect("a socket");

@@ -23,6 +23,7 @@ mod experiments;
 mod export;
 mod exported_quantities;
 mod files;
+mod fleet;
 mod growth;
 mod hostile_peers;
 mod http;

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use ergodic::server::blobs::BlobStore;
 use ergodic::server::{
-    CoordinatorParts, CoordinatorSetup, ProgramPolicy, assemble_coordinator, recover_core,
+    CoordinatorParts, CoordinatorSetup, LimitOptions, ProgramPolicy, assemble_coordinator,
+    recover_core,
 };
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{ReadableStore as _, Store};
@@ -114,7 +115,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         tokens: None,
         programs: ProgramPolicy::Nobody,
         lease_ttl: LEASE_TTL,
-        rate_limit: None,
+        limits: LimitOptions::without_rates(),
         stopping: disk.stop.clone(),
     })?;
     tokio::spawn(engine.run_until_stopped());

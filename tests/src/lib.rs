@@ -17,7 +17,7 @@ pub use disk::SmallDisk;
 pub use gate::Gate;
 pub use invariants::Done;
 pub use postgres::Postgres;
-pub use process::Process;
+pub use process::{Process, naming};
 pub use proxy::{Proxy, Weather};
 pub use raw::{RawWorker, ResultSender, connection};
 pub use recording::{RawCodec, RecordedEvent, Recorder, Recording};

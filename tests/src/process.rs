@@ -98,7 +98,7 @@ pub(crate) fn children_of(parent: u32) -> Vec<u32> {
 }
 
 /// Command lines of all processes that name this path.
-pub(crate) fn naming(path: &std::path::Path) -> Vec<String> {
+pub fn naming(path: &std::path::Path) -> Vec<String> {
     let processes = std::fs::read_dir("/proc")
         .expect("Linux shows its processes")
         .flatten();

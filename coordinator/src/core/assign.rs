@@ -15,6 +15,7 @@ use super::clock::CoreTime;
 use super::effects::Effect;
 use super::lease_size::{LeaseDemand, compute_lease_size};
 use super::state::{Core, LeaseState, Worker};
+use super::step_count::count_step;
 use crate::interval_set::IntervalSet;
 use crate::records::LeaseRow;
 use ergodic_common::ids::SweepNumber;
@@ -80,7 +81,8 @@ impl Core {
         let mut idle: Vec<WorkerId> = Vec::new();
         for (of_kind, ids) in self.workers.requesting_kinds() {
             let may_have_work = self.has_work_for_kind(of_kind);
-            let lack_work = ids.iter().filter(|id| match may_have_work {
+            let all = ids.iter().inspect(|_| count_step());
+            let lack_work = all.filter(|id| match may_have_work {
                 true => self.lacks_work(id, now),
                 false => !self.holds_quarantined_trial(id),
             });

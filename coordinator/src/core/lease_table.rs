@@ -7,6 +7,7 @@ use std::time::Duration;
 use ergodic_common::ids::{Fence, LeaseId, ShapeClass, SweepNumber, WorkerId};
 
 use super::clock::CoreTime;
+use super::step_count::count_step;
 use crate::interval_set::IntervalSet;
 use crate::records::LeaseRow;
 
@@ -123,18 +124,18 @@ impl LeaseTable {
 
     /// All leases.
     pub(crate) fn values(&self) -> impl Iterator<Item = &LeaseState> {
-        self.leases.values()
+        self.leases.values().inspect(|_| count_step())
     }
 
     /// All leases, to change what is no part of an index.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut LeaseState> {
-        self.leases.values_mut()
+        self.leases.values_mut().inspect(|_| count_step())
     }
 
     /// The leases of a worker, in the order of the grants.
     pub(crate) fn of_worker(&self, worker: &WorkerId) -> impl Iterator<Item = &LeaseState> {
         let ids = self.by_worker.get(worker).into_iter().flatten();
-        ids.map(|id| &self.leases[id])
+        self.look_at(ids)
     }
 
     /// Whether a worker holds a lease.
@@ -147,7 +148,7 @@ impl LeaseTable {
         let first = (sweep, ShapeClass(0));
         let last = (sweep, ShapeClass(u32::MAX));
         let ids = self.by_class.range(first..=last).flat_map(|(_, ids)| ids);
-        ids.map(|id| &self.leases[id])
+        self.look_at(ids)
     }
 
     /// The leases of a class of a sweep, in the order of the grants.
@@ -157,7 +158,15 @@ impl LeaseTable {
         class: ShapeClass,
     ) -> impl Iterator<Item = &LeaseState> {
         let ids = self.by_class.get(&(sweep, class)).into_iter().flatten();
-        ids.map(|id| &self.leases[id])
+        self.look_at(ids)
+    }
+
+    /// The leases with these numbers, one after another.
+    fn look_at<'a>(
+        &'a self,
+        ids: impl Iterator<Item = &'a LeaseId>,
+    ) -> impl Iterator<Item = &'a LeaseState> {
+        ids.inspect(|_| count_step()).map(|id| &self.leases[id])
     }
 
     /// Removes a trial from a lease; whether it was in there.

@@ -28,6 +28,7 @@ pub mod reuse;
 mod roster;
 pub mod running_stats;
 mod state;
+mod step_count;
 pub mod stopping;
 pub mod sweep;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ergodic_common::Spec;
 use ergodic_common::ids::WorkerId;
 
+use super::step_count::count_step;
 use super::worker_state::{Worker, WorkerSupply};
 
 /// What decides which sweeps a worker can be offered.
@@ -48,7 +49,7 @@ impl Roster {
 
     /// Keeps the workers for which `keep` holds.
     pub(crate) fn retain(&mut self, keep: impl Fn(&WorkerId, &Worker) -> bool) {
-        let gone = self.workers.iter().filter(|(id, worker)| !keep(id, worker));
+        let gone = self.iter().filter(|(id, worker)| !keep(id, worker));
         let gone: Vec<WorkerId> = gone.map(|(id, _)| id.clone()).collect();
         for id in gone {
             self.remove(&id);
@@ -86,22 +87,22 @@ impl Roster {
 
     /// All workers by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&WorkerId, &Worker)> {
-        self.workers.iter()
+        self.workers.iter().inspect(|_| count_step())
     }
 
     /// The ids of all workers.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &WorkerId> {
-        self.workers.keys()
+        self.workers.keys().inspect(|_| count_step())
     }
 
     /// All workers in the order of their ids.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Worker> + Clone {
-        self.workers.values()
+        self.workers.values().inspect(|_| count_step())
     }
 
     /// All workers, to change what [`edit_presence`](Self::edit_presence) does not.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
-        self.workers.values_mut()
+        self.workers.values_mut().inspect(|_| count_step())
     }
 
     /// One worker of each kind of which some are connected, and how many are.

@@ -36,7 +36,7 @@ pub struct Core {
     pub(crate) latest_time: CoreTime,
 }
 
-/// Maximum number of remembered workers: twice as many as may have sessions.
+/// Maximum number of remembered workers, beyond those in session.
 pub(crate) const MAX_KNOWN_WORKERS: usize = 16_384;
 
 impl Core {

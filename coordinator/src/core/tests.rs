@@ -1,6 +1,7 @@
 //! The core against a model: whatever workers do, every trial ends with one row and is always in exactly one place.
 
 mod fair_share;
+mod fleet_steps;
 mod stopping;
 mod wide_trials;
 

@@ -12,7 +12,7 @@ use crate::server::checkpoints::{CheckpointFiles, CheckpointWriter};
 use crate::server::datasets::DatasetCatalog;
 use crate::server::engine::{Engine, WorkerEvent};
 use crate::server::ha::leadership::Leadership;
-use crate::server::limits::Limits;
+use crate::server::limits::{LimitOptions, Limits};
 use crate::server::metrics::Metrics;
 use crate::server::{GrpcServices, ProgramPolicy, ServerContext};
 use crate::store::writer::{WriterHandle, WriterLoop};
@@ -39,8 +39,8 @@ pub struct CoordinatorSetup {
     pub programs: ProgramPolicy,
     /// Time without a heartbeat after which a lease ends.
     pub lease_ttl: Duration,
-    /// Requests per second that a peer may send, if there is a limit.
-    pub rate_limit: Option<u32>,
+    /// The limits that depend on the size of the fleet.
+    pub limits: LimitOptions,
     /// Becomes true when the coordinator must stop.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -85,10 +85,9 @@ pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<Coordina
         },
         checkpoints,
         lease_ttl: setup.lease_ttl,
-        limits: Limits::new(),
+        limits: Limits::new(&setup.limits),
         change_lock: Arc::default(),
         launch_state: LaunchState::default(),
-        rate_limit: setup.rate_limit,
         stopping: setup.stopping,
     };
 

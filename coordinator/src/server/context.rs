@@ -45,7 +45,6 @@ pub(crate) struct ServerContext {
     /// Held while a sweep is being changed.
     pub(crate) change_lock: Arc<tokio::sync::Mutex<()>>,
     pub(crate) launch_state: LaunchState,
-    pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }
 

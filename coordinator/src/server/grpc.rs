@@ -74,7 +74,7 @@ where
         stopping.clone(),
     );
     let metrics = context.metrics.clone();
-    let limited = LimitLayer::new(context.limits.clone(), context.rate_limit);
+    let limited = LimitLayer::new(context.limits.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };

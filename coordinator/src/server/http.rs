@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 use super::context::ServerContext;
 use super::engine::events::UserEvent;
 use super::limits::peer_network;
-use super::listen::{ACCEPT_RETRY_DELAY, max_connections};
+use super::listen::{ACCEPT_RETRY_DELAY, raise_file_limit};
 use super::metrics::CoreSnapshot;
 use crate::throttled_log::ThrottledLog;
 
@@ -33,8 +33,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which an answer about the store is reused.
 const READY_CACHE_TTL: Duration = Duration::from_millis(500);
 
-/// Maximum number of connections, or an eighth of those that the system allows, if that is less.
-const MAX_CONNECTIONS: usize = 64;
+/// Maximum number of connections, or a sixteenth of the files that the process may open, if that is less.
+const MAX_CONNECTIONS: u64 = 64;
+/// Number of connections that there may be with however few files.
+const MIN_CONNECTIONS: u64 = 8;
 /// Maximum duration of a connection.
 const MAX_CONNECTION_TIME: Duration = Duration::from_secs(10);
 
@@ -63,7 +65,8 @@ pub(super) async fn serve_http(
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let connections = HttpConnections::new((max_connections() / 8).clamp(8, MAX_CONNECTIONS));
+    let capacity = (raise_file_limit() / 16).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
+    let connections = HttpConnections::new(capacity as usize);
     axum::serve(
         LimitedListener {
             listener,

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::limits::{ConnectionLimit, ConnectionPermit};
+use super::limits::{ConnectionCapacity, ConnectionLimit, ConnectionPermit, TokenBucket};
 use crate::throttled_log::ThrottledLog;
 
 /// Time limit for a handshake or, without TLS, for the first byte.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the first admitted request of a connection.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of connections, if the system allows as many files.
-const MAX_CONNECTIONS: u64 = 8192;
+/// Number of files that a process is taken to open where the system sets no limit.
+const UNLIMITED_FILES: u64 = 1 << 20;
 /// Pause after an error of `accept`, such as too many open files.
 pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -33,10 +33,11 @@ pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 pub(super) fn accept_connections(
     listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
+    capacity: ConnectionCapacity,
     mut stopping: watch::Receiver<bool>,
 ) -> ReceiverStream<io::Result<ServerConnection>> {
     let (ready, connections) = mpsc::channel(64);
-    let connection_limit = ConnectionLimit::new(max_connections());
+    let connection_limit = ConnectionLimit::new(capacity);
     tokio::spawn(async move {
         let mut throttled_log = ThrottledLog::default();
         loop {
@@ -54,8 +55,12 @@ pub(super) fn accept_connections(
             };
 
             // A connection beyond the limit is closed at once rather than left waiting.
-            let Some(permit) = connection_limit.try_acquire(address.ip()) else {
-                continue;
+            let permit = match connection_limit.try_acquire(address.ip()) {
+                Ok(permit) => permit,
+                Err(refusal) => {
+                    throttled_log.report_error(refusal.describe_kind(), &refusal);
+                    continue;
+                }
             };
             let stream = open_connection(stream, address.ip(), permit, tls.clone());
             let ready = ready.clone();
@@ -82,8 +87,8 @@ async fn open_connection(
     Some(ServerConnection::new(stream, address, permit))
 }
 
-/// Half the files that this process may open. The other half is for stores, datasets and logs.
-pub(super) fn max_connections() -> usize {
+/// Raises the number of files that this process may open as far as it may, and returns it.
+pub(crate) fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(
@@ -94,10 +99,8 @@ pub(super) fn max_connections() -> usize {
         },
     );
 
-    let files = getrlimit(Resource::Nofile)
-        .current
-        .unwrap_or(2 * MAX_CONNECTIONS);
-    (files / 2).min(MAX_CONNECTIONS) as usize
+    let files = getrlimit(Resource::Nofile).current;
+    files.unwrap_or(UNLIMITED_FILES)
 }
 
 async fn perform_handshake(
@@ -118,14 +121,36 @@ async fn perform_handshake(
     }
 }
 
-/// A connection's address, and whether the guard has admitted a request of it.
+/// A connection's address, and what the services know of it.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerInfo {
     address: IpAddr,
-    admitted: Arc<AtomicBool>,
+    state: Arc<PeerState>,
 }
 
+#[derive(Debug, Default)]
+struct PeerState {
+    /// Whether the guard has admitted a request.
+    admitted: AtomicBool,
+    /// Number of workers in session over this connection; more than one behind a proxy.
+    sessions: AtomicU32,
+    /// The requests that these workers may make.
+    worker_tokens: Mutex<TokenBucket>,
+}
+
+/// A worker in session over a connection, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct PeerSession(Arc<PeerState>);
+
 impl PeerInfo {
+    /// A peer at this address, of which nothing is known yet.
+    pub(crate) fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            state: Arc::default(),
+        }
+    }
+
     /// The address of the peer.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
@@ -133,7 +158,35 @@ impl PeerInfo {
 
     /// Records that the guard has admitted a request of this connection.
     pub(crate) fn mark_admitted(&self) {
-        self.admitted.store(true, Ordering::Relaxed);
+        self.state.admitted.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that a worker is in session over this connection.
+    pub(crate) fn open_session(&self) -> PeerSession {
+        self.state.sessions.fetch_add(1, Ordering::Relaxed);
+        PeerSession(self.state.clone())
+    }
+
+    /// Whether a worker is in session over this connection, which has all requests of the worker.
+    pub(crate) fn has_session(&self) -> bool {
+        self.state.sessions.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes one of the requests that the workers of this connection may make, each `per_second`; or returns the time to wait.
+    pub(crate) fn take_worker_token(&self, per_second: u32, now: Duration) -> Result<(), Duration> {
+        let sessions = self.state.sessions.load(Ordering::Relaxed).max(1);
+        let mut bucket = self
+            .state
+            .worker_tokens
+            .lock()
+            .expect("nothing panics while it holds the bucket");
+        bucket.take_token(per_second.saturating_mul(sessions), now)
+    }
+}
+
+impl Drop for PeerSession {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -154,14 +207,10 @@ enum ConnectionStream {
 
 impl ServerConnection {
     fn new(stream: ConnectionStream, address: IpAddr, permit: ConnectionPermit) -> Self {
-        let peer = PeerInfo {
-            address,
-            admitted: Arc::default(),
-        };
         let request_deadline = Some(Box::pin(tokio::time::sleep(FIRST_REQUEST_TIMEOUT)));
         Self {
             stream,
-            peer,
+            peer: PeerInfo::new(address),
             request_deadline,
             _permit: permit,
         }
@@ -169,7 +218,7 @@ impl ServerConnection {
 
     /// Whether the connection has been open for too long without an admitted request.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.peer.admitted.load(Ordering::Relaxed) {
+        if self.peer.state.admitted.load(Ordering::Relaxed) {
             self.request_deadline = None;
         }
         self.request_deadline
@@ -244,5 +293,34 @@ impl AsyncWrite for ServerConnection {
             ConnectionStream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             ConnectionStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::listen::*;
+
+    /// How many of 100 requests at one moment get through.
+    fn count_admitted(peer: &PeerInfo, now: Duration) -> usize {
+        (0..100)
+            .filter(|_| peer.take_worker_token(5, now).is_ok())
+            .count()
+    }
+
+    #[test]
+    fn workers_of_one_address_ask_each_at_its_rate_and_share_one_connection_in_sum() {
+        let second = Duration::from_secs(1);
+        let [one, other] = [1, 1].map(|n| PeerInfo::new([192, 0, 2, n].into()));
+        assert!(!one.has_session());
+        let first = one.open_session();
+        let _others = other.open_session();
+        assert!(one.has_session());
+        assert_eq!(count_admitted(&one, second), 10);
+        assert_eq!(count_admitted(&other, second), 10);
+
+        let second_worker = one.open_session();
+        assert_eq!(count_admitted(&one, 10 * second), 20);
+        drop((first, second_worker));
+        assert!(!one.has_session() && other.has_session());
     }
 }

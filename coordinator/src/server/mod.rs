@@ -51,6 +51,8 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 pub use grpc::GrpcServices;
 use ha::supervisor::Supervisor;
+pub use limits::LimitOptions;
+pub(crate) use listen::raise_file_limit;
 pub use recovery::recover_core;
 use services::access::{Requester, SweepApi, requester_name};
 use tokio::net::TcpListener;
@@ -84,8 +86,8 @@ pub struct ServeOptions {
     pub lease_ttl: Duration,
     /// Whether to check curves and predictions, too, before serving.
     pub verify_store: bool,
-    /// Requests per second for each token, or for each address without tokens; `None` for no limit.
-    pub rate_limit: Option<u32>,
+    /// The limits that depend on the size of the fleet.
+    pub limits: LimitOptions,
 }
 
 /// A running coordinator.
@@ -103,9 +105,12 @@ pub struct RunningServer {
 /// that store.
 ///
 /// # Errors
-/// The store is in use or damaged, the address is not available, or authentication cannot be set
-/// up.
+/// The store is in use or damaged, the address is not available, authentication cannot be set up, or
+/// a limit allows more connections than there can be.
 pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserError> {
+    let connections = options
+        .limits
+        .resolve_connections(raise_file_limit())?;
     let files = resolve_files_dir(options.files_dir.as_deref(), &options.store)?;
     let store = open_store(&options).await?;
     let listener = Arc::new(bind_listener("--listen", options.listen).await?);
@@ -126,6 +131,7 @@ pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserEr
         url,
         listener,
         http_listener,
+        connections,
         auth,
         store,
         blobs: BlobStore::new(files).with_cache(cache),

@@ -11,7 +11,7 @@ use ergodic_proto::channel::transport::check_address;
 use ergodic_proto::status::UserError;
 
 use super::auth::AuthOptions;
-use super::{ProgramPolicy, ServeOptions, start_server};
+use super::{LimitOptions, ProgramPolicy, ServeOptions, start_server};
 use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
 use crate::failpoint;
 use crate::store::location::StoreLocation;
@@ -85,9 +85,9 @@ pub struct ServeArgs {
     /// A silent worker loses its leases after this time
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub lease_ttl: Duration,
-    /// Requests per second that one token may make, or one address where tokens are not required; 0 for no limit
-    #[arg(long, default_value_t = 2000, value_name = "N")]
-    pub rate_limit: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub limits: LimitOptions,
 }
 
 fn parse_coordinator_url(text: &str) -> Result<String, String> {
@@ -112,7 +112,7 @@ impl ServeArgs {
             },
             lease_ttl: self.lease_ttl,
             verify_store: self.check,
-            rate_limit: Some(self.rate_limit).filter(|limit| *limit > 0),
+            limits: self.limits,
         }
     }
 

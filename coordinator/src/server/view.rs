@@ -23,7 +23,7 @@ use super::grpc::GrpcServices;
 use super::ha::leadership::Leadership;
 use super::ha::standby::{CoreReading, StandbyView};
 use super::ha::supervisor::spawn_thread;
-use super::limits::Limits;
+use super::limits::{LimitOptions, Limits};
 use super::metrics::Metrics;
 use super::{ProgramPolicy, ServerContext, store_error};
 use crate::store::location::StoreLocation;
@@ -72,10 +72,9 @@ impl StoreView {
                 blobs: BlobStore::new(files),
             },
             lease_ttl: LEASE_TTL,
-            limits: Limits::new(),
+            limits: Limits::new(&LimitOptions::without_rates()),
             change_lock: Arc::default(),
             launch_state: LaunchState::default(),
-            rate_limit: None,
             stopping,
         };
 

@@ -13,7 +13,7 @@ use tokio::process::Child;
 use crate::client::Client;
 use crate::client::query::query_sweeps;
 use crate::client::status_text::count_done_trials;
-use crate::server::{self, ProgramPolicy, ServeOptions};
+use crate::server::{self, LimitOptions, ProgramPolicy, ServeOptions};
 use crate::store::location::StoreLocation;
 use crate::terminal::print_stderr_line;
 use crate::worker_processes::{WorkerCommand, find_worker, terminate_child};
@@ -118,7 +118,7 @@ pub(super) async fn start_embedded_coordinator(
         // Workers are local processes, so one that is silent for this long is gone.
         lease_ttl: Duration::from_secs(5),
         verify_store: false,
-        rate_limit: None,
+        limits: LimitOptions::without_rates(),
     };
 
     server::start_server(options).await

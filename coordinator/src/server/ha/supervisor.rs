@@ -23,7 +23,7 @@ use crate::server::checkpoints::CheckpointFiles;
 use crate::server::datasets::DatasetCatalog;
 use crate::server::engine::EngineHandle;
 use crate::server::ha::term::{CoordinatorTerm, SHUTDOWN_GRACE, TermRole};
-use crate::server::limits::Limits;
+use crate::server::limits::{ConnectionCapacity, Limits};
 use crate::server::metrics::Metrics;
 use crate::server::recovery::recover_core;
 use crate::server::{
@@ -48,6 +48,8 @@ pub(crate) struct Supervisor {
     pub(crate) url: String,
     pub(crate) listener: Arc<TcpListener>,
     pub(crate) http_listener: Option<Arc<TcpListener>>,
+    /// Maximum numbers of connections.
+    pub(crate) connections: ConnectionCapacity,
     pub(crate) auth: Option<Auth>,
     pub(crate) store: Arc<dyn Store>,
     /// Files of sweeps and trials. Reservations outlast a term.
@@ -221,7 +223,7 @@ impl Supervisor {
             tokens: self.auth.as_ref().map(|auth| auth.tokens.clone()),
             programs: self.options.programs,
             lease_ttl: self.options.lease_ttl,
-            rate_limit: self.options.rate_limit,
+            limits: self.options.limits,
             stopping: ended,
         })
         .map_err(internal_error)?;
@@ -328,10 +330,9 @@ impl Supervisor {
             },
             checkpoints: CheckpointFiles::new(self.blobs.folder()),
             lease_ttl: self.options.lease_ttl,
-            limits: Limits::new(),
+            limits: Limits::new(&self.options.limits),
             change_lock: Arc::default(),
             launch_state: LaunchState::default(),
-            rate_limit: self.options.rate_limit,
             stopping,
         }
     }
@@ -355,6 +356,7 @@ impl Supervisor {
         let server = tokio::spawn(services.serve_connections(listen::accept_connections(
             self.listener.clone(),
             tls,
+            self.connections,
             end_signal.subscribe(),
         )));
         CoordinatorTerm {

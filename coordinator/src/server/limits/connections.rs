@@ -1,15 +1,16 @@
-//! The limit on connections: on their total, and at half of it for each address.
+//! The limit on connections: on their total, and on those of each address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::options::ConnectionCapacity;
 use super::rate::peer_network;
 
 /// Open connections, by address.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
-    capacity: usize,
+    capacity: ConnectionCapacity,
     counts: Mutex<ConnectionCounts>,
 }
 
@@ -27,33 +28,55 @@ pub(crate) struct ConnectionPermit {
     address: IpAddr,
 }
 
+/// The reason why a connection is closed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConnectionRefusal {
+    /// All connections are taken.
+    #[error("{0} connections are open, the most that --max-connections allows")]
+    Full(usize),
+    /// An address, or an IPv6 network, has all connections that it may have.
+    #[error("{0} has {1} connections, the most that --max-connections-per-address allows")]
+    AddressFull(IpAddr, usize),
+}
+
+impl ConnectionRefusal {
+    /// The kind of refusal, by which repeated ones are logged together.
+    pub(crate) fn describe_kind(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "connections were refused: all are taken",
+            Self::AddressFull(..) => "connections were refused: an address has too many",
+        }
+    }
+}
+
 impl ConnectionLimit {
-    /// Creates a limit of `most` connections.
-    pub(crate) fn new(most: usize) -> Arc<Self> {
+    /// Creates a limit with all connections free.
+    pub(crate) fn new(capacity: ConnectionCapacity) -> Arc<Self> {
         Arc::new(Self {
-            capacity: most,
+            capacity,
             counts: Mutex::default(),
         })
     }
 
-    /// A permit for a connection from this address; `None` if the limit is reached.
-    pub(crate) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
+    /// A permit for a connection from this address.
+    pub(crate) fn try_acquire(
+        self: &Arc<Self>,
+        address: IpAddr,
+    ) -> Result<ConnectionPermit, ConnectionRefusal> {
         let address = peer_network(address);
-        let mut seats = self.lock_counts();
-        let taken = seats.total;
-        let from = seats.by_address.entry(address).or_default();
+        let ConnectionCapacity { total, per_address } = self.capacity;
+        let mut counts = self.lock_counts();
 
-        // A whole cluster may share one address, but half of the capacity stays for others.
-        if taken >= self.capacity || *from >= self.capacity.div_ceil(2) {
-            if *from == 0 {
-                seats.by_address.remove(&address);
-            }
-            return None;
+        if counts.total >= total {
+            return Err(ConnectionRefusal::Full(total));
+        }
+        if counts.by_address.get(&address).copied().unwrap_or_default() >= per_address {
+            return Err(ConnectionRefusal::AddressFull(address, per_address));
         }
 
-        *from += 1;
-        seats.total += 1;
-        Some(ConnectionPermit {
+        *counts.by_address.entry(address).or_default() += 1;
+        counts.total += 1;
+        Ok(ConnectionPermit {
             limit: self.clone(),
             address,
         })
@@ -62,18 +85,18 @@ impl ConnectionLimit {
     fn lock_counts(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.counts
             .lock()
-            .expect("nothing panics while it holds the seats")
+            .expect("nothing panics while it holds the counts")
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut seats = self.limit.lock_counts();
-        seats.total -= 1;
-        if let Some(from) = seats.by_address.get_mut(&self.address) {
+        let mut counts = self.limit.lock_counts();
+        counts.total -= 1;
+        if let Some(from) = counts.by_address.get_mut(&self.address) {
             *from -= 1;
             if *from == 0 {
-                seats.by_address.remove(&self.address);
+                counts.by_address.remove(&self.address);
             }
         }
     }
@@ -84,18 +107,33 @@ mod tests {
     use crate::server::limits::connections::*;
 
     #[test]
-    fn one_address_takes_half_of_the_seats_and_all_are_free_again() {
-        let connection_limit = ConnectionLimit::new(4);
-        let sit = |text: &str| connection_limit.try_acquire(text.parse().expect("an address"));
-        let first = [sit("192.0.2.1"), sit("192.0.2.1")];
-        assert!(first.iter().all(Option::is_some) && sit("192.0.2.1").is_none());
-        let others = [sit("192.0.2.2"), sit("192.0.2.3")];
-        assert!(others.iter().all(Option::is_some) && sit("192.0.2.4").is_none());
+    fn one_address_takes_its_share_and_all_are_free_again() {
+        let capacity = ConnectionCapacity {
+            total: 4,
+            per_address: 2,
+        };
+        let limit = ConnectionLimit::new(capacity);
+        let connect = |text: &str| limit.try_acquire(text.parse().expect("an address"));
+        let first = [connect("192.0.2.1"), connect("192.0.2.1")];
+        assert!(first.iter().all(Result::is_ok));
+        let refused = connect("192.0.2.1").expect_err("the address has its share");
+        assert_eq!(
+            refused.to_string(),
+            "192.0.2.1 has 2 connections, the most that --max-connections-per-address allows"
+        );
+
+        let others = [connect("192.0.2.2"), connect("192.0.2.3")];
+        assert!(others.iter().all(Result::is_ok));
+        let refused = connect("192.0.2.4").expect_err("all are taken");
+        assert_eq!(
+            refused.to_string(),
+            "4 connections are open, the most that --max-connections allows"
+        );
 
         drop(first);
-        assert!(sit("192.0.2.1").is_some());
+        assert!(connect("192.0.2.1").is_ok());
         drop(others);
-        let seats = connection_limit.lock_counts();
-        assert!(seats.total == 0 && seats.by_address.is_empty());
+        let counts = limit.lock_counts();
+        assert!(counts.total == 0 && counts.by_address.is_empty());
     }
 }

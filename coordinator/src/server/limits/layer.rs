@@ -32,10 +32,12 @@ pub(crate) struct LimitLayer {
 }
 
 impl LimitLayer {
-    /// Limits bytes and, if `per_second` is set, requests per second and peer.
-    pub(crate) fn new(limits: Limits, per_second: Option<u32>) -> Self {
-        let rate_limiter =
-            per_second.map(|per_second| Arc::new(Mutex::new(RateLimiter::new(per_second))));
+    /// Limits bytes, open requests and, where there is a limit, requests per second.
+    pub(crate) fn new(limits: Limits) -> Self {
+        let rate_limiter = limits
+            .request_rates
+            .per_peer
+            .map(|per_second| Arc::new(Mutex::new(RateLimiter::new(per_second))));
         Self {
             limits,
             rate_limiter,
@@ -44,23 +46,46 @@ impl LimitLayer {
     }
 
     fn admit_request(&self, request: &Request<Body>) -> Result<Permit, Status> {
-        if let (Some(rates), Some(peer)) = (&self.rate_limiter, rate_limit_key(request)) {
-            let mut rates = rates
-                .lock()
-                .expect("nothing panics while it holds the rates");
-            let taken = rates.take_token(peer, self.started.elapsed());
-            taken.map_err(|wait| {
-                let message = format!(
-                    "rate limit exceeded: this token or address makes more than {} requests per second, which is --rate-limit of \
-                     the coordinator",
-                    rates.per_second()
-                );
-                overloaded(&message, wait)
-            })?;
+        if let Some(key) = rate_limit_key(request) {
+            self.check_rate(key, request)?;
         }
-
         self.limits.requests.try_acquire()
     }
+
+    /// Counts a request: of a worker in session for the worker, and of others for the token or address. Workers with one token
+    /// take nothing from each other, and a token has as much as all its workers together.
+    fn check_rate(&self, key: RateLimitKey, request: &Request<Body>) -> Result<(), Status> {
+        let now = self.started.elapsed();
+        if let Some(peer) = request.extensions().get::<PeerInfo>()
+            && peer.has_session()
+        {
+            let Some(per_second) = self.limits.request_rates.per_worker else {
+                return Ok(());
+            };
+            let taken = peer.take_worker_token(per_second, now);
+            return taken
+                .map_err(|wait| rate_status("worker", per_second, "--worker-rate-limit", wait));
+        }
+
+        let Some(rate_limiter) = &self.rate_limiter else {
+            return Ok(());
+        };
+        let mut rates = rate_limiter
+            .lock()
+            .expect("nothing panics while it holds the rates");
+        let taken = rates.take_token(key, now);
+        taken.map_err(|wait| {
+            rate_status("token or address", rates.per_second(), "--rate-limit", wait)
+        })
+    }
+}
+
+/// The status of a peer that asks too often, by the limit that it exceeds.
+fn rate_status(peer: &str, per_second: u32, option: &str, wait: Duration) -> Status {
+    let message = format!(
+        "rate limit exceeded: this {peer} makes more than {per_second} requests per second, which is {option} of the coordinator"
+    );
+    overloaded(&message, wait)
 }
 
 /// The key for counting a request. Without tokens, requests from this machine are not counted.
@@ -232,6 +257,7 @@ impl MessageFraming {
 
 #[cfg(test)]
 mod tests {
+    use crate::server::limits::LimitOptions;
     use crate::server::limits::layer::*;
 
     #[test]
@@ -259,6 +285,61 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Number of 100 requests of a peer that are let through, and what is said of the last one that is not.
+    fn ask_often(layer: &LimitLayer, peer: &PeerInfo) -> (usize, String) {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(Principal {
+            token_id: "shared".to_owned(),
+            may_run_programs: false,
+        });
+
+        let mut admitted = 0;
+        let mut refusal = String::new();
+        for _ in 0..100 {
+            match layer.admit_request(&request) {
+                Ok(_) => admitted += 1,
+                Err(status) => status.message().clone_into(&mut refusal),
+            }
+        }
+        (admitted, refusal)
+    }
+
+    #[test]
+    fn a_worker_in_session_is_counted_by_itself_and_others_by_their_token() {
+        let options = LimitOptions {
+            rate_limit: 2,
+            worker_rate_limit: Some(1),
+            ..LimitOptions::without_rates()
+        };
+        let layer = LimitLayer::new(Limits::new(&options));
+        let peers = [1, 2, 3].map(|n| PeerInfo::new([192, 0, 2, n].into()));
+        let sessions = [peers[0].open_session(), peers[1].open_session()];
+
+        // What the first asks is not taken from the others, which have the same token.
+        for (peer, burst, option) in [
+            (
+                &peers[0],
+                2,
+                "1 requests per second, which is --worker-rate-limit",
+            ),
+            (
+                &peers[1],
+                2,
+                "1 requests per second, which is --worker-rate-limit",
+            ),
+            (&peers[2], 4, "2 requests per second, which is --rate-limit"),
+        ] {
+            let (admitted, refusal) = ask_often(&layer, peer);
+            assert!((burst..100).contains(&admitted), "{admitted} of 100");
+            assert!(refusal.contains(option), "{refusal}");
+        }
+
+        drop(sessions);
+        let (_, refusal) = ask_often(&layer, &peers[0]);
+        assert!(refusal.contains("which is --rate-limit"), "{refusal}");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Limits: everything that peers can make the coordinator hold is bounded, and a peer beyond a bound gets a status that says when to
-//! try again. The numbers are here; the table of them for people is in ARCHITECTURE.md.
+//! try again. The numbers are here, and in `options` those that
+//! depend on the size of a fleet. The table for people is in `docs/src/operate/limits.md`.
 
 mod connections;
 mod layer;
+mod options;
 mod paged;
 mod rate;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +16,10 @@ pub(crate) use connections::{ConnectionLimit, ConnectionPermit};
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::{UserError, overloaded};
 pub(crate) use layer::LimitLayer;
+pub use options::LimitOptions;
+pub(crate) use options::{ConnectionCapacity, RequestRates};
 pub(crate) use paged::{PageSender, ResponseStream};
-pub(crate) use rate::peer_network;
+pub(crate) use rate::{TokenBucket, peer_network};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -26,8 +31,6 @@ const MAX_INCOMING_BYTES: usize = 64 << 20;
 const MAX_RESULT_BYTES: usize = 64 << 20;
 /// Maximum bytes of session messages that the event loop has not handled yet.
 const MAX_SESSION_BYTES: usize = 16 << 20;
-/// Maximum number of workers' sessions.
-const MAX_SESSIONS: usize = 8192;
 /// Maximum number of clients that watch a sweep.
 const MAX_WATCHERS: usize = 1024;
 /// Maximum number of clients that read rows, predictions, tables or curves. Each has a thread and a
@@ -58,15 +61,15 @@ pub(crate) type Permit = OwnedSemaphorePermit;
 pub(crate) struct Limit {
     semaphore: Arc<Semaphore>,
     capacity: usize,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 impl Limit {
-    fn with_capacity(capacity: usize, reason: &'static str) -> Self {
+    fn with_capacity(capacity: usize, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             semaphore: Arc::new(Semaphore::new(capacity)),
             capacity,
-            reason,
+            reason: reason.into(),
         }
     }
 
@@ -126,9 +129,10 @@ impl Limit {
     }
 }
 
-/// The limits over all peers together.
+/// The limits over all peers together, and how often each may ask.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
+    pub(crate) request_rates: RequestRates,
     requests: Limit,
     incoming_bytes: Limit,
     pub(crate) result_bytes: Limit,
@@ -145,8 +149,13 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Limits with all permits free.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(options: &LimitOptions) -> Self {
+        let sessions = options.sessions as usize;
+        let too_many_workers = format!(
+            "{sessions} workers are connected, the most that --max-sessions of the coordinator allows"
+        );
         Self {
+            request_rates: options.resolve_rates(),
             requests: Limit::with_capacity(MAX_REQUESTS, "too many requests are being answered"),
             incoming_bytes: Limit::with_capacity(
                 MAX_INCOMING_BYTES,
@@ -160,7 +169,7 @@ impl Limits {
                 MAX_SESSION_BYTES,
                 "too much data is arriving in sessions",
             ),
-            sessions: Limit::with_capacity(MAX_SESSIONS, "too many workers are connected"),
+            sessions: Limit::with_capacity(sessions, too_many_workers),
             watchers: Limit::with_capacity(MAX_WATCHERS, "too many clients follow sweeps"),
             readers: Limit::with_capacity(MAX_READERS, "too many clients read results"),
             answer_bytes: Limit::with_capacity(

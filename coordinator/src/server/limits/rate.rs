@@ -1,4 +1,4 @@
-//! Rate limits per peer: a token bucket each, stored as the time at which it is full again.
+//! Rate limits per peer: a token bucket each.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -37,24 +37,43 @@ pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The buckets. Time is handed in, not read. The crate `governor` counts in the same way, but its keyed store cannot be asked for a
+/// A bucket of requests, which fills at a constant rate. It is stored as the time at which it is full again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TokenBucket {
+    full_at: Duration,
+}
+
+impl TokenBucket {
+    /// Takes a request out of the bucket, or returns the time to wait.
+    pub(crate) fn take_token(&mut self, per_second: u32, now: Duration) -> Result<(), Duration> {
+        let request_interval = Duration::from_secs(1) / per_second.max(1);
+        let next = self.full_at.max(now) + request_interval;
+
+        let burst = Duration::from_secs(BURST_SECONDS.into()).max(request_interval);
+        match next.checked_sub(now + burst) {
+            Some(early) if !early.is_zero() => Err(early.max(MIN_RETRY_DELAY)),
+            _ => {
+                self.full_at = next;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The buckets of peers. Time is handed in, not read. The crate `governor` counts in the same way, but its keyed store cannot be asked for a
 /// peer: with all buckets taken, a peer that has one could not be told from a new one, which has to share one.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     per_second: u32,
-    /// The time in which a bucket regains one request.
-    request_interval: Duration,
-    full_at: HashMap<RateLimitKey, Duration>,
+    buckets: HashMap<RateLimitKey, TokenBucket>,
 }
 
 impl RateLimiter {
     /// Creates a limit of `per_second` requests, at least one, per second and peer.
     pub(crate) fn new(per_second: u32) -> Self {
-        let per_second = per_second.max(1);
         Self {
             per_second,
-            request_interval: Duration::from_secs(1) / per_second,
-            full_at: HashMap::new(),
+            buckets: HashMap::new(),
         }
     }
 
@@ -70,25 +89,16 @@ impl RateLimiter {
         } else {
             RateLimitKey::Overflow
         };
-        let full_at = self.full_at.entry(peer).or_insert(now);
-        let next = (*full_at).max(now) + self.request_interval;
-
-        let burst = Duration::from_secs(BURST_SECONDS.into()).max(self.request_interval);
-        match next.checked_sub(now + burst) {
-            Some(early) if !early.is_zero() => Err(early.max(MIN_RETRY_DELAY)),
-            _ => {
-                *full_at = next;
-                Ok(())
-            }
-        }
+        let bucket = self.buckets.entry(peer).or_default();
+        bucket.take_token(self.per_second, now)
     }
 
     /// Whether the peer has or can get a bucket. Drops full buckets, which equal new ones.
     fn can_track(&mut self, peer: &RateLimitKey, now: Duration) -> bool {
-        if self.full_at.len() >= MAX_PEERS && !self.full_at.contains_key(peer) {
-            self.full_at.retain(|_, full_at| *full_at > now);
+        if self.buckets.len() >= MAX_PEERS && !self.buckets.contains_key(peer) {
+            self.buckets.retain(|_, bucket| bucket.full_at > now);
         }
-        self.full_at.len() < MAX_PEERS || self.full_at.contains_key(peer)
+        self.buckets.len() < MAX_PEERS || self.buckets.contains_key(peer)
     }
 }
 
@@ -150,9 +160,9 @@ mod tests {
         }
 
         assert!(
-            rates.full_at.len() <= MAX_PEERS + 1,
+            rates.buckets.len() <= MAX_PEERS + 1,
             "{}",
-            rates.full_at.len()
+            rates.buckets.len()
         );
         assert!(rates.take_token(peer(0), SECOND).is_ok());
 
@@ -161,6 +171,6 @@ mod tests {
             count_admitted(&mut rates, &peer(u32::MAX), 100 * SECOND, 100),
             20
         );
-        assert!(rates.full_at.len() <= 2, "{}", rates.full_at.len());
+        assert!(rates.buckets.len() <= 2, "{}", rates.buckets.len());
     }
 }

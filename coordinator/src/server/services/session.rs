@@ -8,7 +8,7 @@ use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
-use ergodic_proto::{PROTOCOL_VERSION, v1};
+use ergodic_proto::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, accepts_protocol, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
@@ -18,10 +18,13 @@ use crate::experiments::KnownExperiment;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
 use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
+use crate::server::listen::PeerInfo;
 use crate::server::{ProgramPolicy, ServerContext};
 
 /// How long a connection may be silent before the server pings it.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// Interval of heartbeats with the shortest leases.
+const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(50);
 /// Time limit for the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of messages that wait for a worker to read them.
@@ -33,10 +36,18 @@ const MAX_NAME: usize = 128;
 /// Maximum number of a worker's GPUs.
 const MAX_GPUS: u32 = 4096;
 
+/// Who opens a session.
+pub(crate) struct SessionCaller {
+    /// The token, where tokens are used.
+    pub(crate) principal: Option<Principal>,
+    /// The connection, if it came in through the port.
+    pub(crate) peer: Option<PeerInfo>,
+}
+
 /// Opens a session: checks the hello, joins, and starts a task that reads the stream.
 pub(crate) async fn open_session(
     context: Arc<ServerContext>,
-    principal: Option<Principal>,
+    caller: SessionCaller,
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
     let permit = context.limits.sessions.try_acquire()?;
@@ -60,10 +71,11 @@ pub(crate) async fn open_session(
     let session = number
         .await
         .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+    let peer_session = caller.peer.map(|peer| peer.open_session());
     tokio::spawn(async move {
         let end = tokio::select! {
             end = read_messages(&context, &worker, inbound) => end,
-            () = context.wait_until_revoked(principal) => {
+            () = context.wait_until_revoked(caller.principal) => {
                 tracing::warn!(worker = worker.as_str(), "its token was revoked or has expired");
                 SessionEnd::ByCoordinator
             }
@@ -74,7 +86,7 @@ pub(crate) async fn open_session(
             end,
         });
 
-        drop(permit);
+        drop((permit, peer_session));
     });
 
     Ok(messages)
@@ -92,11 +104,16 @@ async fn read_hello(inbound: &mut Streaming<v1::SessionRequest>) -> Result<v1::H
     }
 }
 
+/// Interval of a worker's heartbeats with leases of this time to live.
+pub(crate) fn heartbeat_interval(lease_ttl: Duration) -> Duration {
+    (lease_ttl / 4).max(MIN_HEARTBEAT_INTERVAL)
+}
+
 async fn send_welcome(context: &ServerContext, sender: &SessionSender, sends_output: bool) {
-    let ttl = context.lease_ttl.as_millis() as u64;
+    let heartbeat = heartbeat_interval(context.lease_ttl);
     let welcome = v1::Welcome {
-        lease_ttl_ms: ttl,
-        heartbeat_ms: (ttl / 4).max(50),
+        lease_ttl_ms: context.lease_ttl.as_millis() as u64,
+        heartbeat_ms: heartbeat.as_millis() as u64,
         build: BUILD.to_owned(),
         // Earlier workers know nothing of it, and are told nothing else than before.
         takes_output: sends_output,
@@ -114,9 +131,14 @@ async fn send_welcome(context: &ServerContext, sender: &SessionSender, sends_out
 /// # Errors
 /// The worker uses another protocol, or a field is invalid.
 pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
-    if !(PROTOCOL_VERSION.saturating_sub(1)..=PROTOCOL_VERSION).contains(&hello.protocol) {
+    if !accepts_protocol(PROTOCOL_VERSION, hello.protocol) {
+        let older = match hello.protocol > PROTOCOL_VERSION {
+            true => "coordinator",
+            false => "worker",
+        };
         let message = format!(
-            "this coordinator ({BUILD}) speaks protocol {PROTOCOL_VERSION}, the worker ({}) speaks {}: update the older of the two",
+            "this coordinator ({BUILD}) speaks protocol {PROTOCOL_VERSION} and takes workers of {OLDEST_PROTOCOL_VERSION} and \
+             {PROTOCOL_VERSION}; the worker ({}) speaks {}: update the {older}",
             hello.build, hello.protocol
         );
         return Err(UserError::new(ErrorCode::Version, message).into());

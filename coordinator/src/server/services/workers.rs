@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::session;
+use super::session::{self, SessionCaller};
 use crate::core::{CommitOutcome, MetricPositions, Sweep};
 use crate::result_batch::{ResultBatch, ResultComparison};
 use crate::server::ServerContext;
@@ -21,6 +21,7 @@ use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
 use crate::server::engine::{BatchRefusal, WorkerEvent};
 use crate::server::limits::{Permit, ResponseStream};
+use crate::server::listen::PeerInfo;
 use crate::server::services::access::check_grammar_support;
 use crate::store::StoreError;
 
@@ -35,9 +36,11 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let principal = request.extensions().get::<Principal>().cloned();
-        let messages =
-            session::open_session(self.0.clone(), principal, request.into_inner()).await?;
+        let caller = SessionCaller {
+            principal: request.extensions().get::<Principal>().cloned(),
+            peer: request.extensions().get::<PeerInfo>().cloned(),
+        };
+        let messages = session::open_session(self.0.clone(), caller, request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
