@@ -8,7 +8,7 @@ use crate::program::needs::TrialNeeds;
 use crate::program::{Direction, TrialFacts};
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::SpecSource;
-use crate::spec::misleading::refuse_misleading_sweep;
+use crate::spec::misleading::{refuse_misleading_sweep, warn_of_equal_repeats};
 use crate::trial::{Predictions, TrialKey, TrialResult};
 
 const PROGRAM: &str = "name = \"t\"\nrepeats = 2\n[program]\ncommand = [\"python3\", \"train.py\", \"--lr={lr}\", \"{seed.init}\"]\n\
@@ -305,6 +305,42 @@ fn repeats_of_a_program_that_gets_the_same_seeds_are_refused() {
         ("files = [", "files = [\"ergodic:python\", "),
     ] {
         assert_eq!(why(fixed, change), "", "{change:?}");
+    }
+}
+
+#[test]
+fn a_program_whose_streams_are_not_seen_is_a_warning_if_all_are_fixed() {
+    let all = "fixed = [\"init\", \"head\", \"order\", \"augment\"]";
+    let warning = |seeds: &str, change: (&str, &str)| {
+        let seeds = format!("repeats = 8\nseeds = {{ {seeds} }}");
+        let text = format!("{PROGRAM}{GRID}").replace("repeats = 2", &seeds);
+        let spec = read(&text.replace(change.0, change.1));
+        assert!(refuse_misleading_sweep(&spec).is_ok(), "{change:?}");
+        warn_of_equal_repeats(&spec)
+    };
+
+    let helper = ("files = [", "files = [\"ergodic:python\", ");
+    let unseen = ("{seed.init}", "x");
+    for change in [helper, unseen] {
+        let said = warning(all, change).expect("repeats may be equal");
+        assert!(
+            said.starts_with("repeats: all streams of seeds (init, head, order, augment) are fixed or crossed, so that the 8 repeats")
+                && said.contains("copies of 1 unless the program draws from other streams")
+                && said.ends_with("or add {seed} or {repeat} to program.command or program.env"),
+            "{said}"
+        );
+    }
+    let crossed = "fixed = [\"init\", \"head\"], crossed = { order = 2, augment = 2 }";
+    assert!(warning(crossed, helper).is_some_and(|said| said.contains("copies of 4 unless")));
+
+    let some = "fixed = [\"init\", \"head\", \"order\"]";
+    for (seeds, change) in [
+        (some, helper),
+        (some, unseen),
+        (all, ("{seed.init}", "{seed}")),
+        (all, ("{seed.init}", "{repeat}")),
+    ] {
+        assert_eq!(warning(seeds, change), None, "{seeds} {change:?}");
     }
 }
 
