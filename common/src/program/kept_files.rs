@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::bundle::{ArchiveKind, BundledFile, MAX_BUNDLED_FILES, decode_archive, encode_archive};
+use super::read::read_items;
 use super::{DEFAULT_CHECKPOINT_LIMIT, Program};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::SAVE_GRAMMAR;
@@ -194,7 +195,7 @@ pub(super) fn read_save(r: &TableReader<'_>) -> Result<Vec<FilePattern>, SpecErr
     let path = r.path_to("save");
     r.reading_mode()
         .require_grammar(SAVE_GRAMMAR, &node.origin, &path)?;
-    let items = r.read_list("save")?.unwrap_or_default();
+    let items = read_items(r, "save", "*.pt")?;
     if items.is_empty() || items.len() > MAX_PATTERNS {
         let message = format!(
             "expected 1 to {MAX_PATTERNS} patterns of files, found {}: write save = [\"*.pt\"], or remove it",

@@ -350,6 +350,9 @@ fn check_change(from: &str, to: &str, expected: &str) {
     assert!(text.contains(from), "{from}");
     let found = refusal(&text.replacen(from, to, 1));
     assert!(found.contains(expected), "{to}: {found}");
+    let line = found.strip_prefix("sweep.toml:");
+    let has_line = line.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    assert!(has_line, "{to}: {found}");
 }
 
 #[test]
@@ -477,7 +480,7 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         (
             "metrics = {",
             "env = { A = 1 }\nmetrics = {",
-            "program.env.A: expected a string, found 1",
+            "sweep.toml:6: program.env.A: expected a string, found 1: write it in quotes, as in \"1\"",
         ),
         (
             "metrics = {",
@@ -507,7 +510,7 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         (
             "metrics = {",
             "memory = 4\nmetrics = {",
-            "program.memory: expected a string",
+            "sweep.toml:6: program.memory: expected a string, found 4: write a size with its unit, such as \"4 GiB\"",
         ),
         (
             "metrics = {",
@@ -537,7 +540,37 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         (
             "metrics = {",
             "save = \"*.pt\"\nmetrics = {",
-            "program.save: expected a list",
+            "sweep.toml:6: program.save: expected a list, found '*.pt': write save = [\"*.pt\"]",
+        ),
+        (
+            "[\"train.py\"]\nm",
+            "\"train.py\"\nm",
+            "sweep.toml:5: program.files: expected a list, found 'train.py': write files = [\"train.py\"]",
+        ),
+        (
+            "[\"train.py\"]\nm",
+            "[\n\"a.py\",\ntrue]\nm",
+            "sweep.toml:7: program.files: expected a string, found true: write it in quotes, as in \"true\"",
+        ),
+        (
+            "[\"train.py\"]\nm",
+            "[[1]]\nm",
+            "sweep.toml:5: program.files: expected a string, found a list: write one, such as \"train.py\"",
+        ),
+        (
+            "metrics = {",
+            "pass_env = 3\nmetrics = {",
+            "sweep.toml:6: program.pass_env: expected a list, found 3: write pass_env = [\"VIRTUAL_ENV\"]",
+        ),
+        (
+            "metrics = {",
+            "require = \"true\"\nmetrics = {",
+            "sweep.toml:6: program.require: expected a list of commands, found 'true': write require = [[",
+        ),
+        (
+            "metrics = {",
+            "checkpoint_limit = 5\nmetrics = {",
+            "program.checkpoint_limit: expected a string, found 5: write a size with its unit, such as \"512 MiB\"",
         ),
         (
             "metrics = {",
