@@ -431,7 +431,7 @@ mod tests {
                 choose_offered(&versioned, &with_older),
                 Ok("custom/walk/2".into())
             );
-            let mut foreign = both.clone();
+            let mut foreign = both.to_vec();
             for one in &mut foreign {
                 one.experiment.name = "jump".into();
             }
