@@ -2,15 +2,15 @@
 
 use std::fmt;
 
+use super::Program;
 use super::bundle::{ArchiveKind, BundledFile, MAX_BUNDLED_FILES, decode_archive, encode_archive};
 use super::read::read_items;
-use super::{DEFAULT_CHECKPOINT_LIMIT, Program};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::SAVE_GRAMMAR;
 use crate::spec_file::reader::{TableReader, quote_value};
 
-/// Most bytes of the files that a trial keeps, with their names: 960 MiB, as of a checkpoint.
-pub const MAX_KEPT_BYTES: u64 = DEFAULT_CHECKPOINT_LIMIT;
+/// Most bytes of the files that a trial keeps, with their names: 960 MiB.
+pub const MAX_KEPT_BYTES: u64 = 960 << 20;
 
 /// Most files that a trial keeps.
 pub const MAX_KEPT_FILES: usize = MAX_BUNDLED_FILES;

@@ -104,7 +104,7 @@ pub(super) fn read_checkpoint_limit(r: &TableReader<'_>) -> Result<u64, SpecErro
         parse_size(text).filter(|bytes| (1 << 10..=DEFAULT_CHECKPOINT_LIMIT).contains(bytes));
     size.ok_or_else(|| {
         let message = format!(
-            "expected a size from \"1 KiB\" to \"960 MiB\", such as \"512 MiB\", found '{text}'"
+            "expected a size from \"1 KiB\" to \"1 GiB\", such as \"512 MiB\", found '{text}'"
         );
         r.error_at("checkpoint_limit", message)
     })

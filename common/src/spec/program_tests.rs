@@ -155,6 +155,10 @@ fn the_identity_of_a_cell_is_what_the_program_gets() {
     assert!(spec.numerics.starts_with("program/"));
     assert_eq!(spec.numerics.len(), "program/".len() + 16);
 
+    let whole = format!("{PROGRAM}checkpoint_limit = \"1 GiB\"\n{GRID}");
+    let limit = |text: &str| read(text).program().map(|program| program.checkpoint_limit);
+    assert_eq!(limit(&whole), Some(1 << 30));
+    assert_eq!(limit(&format!("{PROGRAM}{GRID}")), limit(&whole));
     let same = format!("{PROGRAM}checkpoint_limit = \"1 MiB\"\nrequire = [[\"true\"]]\n{GRID}");
     let same = same.replace(
         "metrics",
@@ -499,8 +503,8 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "metrics = {",
-            "checkpoint_limit = \"1 GiB\"\nmetrics = {",
-            "program.checkpoint_limit: expected a size from \"1 KiB\" to \"960 MiB\"",
+            "checkpoint_limit = \"1025 MiB\"\nmetrics = {",
+            "program.checkpoint_limit: expected a size from \"1 KiB\" to \"1 GiB\"",
         ),
         (
             "metrics = {",
