@@ -35,6 +35,24 @@ pub struct KnownExperiment {
     pub needs_data: bool,
 }
 
+/// An experiment that somebody offers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OfferedExperiment {
+    /// The experiment.
+    pub experiment: KnownExperiment,
+    /// The workers that have it, by name; none if they have no names yet.
+    pub workers: Vec<String>,
+}
+
+impl From<KnownExperiment> for OfferedExperiment {
+    fn from(experiment: KnownExperiment) -> Self {
+        Self {
+            experiment,
+            workers: Vec::new(),
+        }
+    }
+}
+
 impl KnownExperiment {
     /// Reads what a worker has announced.
     ///
@@ -190,10 +208,11 @@ fn find_path(spec: &Spec, key: &str) -> String {
 /// that the file names if no worker has it. `remedy` says how to get a worker that has one.
 ///
 /// # Errors
-/// No worker has the experiment, several versions are there, or metrics or a config do not fit; with field and line.
+/// No worker has the experiment, several versions are there or one that is not the same everywhere, or metrics or a config do not
+/// fit; with field and line.
 pub fn choose_experiment_class(
     sweep: (&Spec, &SpecSource),
-    known: &[KnownExperiment],
+    offered: &[OfferedExperiment],
     remedy: &str,
 ) -> Result<String, UserError> {
     let (spec, source) = sweep;
@@ -202,8 +221,10 @@ pub fn choose_experiment_class(
     };
     let at_kind = |why: String| bad_input(source.field_error("model.kind", why));
     let pinned = find_version(&spec.numerics).map(|(_, version)| version);
-    let mut named = known.iter().filter(|one| one.name == wanted.name);
-    let versions: BTreeSet<u32> = named.clone().map(|one| one.version).collect();
+    let named = offered
+        .iter()
+        .filter(|one| one.experiment.name == wanted.name);
+    let versions: BTreeSet<u32> = named.clone().map(|one| one.experiment.version).collect();
     let version = match (pinned, versions.len()) {
         (Some(version), _) => version,
         (None, 1) => versions.into_iter().next().unwrap_or_default(),
@@ -222,13 +243,37 @@ pub fn choose_experiment_class(
         }
     };
 
-    match named.find(|one| one.version == version) {
-        Some(found) => {
-            found.check_sweep(program, sweep)?;
-            Ok(found.class())
-        }
-        None => Ok(experiment_class(&wanted.name, version)),
+    let mut of_version = named.filter(|one| one.experiment.version == version);
+    let Some(first) = of_version.next() else {
+        return Ok(experiment_class(&wanted.name, version));
+    };
+    if let Some(other) = of_version.find(|other| other.experiment != first.experiment) {
+        return Err(at_kind(describe_difference(first, other)));
     }
+    first.experiment.check_sweep(program, sweep)?;
+    Ok(first.experiment.class())
+}
+
+/// Says that two workers mean different things by one version of an experiment.
+fn describe_difference(first: &OfferedExperiment, other: &OfferedExperiment) -> String {
+    let (one, two) = (&first.experiment, &other.experiment);
+    let what = if one.schema != two.schema {
+        "schemas of its config"
+    } else if one.metrics != two.metrics {
+        "metrics"
+    } else {
+        "needs of data"
+    };
+    let names = [first, other].map(|offered| offered.workers.first().map(String::as_str));
+    let who = match names {
+        [Some(first), Some(other)] => format!("the workers {first} and {other}"),
+        _ => "workers".to_owned(),
+    };
+    format!(
+        "{who} announce different {what} for version {} of the experiment {}: raise VERSION of the experiment with each change of \
+         its code, and start all of its workers again",
+        one.version, one.name
+    )
 }
 
 fn find_experiment(spec: &Spec) -> Option<(&Program, &Experiment)> {
@@ -286,13 +331,19 @@ mod tests {
     }
 
     fn choose(text: &str, known: &[KnownExperiment]) -> Result<String, String> {
+        let offered: Vec<_> = known.iter().cloned().map(OfferedExperiment::from).collect();
+        choose_offered(text, &offered)
+    }
+
+    fn choose_offered(text: &str, offered: &[OfferedExperiment]) -> Result<String, String> {
         let source = SpecSource {
             file: "sweep.toml".into(),
             text: text.to_owned(),
             ..SpecSource::default()
         };
         let spec = Spec::read_new(&source).unwrap_or_else(|e| panic!("{e}"));
-        choose_experiment_class((&spec, &source), known, "start one").map_err(|error| error.message)
+        choose_experiment_class((&spec, &source), offered, "start one")
+            .map_err(|error| error.message)
     }
 
     #[test]
@@ -347,6 +398,46 @@ mod tests {
             error.contains("set model.version to one of 3, 4"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_version_that_is_not_the_same_on_all_workers_is_refused() {
+        let offered = |experiment: &KnownExperiment, worker: &str| OfferedExperiment {
+            experiment: experiment.clone(),
+            workers: vec![worker.to_owned(), "later".to_owned()],
+        };
+        let changes: [(&str, fn(&mut KnownExperiment)); 3] = [
+            ("schemas of its config", |one| {
+                one.schema["properties"]["steps"] = json!({ "type": "number" });
+            }),
+            ("metrics", |one| one.metrics.truncate(1)),
+            ("needs of data", |one| one.needs_data = true),
+        ];
+        for (what, change) in changes {
+            let mut other = known(3);
+            change(&mut other);
+            let both = [offered(&known(3), "desk"), offered(&other, "rack")];
+            let error = choose_offered(FILE, &both).expect_err("a refusal");
+            let words = format!(
+                "sweep.toml:3: model.kind: the workers desk and rack announce different {what} for version 3 of the experiment walk: \
+                 raise VERSION of the experiment with each change of its code, and start all of its workers again"
+            );
+            assert_eq!(error, words);
+
+            // Neither sweeps of another version nor those of another experiment are concerned.
+            let versioned = FILE.replace("steps = 4", "version = 2\nsteps = 4");
+            let with_older = [&both[..], &[offered(&known(2), "old")]].concat();
+            assert_eq!(
+                choose_offered(&versioned, &with_older),
+                Ok("custom/walk/2".into())
+            );
+            let mut foreign = both.to_vec();
+            for one in &mut foreign {
+                one.experiment.name = "jump".into();
+            }
+            foreign.push(known(3).into());
+            assert_eq!(choose_offered(FILE, &foreign), Ok("custom/walk/3".into()));
+        }
     }
 
     #[test]

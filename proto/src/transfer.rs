@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ergodic_common::ids::FileHash;
+use ergodic_common::program::DEFAULT_CHECKPOINT_LIMIT;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
@@ -14,8 +15,8 @@ use crate::v1::file_service_client::FileServiceClient;
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Maximum size of a file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 30;
-/// Maximum size of a checkpoint, in bytes.
-pub const MAX_CHECKPOINT_BYTES: u64 = 1 << 30;
+/// Maximum size of a checkpoint as it travels, in bytes: the files of a program, with their names and what it has reported.
+pub const MAX_CHECKPOINT_BYTES: u64 = DEFAULT_CHECKPOINT_LIMIT + (64 << 20);
 /// Time limit for each piece of a file.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 

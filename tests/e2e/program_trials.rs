@@ -394,6 +394,11 @@ fn whoever_continues_gets_the_last_checkpoint() {
 
 /// Runs a template of the folder `sweeps/programs` to its end, and finds its first metric in the table.
 fn run_template(name: &str, metric: &str) {
+    run_template_with(name, metric, &[]);
+}
+
+/// Runs a template with settings to its end, and returns the folder that has its store.
+fn run_template_with(name: &str, metric: &str, settings: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sweeps/programs");
     for entry in std::fs::read_dir(templates)
@@ -402,18 +407,27 @@ fn run_template(name: &str, metric: &str) {
     {
         std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("a file");
     }
-    let finished = run_in(
-        dir.path(),
-        &[],
-        &["run", name, "--programs", "--store", "store"],
-    );
+    let args = ["run", name, "--programs", "--store", "store"];
+    let finished = run_in(dir.path(), &[], &[&args, settings].concat());
     assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
     assert!(finished.stdout.contains(metric), "{}", finished.stdout);
+    dir
 }
 
 #[test]
 fn the_template_in_shell_runs() {
     run_template("shell.toml", "loss");
+}
+
+#[test]
+fn numbers_that_awk_cannot_hold_are_divergence_and_no_failure() {
+    let dir = run_template_with("shell.toml", "loss", &["--set", "grid.lr=[1e20]"]);
+    let args = ["status", "latest", "--store", "store", "--format", "json"];
+    let finished = run_in(dir.path(), &[], &args);
+    assert_eq!(finished.code, 0, "{}", finished.stderr);
+    let status: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    let counts = ["completed", "diverged", "failed"].map(|count| status[count].as_u64());
+    assert_eq!(counts, [Some(0), Some(5), Some(0)], "{status}");
 }
 
 #[test]

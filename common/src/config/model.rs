@@ -465,7 +465,10 @@ fn refuse_foreign_fields(r: &TableReader<'_>, kind: ModelKindWord) -> Result<(),
                 .collect();
             return Err(r.error_at(
                 key,
-                format!("this belongs to kind = {} only", owners.join(" or ")),
+                format!(
+                    "this belongs to kind = {} only: remove it, or set kind",
+                    owners.join(" or ")
+                ),
             ));
         }
     }

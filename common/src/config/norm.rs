@@ -89,10 +89,14 @@ pub(super) fn read_norm(r: &TableReader<'_>, default: Norm) -> Result<Norm, Spec
         (_, None, None) => Ok(norm),
         (Norm::Group { .. }, Some(groups), None) => Ok(Norm::Group { groups }),
         (Norm::GhostBatch { .. }, None, Some(size)) => Ok(Norm::GhostBatch { size }),
-        (Norm::Group { .. }, _, Some(_)) | (_, None, Some(_)) => {
-            Err(r.error_at("ghost_size", "this belongs to norm = \"ghost-batch\" only"))
-        }
-        (_, Some(_), _) => Err(r.error_at("groups", "this belongs to norm = \"group\" only")),
+        (Norm::Group { .. }, _, Some(_)) | (_, None, Some(_)) => Err(r.error_at(
+            "ghost_size",
+            "this belongs to norm = \"ghost-batch\" only: remove it, or set norm",
+        )),
+        (_, Some(_), _) => Err(r.error_at(
+            "groups",
+            "this belongs to norm = \"group\" only: remove it, or set norm",
+        )),
     }
 }
 

@@ -141,7 +141,8 @@ impl Optimizer {
 
         let owners = OPTIMIZERS.iter().filter(|(_, of)| of.keys().contains(&key));
         let words: Vec<&str> = owners.map(|(word, _)| *word).collect();
-        let message = format!("this belongs to kind = \"{}\" only", words.join("\" or \""));
+        let owners = words.join("\" or \"");
+        let message = format!("this belongs to kind = \"{owners}\" only: remove it, or set kind");
         Err(r.error_at(key, message))
     }
 }

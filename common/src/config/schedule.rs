@@ -116,7 +116,10 @@ impl Curve {
         ] {
             if is_given && !owners.contains(&kind) {
                 let owners = owners.join("\" or \"");
-                return Err(r.error_at(key, format!("this belongs to kind = \"{owners}\" only")));
+                return Err(r.error_at(
+                    key,
+                    format!("this belongs to kind = \"{owners}\" only: remove it, or set kind"),
+                ));
             }
         }
 

@@ -77,7 +77,10 @@ impl Average {
 
         let decay = r.read_number("decay", range_for_key(&r, "decay"))?;
         if decay.is_some() && !ema {
-            return Err(r.error_at("decay", "this belongs to kind = \"ema\" only"));
+            return Err(r.error_at(
+                "decay",
+                "this belongs to kind = \"ema\" only: remove it, or set kind",
+            ));
         }
 
         let from = r
@@ -280,7 +283,7 @@ impl TrainConfig {
             if loss == Loss::Mse {
                 return Err(section.error_at(
                     "label_smoothing",
-                    "this belongs to kind = \"cross-entropy\" only",
+                    "this belongs to kind = \"cross-entropy\" only: remove it, or set kind",
                 ));
             }
 

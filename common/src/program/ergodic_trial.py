@@ -3,8 +3,8 @@
     from ergodic_trial import trial
 
     random.seed(trial.seed("init"))
-    for step in range(1, trial.steps + 1):
-        loss = ...
+    for step in range(1, 101):
+        loss = train_step(trial.lr)
         trial.report(step, loss=loss)
 
 Started by hand, without Ergodic, a trial has the values that the command line gives as NAME=VALUE, and prints its metrics.

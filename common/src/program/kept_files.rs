@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use super::Program;
 use super::bundle::{ArchiveKind, BundledFile, MAX_BUNDLED_FILES, decode_archive, encode_archive};
-use super::{DEFAULT_CHECKPOINT_LIMIT, Program};
+use super::read::read_items;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::SAVE_GRAMMAR;
 use crate::spec_file::reader::{TableReader, quote_value};
 
-/// Most bytes of the files that a trial keeps, with their names: 960 MiB, as of a checkpoint.
-pub const MAX_KEPT_BYTES: u64 = DEFAULT_CHECKPOINT_LIMIT;
+/// Most bytes of the files that a trial keeps, with their names: 960 MiB.
+pub const MAX_KEPT_BYTES: u64 = 960 << 20;
 
 /// Most files that a trial keeps.
 pub const MAX_KEPT_FILES: usize = MAX_BUNDLED_FILES;
@@ -194,7 +195,7 @@ pub(super) fn read_save(r: &TableReader<'_>) -> Result<Vec<FilePattern>, SpecErr
     let path = r.path_to("save");
     r.reading_mode()
         .require_grammar(SAVE_GRAMMAR, &node.origin, &path)?;
-    let items = r.read_list("save")?.unwrap_or_default();
+    let items = read_items(r, "save", "*.pt")?;
     if items.is_empty() || items.len() > MAX_PATTERNS {
         let message = format!(
             "expected 1 to {MAX_PATTERNS} patterns of files, found {}: write save = [\"*.pt\"], or remove it",

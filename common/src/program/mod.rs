@@ -33,9 +33,8 @@ use needs::TrialNeeds;
 /// The section with the dataset of an experiment.
 pub(crate) const DATA: &str = "data";
 
-/// Most bytes of a trial's last checkpoint, and those if the sweep file sets no limit: 960 MiB. With names of files and what the
-/// program has reported, no more than 1 GiB travels.
-pub const DEFAULT_CHECKPOINT_LIMIT: u64 = 960 << 20;
+/// Most bytes of a trial's last checkpoint, and those if the sweep file sets no limit: 1 GiB.
+pub const DEFAULT_CHECKPOINT_LIMIT: u64 = 1 << 30;
 
 /// The name in `files` that stands for the Python helper, which Ergodic brings along.
 pub const PYTHON_HELPER: &str = "ergodic:python";

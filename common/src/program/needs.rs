@@ -2,6 +2,7 @@
 
 use super::{DEFAULT_CHECKPOINT_LIMIT, Program};
 use crate::spec_file::error::SpecError;
+use crate::spec_file::node::SpecValue;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
 /// The parts of a GPU that trials take: hundredths.
@@ -59,7 +60,7 @@ pub(super) fn read_needs(r: &TableReader<'_>) -> Result<TrialNeeds, SpecError> {
 
 /// Reads `memory = "4 GiB"`.
 fn read_memory(r: &TableReader<'_>) -> Result<u64, SpecError> {
-    let Some(text) = r.read_str("memory")? else {
+    let Some(text) = read_size_text(r, "memory", "4 GiB")? else {
         return Ok(0);
     };
     let size = parse_size(text).filter(|bytes| (1 << 10..=MAX_MEMORY).contains(bytes));
@@ -96,17 +97,39 @@ fn count_gpu_parts(gpus: f64) -> Option<u32> {
 
 /// Reads `checkpoint_limit = "512 MiB"`.
 pub(super) fn read_checkpoint_limit(r: &TableReader<'_>) -> Result<u64, SpecError> {
-    let Some(text) = r.read_str("checkpoint_limit")? else {
+    let Some(text) = read_size_text(r, "checkpoint_limit", "512 MiB")? else {
         return Ok(DEFAULT_CHECKPOINT_LIMIT);
     };
     let size =
         parse_size(text).filter(|bytes| (1 << 10..=DEFAULT_CHECKPOINT_LIMIT).contains(bytes));
     size.ok_or_else(|| {
         let message = format!(
-            "expected a size from \"1 KiB\" to \"960 MiB\", such as \"512 MiB\", found '{text}'"
+            "expected a size from \"1 KiB\" to \"1 GiB\", such as \"512 MiB\", found '{text}'"
         );
         r.error_at("checkpoint_limit", message)
     })
+}
+
+/// Reads the text of a size.
+///
+/// # Errors
+/// The value is no string; says how to write a size.
+fn read_size_text<'a>(
+    r: &TableReader<'a>,
+    key: &'static str,
+    example: &str,
+) -> Result<Option<&'a str>, SpecError> {
+    match r.read_node(key).map(|node| &node.value) {
+        None => Ok(None),
+        Some(SpecValue::Str(text)) => Ok(Some(text)),
+        Some(other) => {
+            let found = quote_value(other);
+            let message = format!(
+                "expected a string, found {found}: write a size with its unit, such as \"{example}\""
+            );
+            Err(r.error_at(key, message))
+        }
+    }
 }
 
 /// The bytes of a text such as `512 MiB`.

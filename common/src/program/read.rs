@@ -190,7 +190,7 @@ fn read_command(r: &TableReader<'_>) -> Result<Vec<Template>, SpecError> {
         );
         return Err(r.error_at("command", message));
     }
-    let items = r.read_list("command")?.unwrap_or_default();
+    let items = read_items(r, "command", "python3")?;
     if items.is_empty() {
         return Err(r.error_at("command", format!("which program? {example}")));
     }
@@ -204,12 +204,10 @@ fn read_command(r: &TableReader<'_>) -> Result<Vec<Template>, SpecError> {
 /// Reads a string with placeholders.
 fn read_template(r: &TableReader<'_>, key: &str, node: &SpecNode) -> Result<Template, SpecError> {
     let error = |message: String| SpecError::new(node.origin.clone(), r.path_to(key), message);
-    let text = node.value.as_str().ok_or_else(|| {
-        error(format!(
-            "expected a string, found {}",
-            quote_value(&node.value)
-        ))
-    })?;
+    let text = node
+        .value
+        .as_str()
+        .ok_or_else(|| error(describe_missing_text(&node.value, "{lr}")))?;
     if text.contains('\0') {
         return Err(error("the text has a character 0: remove it".into()));
     }
@@ -217,7 +215,7 @@ fn read_template(r: &TableReader<'_>, key: &str, node: &SpecNode) -> Result<Temp
 }
 
 fn read_files(r: &TableReader<'_>) -> Result<Vec<String>, SpecError> {
-    let items = r.read_list("files")?.unwrap_or_default();
+    let items = read_items(r, "files", "train.py")?;
     check_count(r, "files", items.len())?;
     let mut files: Vec<String> = Vec::new();
     for item in items {
@@ -268,7 +266,7 @@ fn read_env(r: &TableReader<'_>) -> Result<Vec<(String, Template)>, SpecError> {
 }
 
 fn read_pass_env(r: &TableReader<'_>) -> Result<Vec<String>, SpecError> {
-    let items = r.read_list("pass_env")?.unwrap_or_default();
+    let items = read_items(r, "pass_env", "VIRTUAL_ENV")?;
     check_count(r, "pass_env", items.len())?;
     let mut names = Vec::new();
     for item in items {
@@ -361,9 +359,17 @@ fn read_metric(
 }
 
 fn read_require(r: &TableReader<'_>) -> Result<Vec<Vec<String>>, SpecError> {
-    let items = r.read_list("require")?.unwrap_or_default();
-    check_count(r, "require", items.len())?;
     let example = "write require = [[\"python3\", \"-c\", \"import torch\"]]";
+    let items = match r.read_node("require").map(|node| &node.value) {
+        None => return Ok(Vec::new()),
+        Some(SpecValue::List(items)) => items,
+        Some(other) => {
+            let found = quote_value(other);
+            let message = format!("expected a list of commands, found {found}: {example}");
+            return Err(r.error_at("require", message));
+        }
+    };
+    check_count(r, "require", items.len())?;
     let mut commands = Vec::new();
     for item in items {
         let error = || {
@@ -392,9 +398,47 @@ fn read_plain_text<'a>(
 ) -> Result<&'a str, SpecError> {
     let text = node.value.as_str().filter(|text| !text.contains('\0'));
     text.ok_or_else(|| {
-        let message = format!("expected a string, found {}", quote_value(&node.value));
+        let example = match key {
+            "files" => "train.py",
+            "pass_env" => "VIRTUAL_ENV",
+            _ => "python3",
+        };
+        let message = describe_missing_text(&node.value, example);
         SpecError::new(node.origin.clone(), r.path_to(key), message)
     })
+}
+
+/// Says that a value is no string, and how to write one.
+fn describe_missing_text(value: &SpecValue, example: &str) -> String {
+    let found = quote_value(value);
+    match value {
+        SpecValue::Bool(_) | SpecValue::Int(_) | SpecValue::Float(_) => {
+            format!("expected a string, found {found}: write it in quotes, as in \"{found}\"")
+        }
+        SpecValue::Str(_) => "the text has a character 0: remove it".to_owned(),
+        _ => format!("expected a string, found {found}: write one, such as \"{example}\""),
+    }
+}
+
+/// Reads the items of a list of texts; none if there is no list. `example` is an item.
+///
+/// # Errors
+/// The value is no list; says how to write one.
+pub(super) fn read_items<'a>(
+    r: &TableReader<'a>,
+    key: &'static str,
+    example: &str,
+) -> Result<&'a [SpecNode], SpecError> {
+    match r.read_node(key).map(|node| &node.value) {
+        None => Ok(&[]),
+        Some(SpecValue::List(items)) => Ok(items),
+        Some(other) => {
+            let item = other.as_str().unwrap_or(example);
+            let found = quote_value(other);
+            let message = format!("expected a list, found {found}: write {key} = [{item:?}]");
+            Err(r.error_at(key, message))
+        }
+    }
 }
 
 fn check_count(r: &TableReader<'_>, key: &str, count: usize) -> Result<(), SpecError> {

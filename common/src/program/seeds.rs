@@ -40,19 +40,40 @@ impl Program {
     /// The streams that decide what differs between repeats, as far as the sweep file shows it: those of `{seed.PURPOSE}`, unless the
     /// program sees the repeat by `{seed}`, `{repeat}` or the helper. A program that names no seed finds its own.
     pub fn named_streams(&self) -> Vec<Purpose> {
-        let templates: Vec<_> = self.templates().collect();
-        let placeholders = || templates.iter().flat_map(|(_, text)| text.placeholders());
-        let sees_repeat = self.files.iter().any(|name| name == PYTHON_HELPER)
-            || placeholders().any(|one| matches!(one, Placeholder::Seed | Placeholder::Repeat));
-        let is_named = |name: &str| {
-            placeholders().any(|one| matches!(one, Placeholder::SeedOf(of) if of == name))
-        };
-        let named = NAMED_PURPOSES.iter().filter(|(name, _)| is_named(name));
-        let named: Vec<Purpose> = named.map(|(_, purpose)| *purpose).collect();
-        match sees_repeat || named.is_empty() {
+        let named = self.seed_purposes();
+        match self.names_repeat() || self.has_helper() || named.is_empty() {
             true => vec![Purpose::Program],
             false => named,
         }
+    }
+
+    /// Whether the sweep file does not show which streams the program uses: all reach it by the helper, or by `ERGODIC_TRIAL` if its
+    /// command names none. What a command names is seen.
+    pub(crate) fn hides_streams(&self) -> bool {
+        !self.names_repeat() && (self.has_helper() || self.seed_purposes().is_empty())
+    }
+
+    fn has_helper(&self) -> bool {
+        self.files.iter().any(|name| name == PYTHON_HELPER)
+    }
+
+    /// Whether `{seed}` or `{repeat}` is a part of the command or of a variable.
+    fn names_repeat(&self) -> bool {
+        self.has_placeholder(|one| matches!(one, Placeholder::Seed | Placeholder::Repeat))
+    }
+
+    /// The purposes of `{seed.PURPOSE}`, in the order of [`NAMED_PURPOSES`].
+    fn seed_purposes(&self) -> Vec<Purpose> {
+        let is_named = |name: &str| {
+            self.has_placeholder(|one| matches!(one, Placeholder::SeedOf(of) if of == name))
+        };
+        let named = NAMED_PURPOSES.iter().filter(|(name, _)| is_named(name));
+        named.map(|(_, purpose)| *purpose).collect()
+    }
+
+    fn has_placeholder(&self, is_wanted: impl Fn(&Placeholder) -> bool) -> bool {
+        let mut templates = self.templates();
+        templates.any(|(_, text)| text.placeholders().any(&is_wanted))
     }
 }
 

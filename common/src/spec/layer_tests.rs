@@ -626,7 +626,37 @@ fn wrong_layers_are_named_with_line_and_remedy() {
         for word in words {
             assert!(message.contains(word), "{shown}\n{message}\nlacks {word}");
         }
+        let line = message.strip_prefix("sweep.toml:").unwrap_or_default();
+        let has_line = line.starts_with(|c: char| c.is_ascii_digit());
+        assert!(has_line, "{shown}\n{message}");
     }
+}
+
+#[test]
+fn keys_that_a_pool_lacks_are_no_axes() {
+    let model = listed(
+        "{ name = \"a\", conv = 8 }, { pool = \"max2\" }, { linear = 20 }, { linear = \"classes\" }",
+    );
+    for key in ["width", "conv", "kernel", "name"] {
+        let axis = format!("[grid]\n\"model.layers.1.{key}\" = [4, 6]\n");
+        let message = refusal(&model, &axis, &[]);
+        let words = format!(
+            "layer 1 is a pool and has no {key}: name a convolution or a matrix, such as model.layers.a.{key}, or set \
+             model.layers.1.pool"
+        );
+        assert!(message.starts_with("sweep.toml:14: "), "{message}");
+        assert!(message.contains(&words), "{message}");
+    }
+    let setting = refusal(&model, "", &["model.layers.1.width=4"]);
+    assert!(
+        setting.contains("layer 1 is a pool and has no width"),
+        "{setting}"
+    );
+
+    let axis = "[grid]\n\"model.layers.1.pool\" = [\"max2\", \"avg2\"]\n";
+    assert_eq!(configs(&read_with(&model, axis, &[])).len(), 2);
+    let message = refusal(&model, "[grid]\n\"model.layers.7.width\" = [4, 6]\n", &[]);
+    assert!(message.contains("there is no layer '7'"), "{message}");
 }
 
 #[test]

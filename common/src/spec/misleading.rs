@@ -268,10 +268,19 @@ fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Warns that repeats of an experiment may be copies, where all streams are fixed or crossed that can be. It may draw from others, or
-/// look at the number of the repeat, which nobody else knows.
+/// Warns that repeats may be copies, where all streams are fixed or crossed that can be, and no sweep file shows which ones a trial
+/// uses: an experiment, a program with the helper, or one that names no seed. It may draw from others, or look at the number of the
+/// repeat, which nobody else knows.
 pub fn warn_of_equal_repeats(spec: &Spec) -> Option<String> {
-    spec.program()?.experiment.as_ref()?;
+    let program = spec.program()?;
+    let (what, remedy) = match &program.experiment {
+        Some(_) => ("experiment", ""),
+        None if program.hides_streams() => (
+            "program",
+            ", or add {seed} or {repeat} to program.command or program.env",
+        ),
+        None => return None,
+    };
     let names = NAMED_PURPOSES.map(|(name, _)| name);
     let distinct = distinct_repeats(spec, &names)?;
     let repeats = u64::from(spec.repeats);
@@ -279,8 +288,8 @@ pub fn warn_of_equal_repeats(spec: &Spec) -> Option<String> {
         let streams = names.join(", ");
         format!(
             "repeats: all streams of seeds ({streams}) are fixed or crossed, so that the {repeats} repeats of a cell are copies of \
-             {distinct} unless the experiment draws from other streams or uses the number of the repeat: if it does not, set \
-             repeats = {distinct}, or leave a stream out of seeds.fixed and seeds.crossed"
+             {distinct} unless the {what} draws from other streams or uses the number of the repeat: if it does not, set \
+             repeats = {distinct}, or leave a stream out of seeds.fixed and seeds.crossed{remedy}"
         )
     })
 }

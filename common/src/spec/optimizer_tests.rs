@@ -185,13 +185,13 @@ fn rules_of_a_step_say_what_they_need() {
             "optimizer = { kind = \"adam\", momentum = 0.9 }",
             MLP,
             "train.optimizer.momentum",
-            "\"sgd\" only",
+            "\"sgd\" only: remove it, or set kind",
         ),
         (
             "optimizer = { beta2 = 0.9 }",
             MLP,
             "train.optimizer.beta2",
-            "\"adam\" or \"adamw\" only",
+            "\"adam\" or \"adamw\" only: remove it, or set kind",
         ),
         (
             "lr_on = { fc1 = 2 }",
@@ -205,6 +205,9 @@ fn rules_of_a_step_say_what_they_need() {
             error.contains(path) && error.contains(words),
             "{train}: {error}"
         );
+        let line = error.strip_prefix("a.toml:").unwrap_or_default();
+        let has_line = line.starts_with(|c: char| c.is_ascii_digit());
+        assert!(has_line, "{train}: {error}");
     }
 
     for (train, rest) in [

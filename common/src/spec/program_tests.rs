@@ -8,7 +8,7 @@ use crate::program::needs::TrialNeeds;
 use crate::program::{Direction, TrialFacts};
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::SpecSource;
-use crate::spec::misleading::refuse_misleading_sweep;
+use crate::spec::misleading::{refuse_misleading_sweep, warn_of_equal_repeats};
 use crate::trial::{Predictions, TrialKey, TrialResult};
 
 const PROGRAM: &str = "name = \"t\"\nrepeats = 2\n[program]\ncommand = [\"python3\", \"train.py\", \"--lr={lr}\", \"{seed.init}\"]\n\
@@ -155,6 +155,10 @@ fn the_identity_of_a_cell_is_what_the_program_gets() {
     assert!(spec.numerics.starts_with("program/"));
     assert_eq!(spec.numerics.len(), "program/".len() + 16);
 
+    let whole = format!("{PROGRAM}checkpoint_limit = \"1 GiB\"\n{GRID}");
+    let limit = |text: &str| read(text).program().map(|program| program.checkpoint_limit);
+    assert_eq!(limit(&whole), Some(1 << 30));
+    assert_eq!(limit(&format!("{PROGRAM}{GRID}")), limit(&whole));
     let same = format!("{PROGRAM}checkpoint_limit = \"1 MiB\"\nrequire = [[\"true\"]]\n{GRID}");
     let same = same.replace(
         "metrics",
@@ -308,12 +312,51 @@ fn repeats_of_a_program_that_gets_the_same_seeds_are_refused() {
     }
 }
 
+#[test]
+fn a_program_whose_streams_are_not_seen_is_a_warning_if_all_are_fixed() {
+    let all = "fixed = [\"init\", \"head\", \"order\", \"augment\"]";
+    let warning = |seeds: &str, change: (&str, &str)| {
+        let seeds = format!("repeats = 8\nseeds = {{ {seeds} }}");
+        let text = format!("{PROGRAM}{GRID}").replace("repeats = 2", &seeds);
+        let spec = read(&text.replace(change.0, change.1));
+        assert!(refuse_misleading_sweep(&spec).is_ok(), "{change:?}");
+        warn_of_equal_repeats(&spec)
+    };
+
+    let helper = ("files = [", "files = [\"ergodic:python\", ");
+    let unseen = ("{seed.init}", "x");
+    for change in [helper, unseen] {
+        let said = warning(all, change).expect("repeats may be equal");
+        assert!(
+            said.starts_with("repeats: all streams of seeds (init, head, order, augment) are fixed or crossed, so that the 8 repeats")
+                && said.contains("copies of 1 unless the program draws from other streams")
+                && said.ends_with("or add {seed} or {repeat} to program.command or program.env"),
+            "{said}"
+        );
+    }
+    let crossed = "fixed = [\"init\", \"head\"], crossed = { order = 2, augment = 2 }";
+    assert!(warning(crossed, helper).is_some_and(|said| said.contains("copies of 4 unless")));
+
+    let some = "fixed = [\"init\", \"head\", \"order\"]";
+    for (seeds, change) in [
+        (some, helper),
+        (some, unseen),
+        (all, ("{seed.init}", "{seed}")),
+        (all, ("{seed.init}", "{repeat}")),
+    ] {
+        assert_eq!(warning(seeds, change), None, "{seeds} {change:?}");
+    }
+}
+
 /// Checks the refusal of a program with one change.
 fn check_change(from: &str, to: &str, expected: &str) {
     let text = format!("{PROGRAM}{GRID}");
     assert!(text.contains(from), "{from}");
     let found = refusal(&text.replacen(from, to, 1));
     assert!(found.contains(expected), "{to}: {found}");
+    let line = found.strip_prefix("sweep.toml:");
+    let has_line = line.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    assert!(has_line, "{to}: {found}");
 }
 
 #[test]
@@ -441,7 +484,7 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         (
             "metrics = {",
             "env = { A = 1 }\nmetrics = {",
-            "program.env.A: expected a string, found 1",
+            "sweep.toml:6: program.env.A: expected a string, found 1: write it in quotes, as in \"1\"",
         ),
         (
             "metrics = {",
@@ -460,8 +503,8 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "metrics = {",
-            "checkpoint_limit = \"1 GiB\"\nmetrics = {",
-            "program.checkpoint_limit: expected a size from \"1 KiB\" to \"960 MiB\"",
+            "checkpoint_limit = \"1025 MiB\"\nmetrics = {",
+            "program.checkpoint_limit: expected a size from \"1 KiB\" to \"1 GiB\"",
         ),
         (
             "metrics = {",
@@ -471,7 +514,7 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         (
             "metrics = {",
             "memory = 4\nmetrics = {",
-            "program.memory: expected a string",
+            "sweep.toml:6: program.memory: expected a string, found 4: write a size with its unit, such as \"4 GiB\"",
         ),
         (
             "metrics = {",
@@ -501,7 +544,37 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         (
             "metrics = {",
             "save = \"*.pt\"\nmetrics = {",
-            "program.save: expected a list",
+            "sweep.toml:6: program.save: expected a list, found '*.pt': write save = [\"*.pt\"]",
+        ),
+        (
+            "[\"train.py\"]\nm",
+            "\"train.py\"\nm",
+            "sweep.toml:5: program.files: expected a list, found 'train.py': write files = [\"train.py\"]",
+        ),
+        (
+            "[\"train.py\"]\nm",
+            "[\n\"a.py\",\ntrue]\nm",
+            "sweep.toml:7: program.files: expected a string, found true: write it in quotes, as in \"true\"",
+        ),
+        (
+            "[\"train.py\"]\nm",
+            "[[1]]\nm",
+            "sweep.toml:5: program.files: expected a string, found a list: write one, such as \"train.py\"",
+        ),
+        (
+            "metrics = {",
+            "pass_env = 3\nmetrics = {",
+            "sweep.toml:6: program.pass_env: expected a list, found 3: write pass_env = [\"VIRTUAL_ENV\"]",
+        ),
+        (
+            "metrics = {",
+            "require = \"true\"\nmetrics = {",
+            "sweep.toml:6: program.require: expected a list of commands, found 'true': write require = [[",
+        ),
+        (
+            "metrics = {",
+            "checkpoint_limit = 5\nmetrics = {",
+            "program.checkpoint_limit: expected a string, found 5: write a size with its unit, such as \"512 MiB\"",
         ),
         (
             "metrics = {",

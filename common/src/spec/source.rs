@@ -165,6 +165,18 @@ impl SpecSource {
         SpecError::new(origin.unwrap_or(Origin::Default), path, message).with_file(&self.file)
     }
 
+    /// An error about an entry of `program.files`, with its line; about the list if `entry` is none of it.
+    pub fn program_file_error(&self, entry: &str, message: impl Into<String>) -> SpecError {
+        let path = format!("{}.files", program::SECTION);
+        let document = self.read_document().unwrap_or_default();
+        let list = document.get_at_path(&path);
+        let items = list.and_then(|node| node.value.as_list());
+        let mut items = items.into_iter().flatten();
+        let item = items.find(|item| item.value.as_str() == Some(entry));
+        let origin = item.or(list).map(|node| node.origin.clone());
+        SpecError::new(origin.unwrap_or(Origin::Default), path, message).with_file(&self.file)
+    }
+
     /// What `program.files` lists, as written. Empty without a program, and if the file cannot be read.
     pub fn program_files(&self) -> Vec<String> {
         let Ok(document) = self.read_document() else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, FileType};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use ergodic_common::ErrorCode;
@@ -9,6 +10,7 @@ use ergodic_common::program::bundle::{
     self, BundledFile, MAX_BUNDLE_BYTES, MAX_BUNDLED_FILES, check_name,
 };
 use ergodic_common::program::{PYTHON_HELPER, PYTHON_HELPER_FILE, PYTHON_HELPER_TEXT};
+use ergodic_common::spec::SpecSource;
 use ergodic_proto::limited_file::read_limited_file;
 use ergodic_proto::status::UserError;
 
@@ -19,10 +21,8 @@ const LEFT_OUT: &str = "__pycache__";
 ///
 /// # Errors
 /// A file is missing, is a link or no plain file, cannot be read, or there are too many.
-pub(super) fn read_program_bundle(
-    sweep_file: &str,
-    listed: &[String],
-) -> Result<Option<Vec<u8>>, UserError> {
+pub(super) fn read_program_bundle(source: &SpecSource) -> Result<Option<Vec<u8>>, UserError> {
+    let listed = source.program_files();
     // A wrong name is refused with its line when the sweep is read.
     let has_wrong_name = listed.iter().any(|entry| {
         let path = entry.strip_suffix('/').unwrap_or(entry);
@@ -32,36 +32,36 @@ pub(super) fn read_program_bundle(
         return Ok(None);
     }
 
-    let folder = Path::new(sweep_file).parent().unwrap_or(Path::new(""));
-    let read = read_bundle(folder, listed);
-    read.map(Some).map_err(|why| {
-        UserError::new(
-            ErrorCode::BadInput,
-            format!("{sweep_file}: program.files: {why}"),
-        )
+    let folder = Path::new(&source.file).parent().unwrap_or(Path::new(""));
+    let read = read_bundle(folder, &listed);
+    read.map(Some).map_err(|refused| {
+        let error = source.program_file_error(&refused.entry, refused.why);
+        UserError::new(ErrorCode::BadInput, error.to_string())
     })
 }
 
-fn read_bundle(folder: &Path, listed: &[String]) -> Result<Vec<u8>, String> {
+/// Why files cannot be sent along.
+#[derive(Debug)]
+struct RefusedFile {
+    /// The entry of the list; empty if it is the list as a whole.
+    entry: String,
+    why: String,
+}
+
+fn read_bundle(folder: &Path, listed: &[String]) -> Result<Vec<u8>, RefusedFile> {
     let mut found = FoundFiles {
         folder,
         files: BTreeMap::new(),
         bytes: 0,
     };
+    let refuse = |entry: &str, why| RefusedFile {
+        entry: entry.to_owned(),
+        why,
+    };
     for entry in listed {
-        if entry == PYTHON_HELPER {
-            found.add_helper();
-            continue;
-        }
-        let name = entry.strip_suffix('/').unwrap_or(entry);
-        found.check_parents(name)?;
-        let before = found.files.len();
-        found.add_path(name)?;
-        if found.files.len() == before && !found.has_files_at(name) {
-            return Err(format!("the folder {entry:?} has no files: remove it"));
-        }
+        found.add_entry(entry).map_err(|why| refuse(entry, why))?;
     }
-    bundle::encode(found.files.into_values().collect())
+    bundle::encode(found.files.into_values().collect()).map_err(|why| refuse("", why))
 }
 
 /// The files found so far, by name.
@@ -72,6 +72,22 @@ struct FoundFiles<'a> {
 }
 
 impl FoundFiles<'_> {
+    /// Adds what an entry of the list names.
+    fn add_entry(&mut self, entry: &str) -> Result<(), String> {
+        if entry == PYTHON_HELPER {
+            self.add_helper();
+            return Ok(());
+        }
+        let name = entry.strip_suffix('/').unwrap_or(entry);
+        self.check_parents(name)?;
+        let before = self.files.len();
+        self.add_path(name)?;
+        if self.files.len() == before && !self.has_files_at(name) {
+            return Err(format!("the folder {entry:?} has no files: remove it"));
+        }
+        Ok(())
+    }
+
     fn add_helper(&mut self) {
         let file = BundledFile {
             name: PYTHON_HELPER_FILE.to_owned(),
@@ -102,8 +118,16 @@ impl FoundFiles<'_> {
     fn kind_of(&self, name: &str) -> Result<FileType, String> {
         let path = self.folder.join(name);
         let data = fs::symlink_metadata(&path);
-        data.map(|data| data.file_type())
-            .map_err(|e| format!("{name:?}: cannot read {}: {e}", path.display()))
+        data.map(|data| data.file_type()).map_err(|e| {
+            let path = path.display();
+            match e.kind() {
+                ErrorKind::NotFound => format!(
+                    "{name:?} is missing: write {path}, or remove it from the list; names are those below the folder of the sweep \
+                     file"
+                ),
+                _ => format!("{name:?}: cannot read {path}: {e}"),
+            }
+        })
     }
 
     /// Adds a file, or all files of a folder.
@@ -176,7 +200,7 @@ mod tests {
 
     fn names(folder: &Path, listed: &[&str]) -> Result<Vec<String>, String> {
         let listed: Vec<String> = listed.iter().map(|name| (*name).to_owned()).collect();
-        let bytes = read_bundle(folder, &listed)?;
+        let bytes = read_bundle(folder, &listed).map_err(|refused| refused.why)?;
         let files = bundle::decode(&bytes).expect("a bundle");
         assert_eq!(bundle::check_listed(&files, &listed), Ok(()));
         Ok(files.into_iter().map(|file| file.name).collect())
@@ -203,10 +227,44 @@ mod tests {
             Ok(expected.map(String::from).to_vec())
         );
         let missing = names(path, &["c.py"]).expect_err("there is none");
-        assert!(missing.contains("\"c.py\": cannot read"), "{missing}");
+        assert!(
+            missing.starts_with("\"c.py\" is missing: write "),
+            "{missing}"
+        );
+        assert!(missing.contains("or remove it from the list"), "{missing}");
         fs::create_dir(path.join("empty")).expect("a folder");
         let empty = names(path, &["empty"]).expect_err("there are no files");
         assert!(empty.contains("has no files"), "{empty}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_sent_is_refused_with_its_line_and_a_remedy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        fs::write(path.join("a.py"), "").expect("a file");
+        std::os::unix::fs::symlink("a.py", path.join("link")).expect("a link");
+        let _socket = std::os::unix::net::UnixListener::bind(path.join("socket"));
+        fs::create_dir(path.join("empty")).expect("a folder");
+        let refusal = |last: &str| {
+            let file = path.join("sweep.toml").to_string_lossy().into_owned();
+            let source = SpecSource {
+                text: format!(
+                    "name = \"t\"\n[program]\nfiles = [\n  \"a.py\",\n  \"{last}\",\n]\n"
+                ),
+                file: file.clone(),
+                ..SpecSource::default()
+            };
+            let error = read_program_bundle(&source).expect_err("a refusal").message;
+            let place = format!("{file}:5: program.files: ");
+            let why = error.strip_prefix(&place).map(str::to_owned);
+            why.unwrap_or_else(|| panic!("{error}"))
+        };
+        assert!(refusal("b.py").starts_with("\"b.py\" is missing: write "));
+        assert!(refusal("src/b.py").starts_with("\"src\" is missing: write "));
+        assert!(refusal("link").starts_with("\"link\" is a link: name the file itself"));
+        assert!(refusal("socket").ends_with("is neither a file nor a folder: remove it"));
+        assert!(refusal("empty/").ends_with("has no files: remove it"));
     }
 
     #[cfg(unix)]

@@ -58,7 +58,7 @@ pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, Use
         contents.push(content);
     }
 
-    if let Some(bundle) = read_program_bundle(path, &source.program_files())? {
+    if let Some(bundle) = read_program_bundle(&source)? {
         source.files.push(FilePin::of_program_bundle(&bundle));
         contents.push(bundle);
     }

@@ -119,6 +119,7 @@ mod tests {
             Finding::Capacity(v1::ExplainCapacity {
                 workers: 1,
                 slots: 2,
+                names: Vec::new(),
             })
         };
         let shared = || {

@@ -91,6 +91,8 @@ pub enum RunningFinding {
         workers: u32,
         /// Their slots.
         slots: u32,
+        /// The names of the first ones, if the sweep needs an experiment, which not every worker program has.
+        names: Vec<String>,
     },
     /// A worker with a lease of the sweep is not connected.
     WorkerAway {
@@ -425,7 +427,11 @@ impl Core {
             (false, _) => findings.push(RunningFinding::NoWorker),
             (true, 0) if has_lacking => {}
             (true, 0) => self.explain_missing_class(&sweep.spec.numerics, findings),
-            (true, _) => findings.push(RunningFinding::Capacity { workers, slots }),
+            (true, _) => findings.push(RunningFinding::Capacity {
+                workers,
+                slots,
+                names: self.name_holders(&sweep.spec),
+            }),
         }
     }
 

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use ergodic_common::ids::{Epoch, Fence, SweepId, SweepNumber, WorkerId};
+use ergodic_common::program::is_experiment_class;
 use ergodic_common::{Spec, TrialKey};
 
 use super::state::{Core, Worker};
 use super::{Sweep, UnreadableSweep};
+use crate::experiments::OfferedExperiment;
 use crate::records::SweepRow;
+
+/// Most workers that an explanation names.
+const MAX_NAMED_WORKERS: usize = 5;
 
 /// The location of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,12 +167,46 @@ impl Core {
 
     /// Number of connected workers that can run a sweep, and number of their slots.
     pub fn capacity_for(&self, spec: &Spec) -> (u32, u32) {
-        let able = self
-            .workers
-            .values()
-            .filter(|w| w.connected && w.offers_class(&spec.numerics))
-            .filter(|w| w.parallel_trials(spec) > 0);
+        let able = self.able_workers(spec);
         able.fold((0, 0), |(workers, slots), w| (workers + 1, slots + w.slots))
+    }
+
+    /// Connected workers that can run a sweep.
+    pub(super) fn able_workers(&self, spec: &Spec) -> impl Iterator<Item = &Worker> {
+        self.workers
+            .values()
+            .filter(|w| w.connected && w.is_of_use_for(spec))
+    }
+
+    /// The names of the first workers that can run the sweep of an experiment, in alphabetical order; none of other sweeps, which
+    /// every worker program knows.
+    pub(super) fn name_holders(&self, spec: &Spec) -> Vec<String> {
+        if !is_experiment_class(&spec.numerics) {
+            return Vec::new();
+        }
+        let mut names: Vec<String> = self.able_workers(spec).map(|w| w.name.clone()).collect();
+        names.sort_unstable();
+        names.truncate(MAX_NAMED_WORKERS);
+        names
+    }
+
+    /// The experiments of connected workers, each once, with the workers that have it. One version is there several times if
+    /// workers announce different ones.
+    pub fn offered_experiments(&self) -> Vec<OfferedExperiment> {
+        let mut offered: Vec<OfferedExperiment> = Vec::new();
+        for worker in self.workers.values().filter(|w| w.connected) {
+            for one in &worker.experiments {
+                let known = offered.iter_mut().find(|known| known.experiment == *one);
+                match known {
+                    Some(known) => known.workers.push(worker.name.clone()),
+                    None => offered.push(OfferedExperiment {
+                        experiment: one.clone(),
+                        workers: vec![worker.name.clone()],
+                    }),
+                }
+            }
+        }
+        offered
     }
 
     /// Number of trials of a sweep that connected workers can run at a time.

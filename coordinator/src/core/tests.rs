@@ -1,5 +1,6 @@
 //! The core against a model: whatever workers do, every trial ends with one row and is always in exactly one place.
 
+mod experiments;
 mod fair_share;
 mod fleet_steps;
 mod stopping;

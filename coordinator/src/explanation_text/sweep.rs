@@ -63,11 +63,7 @@ fn render_worker_finding(finding: &Finding) -> Option<String> {
              sweep of the offered version. Its rows stay as they are."
                 .to_owned()
         }
-        Finding::Capacity(v1::ExplainCapacity { workers, slots }) => format!(
-            "{} with {} can run it.",
-            format_count((*workers).into(), "worker"),
-            format_count((*slots).into(), "slot")
-        ),
+        Finding::Capacity(capacity) => render_capacity(capacity),
         Finding::WorkerAway(away) => format!(
             "{} does not answer and holds {}, reassigned when its lease ends.",
             away.worker,
@@ -93,6 +89,26 @@ fn render_worker_finding(finding: &Finding) -> Option<String> {
         ),
         _ => return None,
     })
+}
+
+fn render_capacity(capacity: &v1::ExplainCapacity) -> String {
+    let v1::ExplainCapacity {
+        workers,
+        slots,
+        names,
+    } = capacity;
+
+    let more = u64::from(*workers).saturating_sub(names.len() as u64);
+    let named = match (names.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!(": {}", names.join(", ")),
+        (false, _) => format!(": {} and {more} more", names.join(", ")),
+    };
+    format!(
+        "{} with {} can run it{named}.",
+        format_count((*workers).into(), "worker"),
+        format_count((*slots).into(), "slot")
+    )
 }
 
 fn render_progress(progress: &v1::ExplainProgress) -> String {
@@ -246,4 +262,29 @@ fn render_audits(audits: &v1::ExplainAudits, sweep: &str) -> String {
          different bits, {failed} failed.{rest}",
         format_count(*due, "trial")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::explanation_text::sweep::*;
+
+    #[test]
+    fn workers_are_named_where_not_all_have_what_a_sweep_needs() {
+        let capacity = |workers, names: &[&str]| {
+            render_capacity(&v1::ExplainCapacity {
+                workers,
+                slots: 8,
+                names: names.iter().map(|name| (*name).to_owned()).collect(),
+            })
+        };
+        assert_eq!(capacity(1, &[]), "1 worker with 8 slots can run it.");
+        assert_eq!(
+            capacity(2, &["desk", "rack"]),
+            "2 workers with 8 slots can run it: desk, rack."
+        );
+        assert_eq!(
+            capacity(9, &["desk", "rack"]),
+            "9 workers with 8 slots can run it: desk, rack and 7 more."
+        );
+    }
 }

@@ -114,9 +114,15 @@ fn to_running_finding(finding: RunningFinding) -> WireFinding {
             WireFinding::MissingClass(v1::ExplainMissingClass { numerics, offered })
         }
         RunningFinding::OtherVersion => WireFinding::OtherVersion(no_details()),
-        RunningFinding::Capacity { workers, slots } => {
-            WireFinding::Capacity(v1::ExplainCapacity { workers, slots })
-        }
+        RunningFinding::Capacity {
+            workers,
+            slots,
+            names,
+        } => WireFinding::Capacity(v1::ExplainCapacity {
+            workers,
+            slots,
+            names,
+        }),
         RunningFinding::WorkerAway { worker, trials } => {
             WireFinding::WorkerAway(v1::ExplainWorkerAway { worker, trials })
         }

@@ -10,7 +10,9 @@ use prost::Message as _;
 use tokio::process::Command;
 
 use crate::client::sweep_file::SweepFile;
-use crate::experiments::{KnownExperiment, check_local_class, choose_experiment_class};
+use crate::experiments::{
+    KnownExperiment, OfferedExperiment, check_local_class, choose_experiment_class,
+};
 
 /// How to get a worker that has an experiment.
 const NAME_PROGRAM: &str = "name a worker program that has it with --worker-bin FILE";
@@ -29,7 +31,8 @@ pub(super) async fn choose_local_experiment(
         return Ok(());
     }
     let known = list_experiments(worker).await?;
-    let class = choose_experiment_class((spec, &file.source), &known, NAME_PROGRAM)?;
+    let offered: Vec<_> = known.iter().cloned().map(OfferedExperiment::from).collect();
+    let class = choose_experiment_class((spec, &file.source), &offered, NAME_PROGRAM)?;
     check_local_class(&class, &known)?;
     let setting = spec.pin_numerics(&class);
     let setting = setting.map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;

@@ -123,16 +123,19 @@ impl TrialContext<'_> {
     }
 
     /// Keeps the state of the trial after a step, if it is time for it: `encode` is called only then. Whoever continues the trial, on
-    /// any worker, finds the bytes by [`Self::load_checkpoint`]. If the trial must stop, its state is kept, and then it stops.
+    /// any worker, finds the bytes by [`Self::load_checkpoint`]. If the trial must stop, its state is kept, and then it stops. The state
+    /// may be that of an earlier step than the last report; later reports are of later steps than the state.
     ///
     /// # Errors
-    /// The trial must stop, or the bytes are too many.
+    /// The trial must stop, the step lies before that of an earlier checkpoint, or the bytes are too many.
     pub fn checkpoint(
         &mut self,
         step: u64,
         encode: impl FnOnce() -> Vec<u8>,
     ) -> Result<(), TrialError> {
         let must_stop = self.state.must_stop();
+        let noted = self.state.add_statement(Statement::Checkpoint(step));
+        self.state.tell(noted)?;
         if self.state.is_checkpoint_due(step) {
             let bytes = encode();
             if bytes.len() as u64 > DEFAULT_CHECKPOINT_LIMIT {

@@ -127,7 +127,7 @@ impl<'a> TrialState<'a> {
             .iter()
             .filter_map(|bytes| open_checkpoint(bytes, self.identity));
         let (step, mut decoder) = fitting.max_by_key(|(step, _)| *step)?;
-        let record = TrialRecord::decode(&self.cell.program.metrics, &mut decoder)?;
+        let record = TrialRecord::decode(&self.cell.program.metrics, step, &mut decoder)?;
         let bytes = decoder.read_bytes().filter(|_| decoder.is_fully_read())?;
         self.record = record;
         Some((step, bytes))

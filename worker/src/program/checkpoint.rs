@@ -246,7 +246,7 @@ pub(super) fn load_checkpoint<'m>(
         return Ok(None);
     };
     let folder = dir.join(step.to_string());
-    let Some(record) = TrialRecord::decode(metrics, &mut decoder) else {
+    let Some(record) = TrialRecord::decode(metrics, step, &mut decoder) else {
         return Ok(None);
     };
 

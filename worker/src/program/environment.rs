@@ -68,6 +68,7 @@ pub(super) fn describe_trial(
 
     json!({
         "sweep": sweep,
+        "cell": facts.streams.cell.to_string(),
         "values": values,
         "repeat": facts.streams.repeat.0,
         "seed": trial_seed(facts.streams),
@@ -190,5 +191,6 @@ mod tests {
             json!(seeds_by_purpose(&streams)[0].1)
         );
         assert_eq!(described["repeat"], json!(3));
+        assert_eq!(described["cell"], json!("01".repeat(32)));
     }
 }

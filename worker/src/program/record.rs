@@ -27,10 +27,12 @@ pub(crate) struct TrialRecord<'a> {
     /// One row per step, with NaN for what was not reported.
     curve: MetricCurve,
     predictions: Predictions,
-    /// Which metrics were reported at all.
-    is_reported: Vec<bool>,
-    /// The last step of any line.
+    /// The step at which each metric was first reported; `None` for one that was not.
+    first_steps: Vec<Option<u64>>,
+    /// The last step of any line but a checkpoint.
     last_step: u64,
+    /// The step of the last checkpoint, which stands for all lines up to it.
+    checkpoint: Option<u64>,
     /// The step at which the trial diverged.
     diverged_at: Option<u64>,
 }
@@ -53,8 +55,9 @@ impl<'a> TrialRecord<'a> {
             metrics,
             curve: MetricCurve::default(),
             predictions: Predictions::default(),
-            is_reported: vec![false; metrics.len()],
+            first_steps: vec![None; metrics.len()],
             last_step: 0,
+            checkpoint: None,
             diverged_at: None,
         }
     }
@@ -90,10 +93,7 @@ impl<'a> TrialRecord<'a> {
     pub(crate) fn add_statement(&mut self, statement: Statement) -> Result<LineEffect, String> {
         match statement {
             Statement::Diverged(step) => self.note_divergence(step),
-            Statement::Checkpoint(step) => {
-                self.check_step(step)?;
-                Ok(LineEffect::Checkpoint(step))
-            }
+            Statement::Checkpoint(step) => self.note_checkpoint(step),
             Statement::Sample {
                 step,
                 values,
@@ -108,6 +108,7 @@ impl<'a> TrialRecord<'a> {
                     return self.note_divergence(step);
                 }
 
+                self.check_after_checkpoint(step)?;
                 self.last_step = step;
                 self.add_values(step, &values)?;
                 predictions.map_or(Ok(()), |classes| self.add_predictions(step, classes))?;
@@ -121,6 +122,29 @@ impl<'a> TrialRecord<'a> {
         self.last_step = step;
         self.diverged_at = Some(step);
         Ok(LineEffect::Diverged)
+    }
+
+    /// Notes a checkpoint, which may be complete only after lines of later steps.
+    fn note_checkpoint(&mut self, step: u64) -> Result<LineEffect, String> {
+        if let Some(last) = self.checkpoint.filter(|last| step < *last) {
+            return Err(format!(
+                "the checkpoint of step {step} comes after that of step {last}: report checkpoints in ascending order"
+            ));
+        }
+        self.checkpoint = Some(step);
+        Ok(LineEffect::Checkpoint(step))
+    }
+
+    /// Checks that a line is none that the last checkpoint stands for: whoever goes on from it would never report the line, and
+    /// the result would depend on where the trial was interrupted.
+    fn check_after_checkpoint(&self, step: u64) -> Result<(), String> {
+        match self.checkpoint {
+            Some(checkpoint) if step <= checkpoint => Err(format!(
+                "step {step} comes after the checkpoint of step {checkpoint}, which stands for all that is reported up to step \
+                 {checkpoint}: report it before this checkpoint"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_step(&self, step: u64) -> Result<(), String> {
@@ -174,7 +198,7 @@ impl<'a> TrialRecord<'a> {
         let row = self.curve.values.len() - self.metrics.len();
         for (column, x) in values {
             self.curve.values[row + column] = x.unwrap_or(f64::NAN);
-            self.is_reported[*column] = true;
+            self.first_steps[*column].get_or_insert(step);
         }
         Ok(())
     }
@@ -216,9 +240,9 @@ impl<'a> TrialRecord<'a> {
 
     /// The names of declared metrics that were never reported.
     pub(crate) fn missing_metrics(&self) -> Vec<&'a str> {
-        let metrics = self.metrics.iter().zip(&self.is_reported);
+        let metrics = self.metrics.iter().zip(&self.first_steps);
         metrics
-            .filter(|(_, is_reported)| !**is_reported)
+            .filter(|(_, first_step)| first_step.is_none())
             .map(|(metric, _)| metric.name.as_str())
             .collect()
     }
@@ -317,15 +341,17 @@ impl<'a> TrialRecord<'a> {
         let kept = self.predictions.steps.partition_point(|at| *at <= step);
         to.write_u64s(&self.predictions.steps[..kept]);
         to.write_bytes(&self.predictions.classes[..kept * points.unwrap_or(0)]);
-        let reported: Vec<u8> = self.is_reported.iter().map(|x| u8::from(*x)).collect();
-        to.write_bytes(&reported);
+        let is_reported = |first_step: &Option<u64>| first_step.is_some_and(|at| at <= step);
+        let reported = self.first_steps.iter().map(|at| u8::from(is_reported(at)));
+        to.write_bytes(&reported.collect::<Vec<u8>>());
         // A checkpoint may be kept after a later step than the last one that was reported.
         to.write_u64(self.last_step.min(step));
     }
 
-    /// Decodes what [`Self::encode_until`] wrote; `None` if it is of other metrics.
+    /// Decodes what [`Self::encode_until`] wrote for a checkpoint of this step; `None` if it is of other metrics.
     pub(crate) fn decode(
         metrics: &'a [DeclaredMetric],
+        step: u64,
         from: &mut CheckpointDecoder<'_>,
     ) -> Option<Self> {
         let curve = MetricCurve {
@@ -336,16 +362,20 @@ impl<'a> TrialRecord<'a> {
             steps: from.read_u64s()?,
             classes: from.read_bytes()?,
         };
-        let is_reported: Vec<bool> = from.read_bytes()?.iter().map(|x| *x != 0).collect();
+        // All that was reported was so by the step of the checkpoint.
+        let reported = from.read_bytes()?;
+        let reported = reported.iter().map(|x| (*x != 0).then_some(step));
+        let first_steps: Vec<Option<u64>> = reported.collect();
         let last_step = from.read_u64()?;
-        let fits = is_reported.len() == metrics.len()
+        let fits = first_steps.len() == metrics.len()
             && curve.values.len() == curve.steps.len() * metrics.len();
         fits.then_some(Self {
             metrics,
             curve,
             predictions,
-            is_reported,
+            first_steps,
             last_step,
+            checkpoint: Some(step),
             diverged_at: None,
         })
     }

@@ -100,17 +100,19 @@ fn read_classes(value: &Value) -> Result<Vec<u8>, String> {
     classes.ok_or_else(|| wrong.into())
 }
 
-/// Replaces `NaN`, `Infinity` and `-Infinity`, as Python writes them, by `null`, except in strings.
+/// Replaces what stands for a number that is not finite by `null`, except in strings. JSON has no such numbers: Python writes `NaN` and
+/// `-Infinity`, the C library and awk write `-nan` and `inf`, and exact arithmetic writes 1e999.
 fn replace_non_finite(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut is_in_string = false;
     while let Some(c) = rest.chars().next() {
-        let word = ["NaN", "Infinity", "-Infinity"]
-            .into_iter()
-            .find(|word| !is_in_string && rest.starts_with(word));
-        if let Some(word) = word {
-            out.push_str("null");
+        let word = match is_in_string {
+            true => "",
+            false => take_word(rest),
+        };
+        if !word.is_empty() {
+            out.push_str(if is_non_finite(word) { "null" } else { word });
             rest = &rest[word.len()..];
             continue;
         }
@@ -123,6 +125,25 @@ fn replace_non_finite(text: &str) -> String {
         rest = &rest[bytes..];
     }
     out
+}
+
+/// The letters, digits, signs and points that a text begins with: a whole number or word of JSON, if it is one.
+fn take_word(text: &str) -> &str {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_');
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    &text[..end]
+}
+
+/// Whether a word stands for no finite number, or for one beyond the largest `f64`.
+fn is_non_finite(word: &str) -> bool {
+    let unsigned = word.strip_prefix(['-', '+']).unwrap_or(word);
+    let is_name = ["nan", "inf", "infinity"]
+        .iter()
+        .any(|name| unsigned.eq_ignore_ascii_case(name));
+    // JSON has no '+' before a number.
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    let is_number = digits.starts_with(|c: char| c.is_ascii_digit());
+    is_name || (is_number && digits.parse().is_ok_and(f64::is_infinite))
 }
 
 #[cfg(test)]
@@ -171,16 +192,63 @@ mod tests {
 
     #[test]
     fn numbers_that_are_not_finite_are_understood_in_all_spellings() {
-        for word in ["NaN", "Infinity", "-Infinity", "null"] {
-            let line = format!("{{\"step\": 1, \"loss\": {word}, \"acc\": 1}}");
-            assert_eq!(
-                parse(&line),
-                sample(1, &[("acc", Some(1.0)), ("loss", None)])
-            );
+        let long = format!("-{}", "9".repeat(400));
+        for word in [
+            "NaN",
+            "-NaN",
+            "nan",
+            "-nan",
+            "+nan",
+            "Infinity",
+            "-Infinity",
+            "infinity",
+            "inf",
+            "-inf",
+            "+inf",
+            "Inf",
+            "INF",
+            "null",
+            "1e999",
+            "-1e999",
+            "1.5E+400",
+            &long,
+        ] {
+            for line in [
+                format!("{{\"step\": 1, \"loss\": {word}, \"acc\": 1}}"),
+                format!("{{\"acc\":1,\"step\":1,\"loss\":{word}}}"),
+            ] {
+                let expected = sample(1, &[("acc", Some(1.0)), ("loss", None)]);
+                assert_eq!(parse(&line), expected, "{line}");
+            }
         }
+    }
+
+    #[test]
+    fn words_for_what_is_not_finite_are_nothing_else_than_values() {
+        for name in ["a\\\"NaN", "inf", "x -nan y", "1e999"] {
+            let line = format!("{{\"step\": 1, \"{name}\": 2}}");
+            let name = name.replace('\\', "");
+            assert_eq!(parse(&line), sample(1, &[(&name, Some(2.0))]), "{line}");
+        }
+        for line in [
+            "{\"step\": 1, nan: 2}",
+            "{\"step\": 1, \"loss\": nano}",
+            "{\"step\": 1, \"loss\": --inf}",
+            "{\"step\": 1, \"loss\": infnan}",
+            "{\"step\": 1, \"loss\": +1e999}",
+            "nan",
+        ] {
+            let why = parse(line).expect_err("a wrong line");
+            assert!(why.starts_with("it is no JSON"), "{line}: {why}");
+        }
+        let why = parse("{\"step\": inf}").expect_err("a wrong line");
+        assert!(why.starts_with("'step' is null, not"), "{why}");
+        let why = parse("{\"step\": 1, \"predictions\": [nan]}").expect_err("a wrong line");
+        assert!(why.contains("no list of classes"), "{why}");
+        let most = sample(1, &[("loss", Some(f64::MAX))]);
         assert_eq!(
-            parse(r#"{"step": 1, "a\"NaN": 2}"#),
-            sample(1, &[("a\"NaN", Some(2.0))])
+            parse("{\"step\": 1, \"loss\": 1.7976931348623157e308}"),
+            most
         );
     }
 

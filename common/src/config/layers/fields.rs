@@ -6,6 +6,9 @@ use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::reader::NumberRange;
 use crate::spec_file::suggest::suggest_nearest;
 
+/// The key of a pool.
+const POOL: &str = "pool";
+
 /// The path of the list.
 const LAYERS: &str = "model.layers";
 
@@ -45,18 +48,32 @@ pub(crate) fn resolve_layer_field(document: &SpecTable, path: &str) -> String {
     find_setting(document, path).unwrap_or_else(|| path.to_owned())
 }
 
-fn find_setting(document: &SpecTable, path: &str) -> Option<String> {
-    let (layer, key) = split_setting(path)?;
-    let items = find_items(document)?;
+/// Whether an item is a pool, which has no other key.
+fn is_pool(item: &SpecTable) -> bool {
+    let is_map = ["conv", "linear"].iter().any(|key| item.get(key).is_some());
+    item.get(POOL).is_some() && !is_map
+}
+
+/// The place of the layer of this name, or at this place.
+fn find_layer(items: &[SpecNode], layer: &str) -> Option<usize> {
     let by_name = name_items(items)
         .iter()
         .position(|name| name.as_deref() == Some(layer));
     let by_place = layer.parse().ok().filter(|at: &usize| *at < items.len());
-    let at = by_name.or(by_place)?;
+    by_name.or(by_place)
+}
+
+fn find_setting(document: &SpecTable, path: &str) -> Option<String> {
+    let (layer, key) = split_setting(path)?;
+    let items = find_items(document)?;
+    let at = find_layer(items, layer)?;
 
     let SpecValue::Table(table) = &items[at].value else {
         return None;
     };
+    if is_pool(table) && key != POOL {
+        return None;
+    }
     let key = match key {
         "width" if table.get("linear").is_some() => "linear",
         "width" => "conv",
@@ -85,7 +102,7 @@ pub(crate) fn describe_unknown_layer(document: &SpecTable, path: &str) -> Option
     let Some(items) = find_items(document) else {
         return Some("the file has no list model.layers, of which this would be a part".to_owned());
     };
-    let Some((layer, _)) = split_setting(path) else {
+    let Some((layer, key)) = split_setting(path) else {
         return Some(format!(
             "name a key of the layer as well, such as {LAYERS}.{rest}.width"
         ));
@@ -95,7 +112,17 @@ pub(crate) fn describe_unknown_layer(document: &SpecTable, path: &str) -> Option
         return None;
     }
     let names = name_items(items);
-    let known = names.iter().flatten().map(String::as_str);
+    let mut known = names.iter().flatten().map(String::as_str);
+    if let Some(at) = find_layer(items, layer) {
+        let other = known.next().unwrap_or(HEAD);
+        return Some(match &items[at].value {
+            SpecValue::Table(_) => format!(
+                "layer {at} is a pool and has no {key}: name a convolution or a matrix, such as {LAYERS}.{other}.{key}, or set \
+                 {LAYERS}.{layer}.{POOL}"
+            ),
+            other => format!("layer {at} is {} and has no keys", other.describe()),
+        });
+    }
     Some(format!(
         "there is no layer '{layer}', {}",
         suggest_nearest(layer, known)

@@ -88,6 +88,7 @@ fn too_few_slots_are_explained_with_the_worker_that_has_them() {
     let capacity = RunningFinding::Capacity {
         workers: 1,
         slots: 9,
+        names: Vec::new(),
     };
     assert_eq!(explain(&core_with(4, &[3, 9])), [capacity, unable]);
 }

@@ -18,7 +18,7 @@ use ergodic_proto::v1;
 use tonic::Status;
 
 use crate::core::{Core, Steering};
-use crate::experiments::{KnownExperiment, choose_experiment_class};
+use crate::experiments::choose_experiment_class;
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::server::datasets::DatasetCatalog;
 use crate::server::limits::Permit;
@@ -190,10 +190,10 @@ impl SweepApi {
 
     /// The class of the sweep's experiment that joined workers have, which the sweep must fit.
     async fn find_experiment(&self, spec: &Spec, source: &SpecSource) -> Result<String, Status> {
-        let known = self.query_core(known_experiments).await?;
+        let offered = self.query_core(Core::offered_experiments).await?;
         let (spec, source) = (spec.clone(), source.clone());
         let task = tokio::task::spawn_blocking(move || {
-            choose_experiment_class((&spec, &source), &known, START_WORKER)
+            choose_experiment_class((&spec, &source), &offered, START_WORKER)
         });
         let class = task.await.map_err(|e| Status::internal(e.to_string()))?;
         class.map_err(Into::into)
@@ -257,21 +257,6 @@ fn cuda_classes(core: &Core) -> BTreeSet<String> {
         .flat_map(|(_, worker)| worker.numerics.clone())
         .filter(|class| class.starts_with("cuda-f32/"))
         .collect()
-}
-
-/// The experiments of joined workers, each version once.
-fn known_experiments(core: &Core) -> Vec<KnownExperiment> {
-    let mut known: Vec<KnownExperiment> = Vec::new();
-    let connected = core.workers().filter(|(_, worker)| worker.connected);
-    for one in connected.flat_map(|(_, worker)| &worker.experiments) {
-        let is_known = known
-            .iter()
-            .any(|other| (&other.name, other.version) == (&one.name, one.version));
-        if !is_known {
-            known.push(one.clone());
-        }
-    }
-    known
 }
 
 fn bad_input(error: impl std::fmt::Display) -> UserError {

@@ -94,6 +94,21 @@ fn a_checkpoint_comes_back_with_its_files_and_what_was_reported_until_then() {
     assert_ne!(facts.permissions().mode() & EXECUTABLE, 0);
 }
 
+/// Of the largest checkpoint that a program may write, everything travels.
+#[test]
+fn the_largest_checkpoint_fits_into_what_is_sent() {
+    const LONGEST_NAME: usize = 1024;
+    assert!(check_name(&"a".repeat(LONGEST_NAME + 1)).is_err());
+    // Three numbers with each file; eight bytes for each number of a curve, with its step, and for each step of predictions.
+    let names = MAX_BUNDLED_FILES as u64 * (LONGEST_NAME as u64 + 24);
+    let reported = 8 * (2 * 200_000 + 100_000) + ergodic_common::spec::MAX_PREDICTIONS;
+    let around = 1 << 20;
+    assert!(
+        DEFAULT_CHECKPOINT_LIMIT + names + reported + around
+            <= ergodic_proto::transfer::MAX_CHECKPOINT_BYTES
+    );
+}
+
 #[test]
 fn of_damaged_and_foreign_checkpoints_nothing_is_left() {
     let store = MemoryStore::default();

@@ -31,6 +31,13 @@ fn record_of<'a>(metrics: &'a [DeclaredMetric], lines: &[&str]) -> TrialRecord<'
     record
 }
 
+/// The record that goes on from the checkpoint of a step.
+fn decode(metrics: &[DeclaredMetric], step: u64, encoder: CheckpointEncoder) -> TrialRecord<'_> {
+    let bytes = encoder.finish_with_hash();
+    let mut decoder = CheckpointDecoder::new(&bytes).expect("nothing was changed");
+    TrialRecord::decode(metrics, step, &mut decoder).expect("the same metrics")
+}
+
 fn bits(values: &[f64]) -> Vec<u64> {
     values.iter().map(|x| x.to_bits()).collect()
 }
@@ -92,7 +99,6 @@ fn wrong_lines_fail_with_the_line() {
         ),
         (r#"{"step": 4, "loss": 1}"#, "step 4 comes after step 5"),
         (r#"{"diverged": 4}"#, "step 4 comes after step 5"),
-        (r#"{"checkpoint": 4}"#, "step 4 comes after step 5"),
         (
             r#"{"step": 5, "predictions": [1]}"#,
             "there are predictions for step 5 already",
@@ -199,9 +205,7 @@ fn a_record_goes_on_where_it_was_at_a_step() {
     let whole = record_of(&metrics, &lines);
     let mut encoder = CheckpointEncoder::default();
     whole.encode_until(2, &mut encoder);
-    let bytes = encoder.finish_with_hash();
-    let mut decoder = CheckpointDecoder::new(&bytes).expect("nothing was changed");
-    let mut record = TrialRecord::decode(&metrics, &mut decoder).expect("the same metrics");
+    let mut record = decode(&metrics, 2, encoder);
 
     assert_eq!(
         (record.last_step(), &record.curve.steps[..]),
@@ -236,8 +240,85 @@ fn a_checkpoint_after_the_last_report_is_no_report() {
     let whole = record_of(&metrics, &[r#"{"step": 1, "loss": 0.5}"#]);
     let mut encoder = CheckpointEncoder::default();
     whole.encode_until(2, &mut encoder);
-    let bytes = encoder.finish_with_hash();
-    let mut decoder = CheckpointDecoder::new(&bytes).expect("nothing was changed");
-    let record = TrialRecord::decode(&metrics, &mut decoder).expect("the same metrics");
-    assert_eq!(record.last_step(), 1);
+    assert_eq!(decode(&metrics, 2, encoder).last_step(), 1);
+}
+
+#[test]
+fn a_checkpoint_of_an_earlier_step_cuts_what_was_reported_since() {
+    let metrics = metrics();
+    let until = [
+        r#"{"step": 490, "loss": 0.5, "predictions": [1, 2]}"#,
+        r#"{"step": 500, "loss": 0.4}"#,
+    ];
+    let since = [
+        r#"{"step": 505, "acc": 0.1}"#,
+        r#"{"step": 510, "loss": 0.3, "predictions": [3, 4]}"#,
+    ];
+    let mut whole = record_of(&metrics, &[until, since].concat());
+    let said = add(&mut whole, r#"{"checkpoint": 500}"#);
+    assert_eq!(said, Ok(LineEffect::Checkpoint(500)));
+    assert_eq!(whole.last_step(), 510);
+
+    let mut encoder = CheckpointEncoder::default();
+    whole.encode_until(500, &mut encoder);
+    let mut resumed = decode(&metrics, 500, encoder);
+    assert_eq!(
+        (resumed.last_step(), &resumed.curve.steps[..]),
+        (500, &[490, 500][..])
+    );
+    assert_eq!(resumed.missing_metrics(), ["seconds", "acc"]);
+
+    let last = r#"{"step": 520, "loss": 0.2, "acc": 0.2, "seconds": 1}"#;
+    for line in since.into_iter().chain([last]) {
+        assert_eq!(add(&mut resumed, line), Ok(LineEffect::None));
+    }
+    assert_eq!(add(&mut whole, last), Ok(LineEffect::None));
+    assert_eq!(resumed.compute_digest(), whole.compute_digest());
+    assert_eq!(bits(&resumed.curve.values), bits(&whole.curve.values));
+    assert_eq!(resumed.missing_metrics(), whole.missing_metrics());
+}
+
+#[test]
+fn what_a_checkpoint_stands_for_is_not_reported_after_it() {
+    let metrics = metrics();
+    let mut begun = record_of(&metrics, &[r#"{"step": 510, "loss": 0.5}"#]);
+    assert_eq!(
+        add(&mut begun, r#"{"checkpoint": 600}"#),
+        Ok(LineEffect::Checkpoint(600))
+    );
+    let mut encoder = CheckpointEncoder::default();
+    begun.encode_until(600, &mut encoder);
+    // Whoever goes on from the checkpoint is told the same.
+    for record in [begun, decode(&metrics, 600, encoder)] {
+        for (line, why) in [
+            (
+                r#"{"step": 550, "loss": 1}"#,
+                "step 550 comes after the checkpoint of step 600",
+            ),
+            (
+                r#"{"step": 600, "acc": 1}"#,
+                "report it before this checkpoint",
+            ),
+            (
+                r#"{"step": 600, "predictions": [1]}"#,
+                "report it before this checkpoint",
+            ),
+            (
+                r#"{"checkpoint": 550}"#,
+                "the checkpoint of step 550 comes after that of step 600: report checkpoints in ascending order",
+            ),
+        ] {
+            let said = add(&mut record.clone(), line).expect_err("a wrong line");
+            assert!(said.contains(why) && said.ends_with(line), "{said}");
+        }
+        for (line, effect) in [
+            (r#"{"step": 601, "loss": 1}"#, LineEffect::None),
+            (r#"{"checkpoint": 600}"#, LineEffect::Checkpoint(600)),
+            // How a trial ends counts more than where it was noticed.
+            (r#"{"step": 600, "loss": NaN}"#, LineEffect::Diverged),
+            (r#"{"diverged": 600}"#, LineEffect::Diverged),
+        ] {
+            assert_eq!(add(&mut record.clone(), line), Ok(effect), "{line}");
+        }
+    }
 }
