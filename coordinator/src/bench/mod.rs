@@ -21,7 +21,7 @@ use crate::app::CommandOutcome;
 pub enum BenchCommand {
     /// Run empty trials through the real path: coordinator process, worker processes, gRPC, durable store
     Overhead(BenchOverheadArgs),
-    /// Join pretend workers that train nothing: the coordinator's cost of their sessions, wishes and heartbeats
+    /// Join pretend workers that train nothing, and measure what their sessions, requests and heartbeats cost the coordinator
     Fleet(BenchFleetArgs),
     /// Run empty trials while workers are killed and the coordinator restarts, and check all rows at the end
     Soak(BenchSoakArgs),
