@@ -1,5 +1,5 @@
-//! The book and README: their shell lines run, their sweep files are read, their links lead somewhere, the reference of commands
-//! is what the programs print, and the files, tests and metrics that they name exist.
+//! The book and README: their shell lines run, their sweep files are read, their code in Rust is compiled, their links lead
+//! somewhere, the reference of commands is what the programs print, and the files, tests and metrics that they name exist.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,6 +11,8 @@ use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::SpecSource;
 use ergodic_tests::{program, skip};
+
+use crate::program_trials::has_python;
 
 /// How long all lines of one page may take: a minute or two, beside builds and other tests.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -85,25 +87,46 @@ fn blocks(page: &Path, info: &str) -> Vec<String> {
     found
 }
 
+/// Copies a folder with all that is below it.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a folder can be made");
+    for entry in std::fs::read_dir(from)
+        .expect("a folder of the repository")
+        .flatten()
+    {
+        let copy = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &copy);
+        } else {
+            std::fs::copy(entry.path(), copy).expect("a file can be copied");
+        }
+    }
+}
+
+/// Makes a folder that has what pages name of a clone in which everything is built: the sweeps, and the programs.
+fn make_clone() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    copy_folder(&root().join("sweeps"), &folder.path().join("sweeps"));
+
+    let target = folder.path().join("target");
+    std::fs::create_dir(&target).expect("a folder can be made");
+    std::os::unix::fs::symlink(programs(), target.join("release")).expect("a link can be made");
+    folder
+}
+
+/// The folder of the programs that are tested.
+fn programs() -> PathBuf {
+    let program = program("ergodic");
+    let folder = program.parent().expect("programs lie in a folder");
+    folder.to_owned()
+}
+
 /// Runs the shell lines of a page in a fresh folder and a network of its own, in which all ports are free.
 fn run_page(page: &Path) -> Result<(), String> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let sweeps = folder.path().join("sweeps");
-    std::fs::create_dir(&sweeps).expect("a folder can be made");
-    for entry in std::fs::read_dir(root().join("sweeps"))
-        .expect("the sweeps of the repository")
-        .flatten()
-        .filter(|entry| entry.path().is_file())
-    {
-        std::fs::copy(entry.path(), sweeps.join(entry.file_name()))
-            .expect("a sweep file can be copied");
-    }
-
+    let folder = make_clone();
     let script = format!("set -e\nip link set lo up\n{}", blocks(page, "sh").concat());
     let log = folder.path().join(".log");
     let output = std::fs::File::create(&log).expect("a log can be made");
-    let programs = program("ergodic");
-    let programs = programs.parent().expect("programs lie in a folder");
     let path = std::env::var("PATH").unwrap_or_default();
 
     // All processes of the page end with its process namespace.
@@ -119,7 +142,7 @@ fn run_page(page: &Path) -> Result<(), String> {
             &script,
         ])
         .current_dir(folder.path())
-        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("PATH", format!("{}:{path}", programs().display()))
         .env("HOME", folder.path())
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
@@ -165,6 +188,20 @@ fn has_namespaces() -> bool {
     probe.is_ok_and(|output| output.status.success())
 }
 
+/// Whether the shell lines of a page find what they call; otherwise it is said that they are left out.
+fn finds_programs(page: &Path) -> bool {
+    let needs_python = blocks(page, "sh")
+        .iter()
+        .any(|block| block.contains("python3"));
+    if !needs_python || has_python() {
+        return true;
+    }
+
+    let what = format!("the_shell_lines_of_the_book_run, {}", page.display());
+    skip(&what, "python3", "there is no python3");
+    false
+}
+
 #[test]
 fn the_shell_lines_of_the_book_run() {
     if !has_namespaces() {
@@ -177,7 +214,7 @@ fn the_shell_lines_of_the_book_run() {
 
     let pages = pages()
         .into_iter()
-        .filter(|page| !blocks(page, "sh").is_empty());
+        .filter(|page| !blocks(page, "sh").is_empty() && finds_programs(page));
     let failures: Vec<String> = pages.filter_map(|page| run_page(&page).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
@@ -231,6 +268,54 @@ fn merge_tables(base: &mut toml::Table, more: toml::Table) {
             }
         }
     }
+}
+
+/// The example in a crate's documentation, without the lines that readers do not see.
+fn read_doctest(file: &str) -> String {
+    let source = std::fs::read_to_string(root().join(file)).expect("a source file");
+    let lines = source
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"))
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .skip_while(|line| *line != "```")
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .filter(|line| !line.starts_with("# "));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// A doctest is compiled by `cargo test`, a block of the book is not.
+#[test]
+fn the_worker_of_the_book_is_the_one_that_tests_compile() {
+    let page = root().join("docs/src/your-own-code.md");
+    let doctest = read_doctest("worker/src/experiment/mod.rs");
+    assert!(doctest.contains("fn main()"), "{doctest}");
+    assert_eq!(blocks(&page, "rust"), [doctest]);
+}
+
+#[test]
+fn the_manifest_of_the_book_has_the_versions_of_the_workspace() {
+    let page = root().join("docs/src/your-own-code.md");
+    let [manifest] = &blocks(&page, "toml,by-hand")[..] else {
+        panic!("one manifest is expected in {}", page.display());
+    };
+    let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
+    let workspace = std::fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
+    let workspace: toml::Table = workspace.parse().expect("a manifest is TOML");
+    let workspace = &workspace["workspace"];
+    assert_eq!(
+        manifest["package"]["edition"],
+        workspace["package"]["edition"]
+    );
+
+    let ours = &workspace["dependencies"];
+    let named = manifest["dependencies"]
+        .as_table()
+        .expect("dependencies are a table");
+    for (name, dependency) in named {
+        assert_eq!(dependency["version"], ours[name]["version"], "{name}");
+    }
+    assert!(named.contains_key("ergodic-worker"), "{named:?}");
 }
 
 #[test]
