@@ -108,9 +108,7 @@ pub struct RunningServer {
 /// The store is in use or damaged, the address is not available, authentication cannot be set up, or
 /// a limit allows more connections than there can be.
 pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserError> {
-    let connections = options
-        .limits
-        .resolve_connections(raise_file_limit())?;
+    let connections = options.limits.resolve_connections(raise_file_limit())?;
     let files = resolve_files_dir(options.files_dir.as_deref(), &options.store)?;
     let store = open_store(&options).await?;
     let listener = Arc::new(bind_listener("--listen", options.listen).await?);
