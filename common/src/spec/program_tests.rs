@@ -354,9 +354,10 @@ fn check_change(from: &str, to: &str, expected: &str) {
     assert!(text.contains(from), "{from}");
     let found = refusal(&text.replacen(from, to, 1));
     assert!(found.contains(expected), "{to}: {found}");
-    let line = found.strip_prefix("sweep.toml:");
-    let has_line = line.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    assert!(has_line, "{to}: {found}");
+    // What is wrong in the section has a line.
+    let line = found.strip_prefix("sweep.toml:").unwrap_or_default();
+    let has_line = line.starts_with(|c: char| c.is_ascii_digit());
+    assert!(has_line || !found.contains(": program."), "{to}: {found}");
 }
 
 #[test]
