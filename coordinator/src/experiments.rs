@@ -406,7 +406,8 @@ mod tests {
             experiment: experiment.clone(),
             workers: vec![worker.to_owned(), "later".to_owned()],
         };
-        let changes: [(&str, fn(&mut KnownExperiment)); 3] = [
+        type Change = fn(&mut KnownExperiment);
+        let changes: [(&str, Change); 3] = [
             ("schemas of its config", |one| {
                 one.schema["properties"]["steps"] = json!({ "type": "number" });
             }),

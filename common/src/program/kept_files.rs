@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Program;
 use super::bundle::{ArchiveKind, BundledFile, MAX_BUNDLED_FILES, decode_archive, encode_archive};
-use super::read::read_items;
+use super::list::read_items;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::SAVE_GRAMMAR;
 use crate::spec_file::reader::{TableReader, quote_value};

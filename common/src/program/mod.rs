@@ -7,6 +7,7 @@
 pub mod bundle;
 mod experiment;
 pub mod kept_files;
+mod list;
 pub mod needs;
 pub mod output;
 mod read;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bundle::check_name;
 use super::kept_files::read_save;
+use super::list::read_items;
 use super::needs::{read_checkpoint_limit, read_needs};
 use super::value::is_identifier;
 use super::{
@@ -417,27 +418,6 @@ fn describe_missing_text(value: &SpecValue, example: &str) -> String {
         }
         SpecValue::Str(_) => "the text has a character 0: remove it".to_owned(),
         _ => format!("expected a string, found {found}: write one, such as \"{example}\""),
-    }
-}
-
-/// Reads the items of a list of texts; none if there is no list. `example` is an item.
-///
-/// # Errors
-/// The value is no list; says how to write one.
-pub(super) fn read_items<'a>(
-    r: &TableReader<'a>,
-    key: &'static str,
-    example: &str,
-) -> Result<&'a [SpecNode], SpecError> {
-    match r.read_node(key).map(|node| &node.value) {
-        None => Ok(&[]),
-        Some(SpecValue::List(items)) => Ok(items),
-        Some(other) => {
-            let item = other.as_str().unwrap_or(example);
-            let found = quote_value(other);
-            let message = format!("expected a list, found {found}: write {key} = [{item:?}]");
-            Err(r.error_at(key, message))
-        }
     }
 }
 

@@ -12,8 +12,8 @@ use super::store_error;
 use crate::core::{Core, MetricPositions, StoredRow, Sweep, Timing, UnreadableSweep};
 use crate::records::{SweepRow, SweepState};
 use crate::store::{
-    Damage, ReadableStore, SealChange, SealSweep, SetCellsDigest, SetRowsAside, SetSweepState,
-    SnapshotReaders, StoreError, StoreReader, StoreWriter, TrialRange,
+    Audit, Damage, ReadableStore, SealChange, SealSweep, SetCellsDigest, SetRowsAside,
+    SetSweepState, SnapshotReaders, StoreError, StoreReader, StoreWriter, TrialRange,
 };
 use crate::sweep_seal::{SweepSeal, can_be_sealed};
 
@@ -225,12 +225,7 @@ fn recover_sweep(
         );
     }
 
-    let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
-    // The audited row may have been quarantined, or a damaged audit may name no trial of the sweep.
-    audits.retain(|audit| {
-        spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key)
-    });
-
+    let audits = read_fitting_audits(readers, row.number, &spec, &damages)?;
     let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
     sweep.withheld = is_withheld.then(|| WITHHELD_REASON.to_owned());
     sweep.record_audits(
@@ -240,6 +235,21 @@ fn recover_sweep(
     );
 
     Ok(RecoveredSweep::Readable(Box::new(sweep), rows))
+}
+
+/// Reads the audits of a sweep whose rows are intact: an audited row may have been quarantined, or a damaged audit may name no trial
+/// of the sweep.
+fn read_fitting_audits(
+    readers: &SnapshotReaders,
+    number: SweepNumber,
+    spec: &Spec,
+    damages: &[Damage],
+) -> Result<Vec<Audit>, StoreError> {
+    let mut audits = readers.with_reader(|reader| reader.read_audits(number))?;
+    audits.retain(|audit| {
+        spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key)
+    });
+    Ok(audits)
 }
 
 /// Reads the seal of a completed sweep, if it may stand for the rows.
