@@ -17,6 +17,7 @@ use ergodic::store::{
     Store, StoreError, StoreReader, StoreResults, StoreWriter, StoredOutput, StoredTrial,
     SuccessorSweep, TrialRange,
 };
+use ergodic::sweep_seal::SweepSeal;
 use ergodic_common::ids::{CellIndex, Epoch, FileHash, LeaseId, SweepNumber, WorkerId};
 use ergodic_common::program::output::PackedOutput;
 use ergodic_common::trial::{MetricCurve, Predictions};
@@ -827,6 +828,11 @@ impl OutputReader for Model {
 impl StoreReader for Model {
     fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         Ok(self.sweeps.values().cloned().collect())
+    }
+
+    /// The model reads the rows of every sweep.
+    fn read_seal(&self, _: SweepNumber) -> Result<Option<SweepSeal>, StoreError> {
+        Ok(None)
     }
 
     fn read_unfinished_removals(&self) -> Result<Vec<SweepNumber>, StoreError> {

@@ -38,6 +38,11 @@ fn audited(number: SweepNumber, repeats: u32, audit: f64) -> Sweep {
         "audit = {audit:?}\nname = \"t\"\nrepeats = {repeats}\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
          batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
     );
+    read_sweep(number, text)
+}
+
+/// A running sweep with this file.
+fn read_sweep(number: SweepNumber, text: String) -> Sweep {
     let source = SpecSource {
         file: "t".into(),
         text,

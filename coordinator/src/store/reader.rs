@@ -23,9 +23,7 @@ pub trait StoreReader: OutputReader + Send {
     ///
     /// # Errors
     /// The store cannot be read.
-    fn read_seal(&self, _: SweepNumber) -> Result<Option<SweepSeal>, StoreError> {
-        Ok(None)
-    }
+    fn read_seal(&self, sweep: SweepNumber) -> Result<Option<SweepSeal>, StoreError>;
 
     /// Removed sweeps whose rows are not all deleted yet.
     ///

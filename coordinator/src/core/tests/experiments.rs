@@ -20,25 +20,8 @@ fn core_with(workers: &[(&str, &str)]) -> Core {
     let text = format!(
         "name = \"t\"\nnumerics = \"{CLASS}\"\n[model]\nkind = \"custom:walk\"\nmetrics = {{ loss = \"min\" }}\n"
     );
-    let source = SpecSource {
-        file: "t".into(),
-        text,
-        ..SpecSource::default()
-    };
-    let spec = Arc::new(Spec::read_stored(&source).expect("a valid sweep"));
-    let record = SweepRow {
-        number: SweepNumber(1),
-        id: "sweep1".into(),
-        source,
-        data: DataPin::default(),
-        state: SweepState::Running,
-        share: Share::default(),
-        launched_at: 0.0,
-        launched_by: String::new(),
-        tallies: SweepTallies::default(),
-    };
     let mut core = Core::new(Timing { lease_ttl: TTL }, Epoch(1), LeaseId(1));
-    core.on_sweep_added(Sweep::new(Arc::new(record), spec), [], CoreTime::ZERO);
+    core.on_sweep_added(read_sweep(SweepNumber(1), text), [], CoreTime::ZERO);
     for (name, schema) in workers {
         let joining = JoiningWorker {
             numerics: vec![CLASS.into()],

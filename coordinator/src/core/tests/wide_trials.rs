@@ -13,24 +13,7 @@ fn needy_sweep(number: SweepNumber, repeats: u32, keys: &str) -> Sweep {
     let text = format!(
         "name = \"wide\"\nrepeats = {repeats}\n[program]\ncommand = [\"true\"]\nmetrics = {{ loss = \"min\" }}\n{keys}\n"
     );
-    let source = SpecSource {
-        file: "wide".into(),
-        text,
-        ..SpecSource::default()
-    };
-    let spec = Arc::new(Spec::read_stored(&source).expect("a valid sweep"));
-    let record = SweepRow {
-        number,
-        id: format!("sweep{number}").into(),
-        source,
-        data: DataPin::default(),
-        state: SweepState::Running,
-        share: Share::default(),
-        launched_at: 0.0,
-        launched_by: String::new(),
-        tallies: SweepTallies::default(),
-    };
-    Sweep::new(Arc::new(record), spec)
+    read_sweep(number, text)
 }
 
 /// A core with a sweep of wide trials and workers of so many slots.
