@@ -63,8 +63,11 @@ fn answers_alike(mut cluster: Cluster, unseal: impl Fn(&Cluster)) {
 
     let begun = cluster.done().begun;
     let worker = cluster.worker(2, &[]);
-    let wider = cluster.launch(&text.replace("wd = [0.0, 1e-3]", "wd = [0.0, 1e-3, 1e-2]"));
-    cluster.wait_for_end(&wider);
+    let wider = text.replace("wd = [0.0, 1e-3]", "wd = [0.0, 1e-3, 1e-2]");
+    assert_ne!(wider, text);
+    std::fs::write(&again, wider).expect("a file can be written");
+    let wider = cluster.ask(&["launch", &again.to_string_lossy()]);
+    cluster.wait_for_end(wider.trim());
     assert_eq!(
         cluster.done().begun - begun,
         3 * 2,
