@@ -46,6 +46,7 @@ mod program_isolation;
 mod program_needs;
 mod program_outputs;
 mod program_predictions;
+mod program_promises;
 mod program_trials;
 mod programs;
 mod quantities;

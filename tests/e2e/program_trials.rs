@@ -269,6 +269,39 @@ fn a_cancelled_sweep_leaves_no_process() {
 }
 
 #[test]
+fn a_worker_that_lost_its_lease_ends_its_programs() {
+    let mut cluster = cluster();
+    let sleepers = Sleepers::new(&cluster);
+    let stuck = cluster.worker(1, &["--programs"]);
+    let quick = cluster.path("quick");
+    let script = format!(
+        "if ! test -e \"$QUICK\"; then {}; fi
+        echo '{{\"step\": 1, \"loss\": 5}}' > \"$ERGODIC_METRICS\"",
+        sleepers.script()
+    );
+    let program = sleepers.program();
+    let program = program.replace("env = {", &format!("env = {{ QUICK = {quick:?},"));
+    let id = launch_script(&cluster, &script, &program, "");
+    sleepers.wait_for_sleep(1);
+
+    // While it stands still, its lease ends, and another worker has the trial.
+    stuck.freeze();
+    std::fs::write(&quick, "").expect("a file can be written");
+    let _heir = cluster.worker(1, &["--programs"]);
+    let status = cluster.wait_for_end(&id);
+    assert_eq!(
+        (&status["done"], &status["failed"]),
+        (&Value::from(1), &Value::from(0))
+    );
+    assert!(
+        count_processes(&sleepers.seconds) >= 3,
+        "the supervisor does not end what may still count"
+    );
+    stuck.thaw();
+    sleepers.wait_for_end();
+}
+
+#[test]
 fn a_draining_worker_ends_its_programs() {
     let mut cluster = cluster();
     let worker = cluster.worker(1, &["--programs", "--drain", "10ms"]);

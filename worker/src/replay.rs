@@ -7,14 +7,17 @@ use std::sync::atomic::AtomicBool;
 use ergodic_common::ErrorCode;
 use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepId};
 use ergodic_common::program::{is_experiment_class, is_program_class};
-use ergodic_common::{Outcome, TrialKey, TrialResult};
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
 use crate::link::LinkPool;
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::sweeps::{LoadedSweep, SweepError};
+use crate::program::host::find_program;
 use crate::program::tail::OutputTail;
 use crate::runner::{NoResult, SlotConfig, TrialRunner, run_assignment};
+use crate::supply::Supply;
+use crate::system;
 use crate::train::FinishedTrial;
 use crate::work_queue::Assignment;
 
@@ -38,6 +41,7 @@ pub(crate) async fn run_single_trial(
         epoch: Epoch(0),
     };
     let stop = Arc::new(AtomicBool::new(false));
+    let gpus = choose_gpus(&sweep.spec, &config)?;
 
     // A time limit protects the other trials of a worker, and a replay runs only one.
     let assignment = Assignment {
@@ -47,7 +51,7 @@ pub(crate) async fn run_single_trial(
         stop,
         time_limit: None,
         has_checkpoint: false,
-        gpus: Vec::new(),
+        gpus,
         output: OutputTail::default(),
     };
     let finished = tokio::task::spawn_blocking(move || run_here(&assignment, &config))
@@ -73,6 +77,22 @@ pub(crate) async fn run_single_trial(
             format!("the trial {key} was stopped before its end"),
         )),
     }
+}
+
+/// The GPUs that the trial takes, if it is a program. It has this machine to itself.
+fn choose_gpus(spec: &Spec, config: &SlotConfig) -> Result<Vec<String>, UserError> {
+    let (Some(cell), Some(host)) = (find_program(spec), &config.programs) else {
+        return Ok(Vec::new());
+    };
+
+    let needs = cell.program.needs;
+    let memory = system::available_memory_bytes();
+    let mut supply = Supply::new(needs.slots, memory, host.gpus().to_vec());
+    let Some(share) = supply.take_share(needs) else {
+        let why = supply.explain_lack(needs).unwrap_or_default();
+        return Err(UserError::new(ErrorCode::Refused, why));
+    };
+    Ok(share.gpus)
 }
 
 /// Runs a trial on this thread, if this program computes in its numerics class.

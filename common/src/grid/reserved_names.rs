@@ -81,6 +81,9 @@ const COLUMNS: &[&str] = &[
     "until",
 ];
 
+/// Columns of trials that a metric of a program may be called as: see [`name_metric_column`].
+const COLUMNS_FOR_METRICS: [&str; 2] = ["seconds", "steps"];
+
 /// Columns of exports beside those of [`COLUMNS`].
 const EXPORTED_COLUMNS: [&str; 2] = ["hash", "weights"];
 
@@ -98,6 +101,19 @@ pub fn explain_reserved_axis(name: &str) -> Option<String> {
 /// Whether tables or exports have a column of this name beside those of a program's values and metrics.
 pub(crate) fn is_column_of_program(name: &str) -> bool {
     is_column(name) || EXPORTED_COLUMNS.contains(&name)
+}
+
+/// Whether a metric of a new program cannot have a name, because a column of tables has it.
+pub(crate) fn is_column_without_metric(name: &str) -> bool {
+    is_column_of_program(name) && !COLUMNS_FOR_METRICS.contains(&name)
+}
+
+/// The name of a metric's column in rows of trials and exports: `metric.seconds` where `seconds` is another column there.
+pub fn name_metric_column(metric: &str, is_taken: bool) -> String {
+    match is_taken {
+        true => format!("metric.{metric}"),
+        false => metric.to_owned(),
+    }
 }
 
 /// Whether tables have a column of this name beside those of axes and metrics.

@@ -1,7 +1,7 @@
 //! What a sweep of a program may have besides `[program]`, and one of an experiment besides `[model]`.
 
 use crate::config::Length;
-use crate::grid::reserved_names::is_column_of_program;
+use crate::grid::reserved_names::is_column_without_metric;
 use crate::metric::Metric;
 use crate::program::needs::TrialNeeds;
 use crate::program::{Program, SECTION, find_version, is_experiment_class, names_experiment};
@@ -156,15 +156,15 @@ impl Spec {
         Ok(())
     }
 
-    /// Checks that no metric of a new program is called like a column of tables. A later version has more columns: a metric of a
-    /// stored program keeps its name.
+    /// Checks that no metric of a new program is called like a column of tables, but for those that are shown with a prefix. A later
+    /// version has more columns: a metric of a stored program keeps its name.
     fn check_metric_names(
         program: &Program,
         source: &SpecSource,
         reading: ReadingMode,
     ) -> Result<(), SpecError> {
         let mut metrics = program.metrics.iter();
-        let Some(metric) = metrics.find(|metric| is_column_of_program(&metric.name)) else {
+        let Some(metric) = metrics.find(|metric| is_column_without_metric(&metric.name)) else {
             return Ok(());
         };
         let path = format!("{}.metrics.{}", program.section(), metric.name);

@@ -243,9 +243,9 @@ fn cells_with_the_same_values_are_the_same_wherever_these_stand() {
 
 #[test]
 fn a_stored_program_keeps_names_that_later_versions_take() {
-    let text = PROGRAM.replace("loss =", "seconds =") + GRID + "[derive]\nhash = \"lr\"\n";
+    let text = PROGRAM.replace("loss =", "mean =") + GRID + "[derive]\nhash = \"lr\"\n";
     let stored = Spec::read_stored(&source(&text, &[])).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(stored.measure.metrics[0].name(), "seconds");
+    assert_eq!(stored.measure.metrics[0].name(), "mean");
     assert_eq!(stored.grid.derived_values_in(CellIndex(0)), [("hash", 0.1)]);
 }
 
@@ -629,8 +629,8 @@ fn wrong_fields_of_a_program_are_named_with_line_and_remedy() {
         ),
         (
             "loss = \"min\"",
-            "seconds = \"min\"",
-            "program.metrics.seconds: 'seconds' is a column of tables: choose another name",
+            "std = \"min\"",
+            "program.metrics.std: 'std' is a column of tables: choose another name",
         ),
         (
             "loss = \"min\"",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_count;
@@ -38,9 +38,22 @@ pub struct ReplayArgs {
     /// Directory with dataset files; missing ones are fetched from the coordinator
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Run a trial that is a program of the sweep's owner, in namespaces of its own; where the system has none, only from a
+    /// coordinator on this machine, or with =trusted, so that it can read what you can
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "isolated", value_name = "trusted")]
+    pub programs: Option<ReplayedPrograms>,
     /// The worker program [default: beside this one, else on PATH]
     #[arg(long, value_name = "FILE")]
     pub worker_bin: Option<PathBuf>,
+}
+
+/// Whose programs are run again here. The worker program has the same words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReplayedPrograms {
+    /// Programs in namespaces of their own; where the system has none, those of a coordinator on this machine alone
+    Isolated,
+    /// All programs, even if they can read what this user can
+    Trusted,
 }
 
 /// Runs the trial again and reports whether it ended with the stored bits.
@@ -50,15 +63,13 @@ pub struct ReplayArgs {
 pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
     let page = query_trial(&mut client, &id, args.trial).await?;
-    refuse_program(&page)?;
+    check_program_allowed(&args, &page)?;
     let stored = read_stored_result(&page)?;
     check_has_bits(&stored)?;
     let may_differ = query_status(&mut client, &id).await?.may_differ;
     let mut again = rerun_trial(&args, &client.url, &id).await?;
-    if is_experiment_class(&page.numerics) {
-        // The digest stands for all numbers that may not differ between runs, as times may.
-        again.metrics.clone_from(&stored.metrics);
-        again.curve.clone_from(&stored.curve);
+    if is_experiment_class(&page.numerics) || is_program_class(&page.numerics) {
+        keep_digest_alone(&mut again, &stored);
     }
     let differences = list_differences(&stored, &again, &page.metrics);
     let digest = stored.digest.to_string();
@@ -97,14 +108,24 @@ fn judge_differences(found: &str, may_differ: bool) -> Result<String, UserError>
     Err(UserError::new(ErrorCode::TrialsFailed, message))
 }
 
-/// Refuses a trial of a program, which runs on workers alone.
-fn refuse_program(page: &v1::TrialsResponse) -> Result<(), UserError> {
-    if !is_program_class(&page.numerics) {
+/// Refuses a trial of a program that the user has not said may run here.
+fn check_program_allowed(args: &ReplayArgs, page: &v1::TrialsResponse) -> Result<(), UserError> {
+    if args.programs.is_some() || !is_program_class(&page.numerics) {
         return Ok(());
     }
-    let message = "a program is not run again here: launch its file anew with program.deterministic = true and audit = 0.1, and workers \
-                   run a share of the trials twice";
-    Err(UserError::new(ErrorCode::BadInput, message))
+    let message = format!(
+        "the trial {} of {} is a program of the sweep's owner, which would run on this machine, as you: add --programs to let it run",
+        args.trial, page.sweep
+    );
+    Err(UserError::new(ErrorCode::Refused, message))
+}
+
+/// Leaves outcome, steps and digest to compare: the digest stands for all that may not differ between runs, as times and files may.
+fn keep_digest_alone(again: &mut TrialResult, stored: &TrialResult) {
+    again.metrics.clone_from(&stored.metrics);
+    again.curve.clone_from(&stored.curve);
+    again.predictions.clone_from(&stored.predictions);
+    again.weights_hash = stored.weights_hash;
 }
 
 /// Refuses a trial that failed.
@@ -164,6 +185,11 @@ fn build_trial_command(args: &ReplayArgs, program: &Path, url: &str, sweep: &Swe
         .args(args.sweep.connection.access.to_cli_args());
     if let Some(dir) = &args.data_dir {
         command.arg("--data-dir").arg(dir);
+    }
+    match args.programs {
+        Some(ReplayedPrograms::Isolated) => drop(command.arg("--programs")),
+        Some(ReplayedPrograms::Trusted) => drop(command.arg("--programs=trusted")),
+        None => {}
     }
 
     command

@@ -12,14 +12,14 @@ use ergodic_proto::status::UserError;
 use tokio::sync::watch;
 
 use crate::checkpoint_store::CheckpointPolicy;
-use crate::cli::JoinArgs;
+use crate::cli::{JoinArgs, WorkerAuthArgs};
 use crate::device::DeviceChoice;
 use crate::experiment::Experiments;
 use crate::link::checkpoints::CheckpointTransfer;
 use crate::link::datasets::DatasetDirs;
 use crate::link::session::WorkerIdentity;
 use crate::link::{LinkPool, delivery, reconnect};
-use crate::program::host::ProgramHost;
+use crate::program::host::{ProgramHost, ProgramTrust};
 use crate::runner::SlotConfig;
 use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
@@ -35,7 +35,10 @@ pub(super) async fn join_coordinator(
     let slots = choose_slot_count(&args)?;
     let url = args.join.clone().ok_or_else(missing_url)?;
     let gpus = choose_gpus(&args);
-    let programs = set_up_programs(&args, &url)?.map(|host| host.with_gpus(gpus.clone()));
+    let cache = args.cache_dir.clone().unwrap_or_else(default_cache_dir);
+    let folders = [&args.spool, &args.checkpoint_dir, &Some(cache)].map(Option::clone);
+    let programs = set_up_programs(args.programs, &url, &args.access, &folders)?
+        .map(|host| host.with_gpus(gpus.clone()));
     let is_local_only = programs.as_ref().is_some_and(|host| host.is_local_only);
     let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?
         .with_local_leaders(is_local_only);
@@ -118,29 +121,25 @@ fn log_start(identity: &WorkerIdentity, threads: u32, isa: Isa) {
     );
 }
 
-/// How programs are run, if they are to be. They must not see what the worker may read: its credentials, spool and caches.
-fn set_up_programs(args: &JoinArgs, url: &str) -> Result<Option<ProgramHost>, UserError> {
-    let Some(trust) = args.programs else {
+/// How programs are run, if they are to be. They must not see what the worker may read: its credentials, and folders such as spool
+/// and caches.
+pub(super) fn set_up_programs(
+    trust: Option<ProgramTrust>,
+    url: &str,
+    access: &WorkerAuthArgs,
+    folders: &[Option<PathBuf>],
+) -> Result<Option<ProgramHost>, UserError> {
+    let Some(trust) = trust else {
         return Ok(None);
     };
-    let access = &args.access;
-    let cache = args.cache_dir.clone().unwrap_or_else(default_cache_dir);
-    for folder in [&args.spool, &args.checkpoint_dir, &Some(cache.clone())] {
+    for folder in folders.iter().flatten() {
         // What does not exist cannot be hidden. A folder that cannot be made is refused where it is used.
-        let _ = folder.as_ref().map(std::fs::create_dir_all);
+        let _ = std::fs::create_dir_all(folder);
     }
-    let hidden: Vec<PathBuf> = [
-        &access.token_file,
-        &access.cert,
-        &access.key,
-        &args.spool,
-        &args.checkpoint_dir,
-        &Some(cache),
-    ]
-    .into_iter()
-    .flatten()
-    .cloned()
-    .collect();
+
+    let credentials = [&access.token_file, &access.cert, &access.key];
+    let hidden = credentials.into_iter().chain(folders).flatten();
+    let hidden: Vec<PathBuf> = hidden.cloned().collect();
     ProgramHost::set_up(trust, url, &hidden).map(Some)
 }
 

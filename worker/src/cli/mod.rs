@@ -20,7 +20,7 @@ use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::generate::{CompletionsArgs, ManArgs, run_completions, run_man};
-use crate::cli::join::{default_cache_dir, join_coordinator};
+use crate::cli::join::{default_cache_dir, join_coordinator, set_up_programs};
 use crate::cli::trial_costs::{TrialCostsArgs, measure_costs_of_cells};
 use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
@@ -104,6 +104,9 @@ struct TrialArgs {
     /// Directory for fetched datasets [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Run a trial that is a program
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "isolated", value_name = "trusted")]
+    programs: Option<ProgramTrust>,
 }
 
 /// The worker's credentials, and the authorities that it trusts.
@@ -373,12 +376,16 @@ fn run_join_command(args: JoinArgs, experiments: Experiments) -> Result<(), User
 }
 
 fn run_trial_command(args: TrialArgs, experiments: Experiments) -> Result<(), UserError> {
+    let cache_dir = args.cache_dir.unwrap_or_else(default_cache_dir);
+    let folders = [Some(cache_dir.clone())];
+    let programs = set_up_programs(args.programs, &args.join, &args.access, &folders)?
+        .map(|host| host.with_gpus(system::find_gpus()));
     let config = SlotConfig {
         threads: args.threads,
         isa: parse_isa(&args.isa)?,
         device: args.device,
         checkpoint_dir: None,
-        programs: None,
+        programs,
         experiments,
     };
 
@@ -388,7 +395,7 @@ fn run_trial_command(args: TrialArgs, experiments: Experiments) -> Result<(), Us
         .map_err(start_error)?;
     let dirs = DatasetDirs {
         data_dir: args.data_dir,
-        cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
+        cache_dir,
     };
     let result = runtime.block_on(async {
         let links = LinkPool::from_urls(&args.join, &args.access.read_auth()?)?;

@@ -94,6 +94,11 @@ impl ProgramHost {
         Self { gpus, ..self }
     }
 
+    /// The GPUs that programs get shares of.
+    pub(crate) fn gpus(&self) -> &[String] {
+        &self.gpus
+    }
+
     /// Ends the commands by which a sweep is being prepared: the worker leaves.
     pub(crate) fn note_leaving(&self) {
         self.is_leaving.store(true, Ordering::Relaxed);

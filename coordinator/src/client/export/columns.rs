@@ -6,6 +6,7 @@ use arrow_array::{
     ArrayRef, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+use ergodic_common::grid::reserved_names::name_metric_column;
 use ergodic_common::ids::{CellIndex, DatasetHash};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
@@ -102,7 +103,10 @@ impl DatasetColumns {
             .measure
             .metrics
             .iter()
-            .map(|metric| metric.name().into_owned())
+            .map(|metric| {
+                let name = metric.name();
+                name_metric_column(&name, TRIAL_COLUMNS.contains(&&*name))
+            })
             .collect();
         let derived: Vec<String> = spec.grid.iter().next().map_or_else(Vec::new, |cell| {
             spec.grid

@@ -1,6 +1,7 @@
 //! Rows of trials, and the selection among them.
 
 use ergodic_common::ErrorCode;
+use ergodic_common::grid::reserved_names::name_metric_column;
 use ergodic_common::metric::Metric;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -46,7 +47,7 @@ impl TrialRows {
         for (at, page) in pages.into_iter().enumerate() {
             if at == 0 {
                 out.axes = page.axes;
-                out.metrics = page.metrics;
+                out.metrics = page.metrics.iter().map(|name| name_column(name)).collect();
                 out.numerics = page.numerics;
                 out.better = page.better;
             }
@@ -196,6 +197,12 @@ impl SelectableRows for TrialRows {
     }
 }
 
+/// The name of a metric's column, which is that of no other one.
+fn name_column(metric: &str) -> String {
+    let is_taken = TRIAL_COLUMNS.contains(&metric) || LAST_COLUMNS.contains(&metric);
+    name_metric_column(metric, is_taken)
+}
+
 /// An outcome in one word.
 pub(super) fn outcome_word(outcome: v1::OutcomeKind) -> &'static str {
     match outcome {
@@ -272,6 +279,24 @@ mod tests {
         assert!(
             repeats("test_ac > 1", "", 0).is_err_and(|e| e.contains("did you mean 'test_acc'"))
         );
+    }
+
+    #[test]
+    fn a_metric_that_is_called_as_another_column_has_a_prefix() {
+        let mut page = v1::TrialsResponse {
+            metrics: vec!["seconds".into(), "loss".into()],
+            ..v1::TrialsResponse::default()
+        };
+        page.rows = trials().rows;
+        let mut rows = TrialRows::from_pages(vec![page]);
+        assert_eq!(rows.metrics, ["metric.seconds", "loss"]);
+
+        let selection = RowSelection {
+            condition: Some("metric.seconds > 0.6 && seconds == 0".into()),
+            ..RowSelection::default()
+        };
+        assert_eq!(rows.select(&selection), Ok(()));
+        assert_eq!(rows.rows.len(), 2);
     }
 
     #[test]
