@@ -212,6 +212,51 @@ fn labels_without_any_spread_need_as_many_repeats_as_show_that_few_differ() {
     assert_eq!(judge(59).verdict, ClaimVerdict::Agrees);
 }
 
+/// A number from 0 to 9, as if drawn at random for a trial's prediction at a step.
+fn random_digit(cell: u64, repeat: u32, point: u64, step: u64) -> u64 {
+    let number = ((cell * 100 + u64::from(repeat)) * 100 + point) * 1000 + step;
+    let hash = blake3::hash(&number.to_le_bytes());
+    u64::from(hash.as_bytes()[0]) % 10
+}
+
+#[test]
+fn a_distance_is_relative_to_none_that_may_be_zero() {
+    let claim = label_claim(
+        "where = 'c == 2'\nto = 'c == 1'\nat = '100 steps'\nrelative_to = '50 steps'\nabove = 2",
+    );
+    // The labels of both cells are drawn alike after 50 steps, or not.
+    for (apart_by, reason) in [(0, Some("is not shown to be above 0")), (4, None)] {
+        let experiment = Experiment::new("", &claim);
+        let mut labels =
+            LabelLaws::new(&experiment.spec, &experiment.expanded).expect("few predictions");
+        for cell in 0..2 {
+            for repeat in 0..12 {
+                let label = |step: u64, ones: u64| {
+                    let point = move |point| random_digit(cell, repeat, point, step) < ones;
+                    (0..POINTS).map(move |at| u8::from(point(at)))
+                };
+                let predictions = Predictions {
+                    steps: vec![50, 100],
+                    classes: label(50, 3 + apart_by * cell)
+                        .chain(label(100, 1 + 8 * cell))
+                        .collect(),
+                };
+                labels.add_trial(TrialKey::new(cell, repeat), &predictions);
+            }
+        }
+
+        let ended = vec![vec![TrialValue::Nothing; 12]; 2];
+        let judged = experiment.judge_beside(&ended, TrialCounts::default(), &labels);
+        match reason {
+            Some(reason) => {
+                assert_eq!(judged[0].verdict, ClaimVerdict::NotEnough, "{judged:?}");
+                assert!(judged[0].notes[0].contains(reason), "{judged:?}");
+            }
+            None => assert_eq!(judged[0].verdict, ClaimVerdict::Agrees, "{judged:?}"),
+        }
+    }
+}
+
 #[test]
 fn trials_are_joined_with_those_of_the_reference_step_by_step() {
     let claims = "[[claim]]\nname = 'a'\nof = 'slope(ln(abs(train_loss - other(train_loss))), step, 20..70)'\n\
