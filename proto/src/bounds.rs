@@ -148,6 +148,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     list_bound("DistanceRequest", "between", MAX_SEVERAL),
     text_bound("DistanceRequest", "at", MAX_NAME_BYTES),
     text_bound("DistanceRequest", "sweep", MAX_NAME_BYTES),
+    text_list_bound("DrainWorkersRequest", "workers", 1000, 128),
     text_bound("EffectsRequest", "at", MAX_NAME_BYTES),
     text_bound("EffectsRequest", "metric", MAX_NAME_BYTES),
     text_bound("EffectsRequest", "sweep", MAX_NAME_BYTES),

@@ -15,6 +15,7 @@ mod commands;
 mod compatibility;
 mod crashes;
 mod data;
+mod departures;
 mod deploy;
 mod disk;
 mod exactness;

@@ -276,6 +276,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         numerics: CPU_F32.into(),
         slots: SLOTS,
         idle_exit: None,
+        leaves_at: None,
         has_programs: false,
         experiments: Experiments::default(),
         memory: None,

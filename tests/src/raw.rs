@@ -49,6 +49,8 @@ impl RawWorker {
             experiments: Vec::new(),
             supply: None,
             sends_output: false,
+            begins_for_ms: None,
+            drains: false,
         };
 
         Self::greet(url, hello).await

@@ -26,6 +26,8 @@ pub struct SharedQueue {
     pub(crate) queue_changed: Notify,
     /// Wakes the senders, because there may be results to deliver.
     pub(crate) results_ready: Notify,
+    /// The coordinator asks the worker to leave.
+    pub(crate) drain_requested: Notify,
     /// Whether the coordinator takes the output of programs; `None` before the first session.
     pub(crate) takes_output: watch::Sender<Option<bool>>,
 }
@@ -40,6 +42,7 @@ impl SharedQueue {
             work_available: Condvar::new(),
             queue_changed: Notify::new(),
             results_ready: Notify::new(),
+            drain_requested: Notify::new(),
             takes_output: watch::channel(None).0,
         }
     }

@@ -58,6 +58,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
         &[
             "serve",
             "workers",
+            "worker",
             "token",
             "backup",
             "restore",

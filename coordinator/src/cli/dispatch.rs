@@ -61,6 +61,9 @@ pub(super) enum CliCommand {
     Watch(watch::WatchArgs),
     /// List the workers of a coordinator
     Workers(workers::WorkersArgs),
+    /// Have workers of a coordinator leave
+    #[command(subcommand)]
+    Worker(workers::WorkerCommand),
     /// Explain why a sweep or a trial is not running, or why it failed
     Explain(explain::ExplainArgs),
     /// Run one trial of a coordinator again here and compare its bits with the stored ones
@@ -153,6 +156,7 @@ pub(super) async fn dispatch_command(
         CliCommand::Status(args) => status::run_status(args).await,
         CliCommand::Watch(args) => watch::run_watch(args).await,
         CliCommand::Workers(args) => workers::run_workers(args).await,
+        CliCommand::Worker(command) => workers::run_worker(command).await,
         CliCommand::Explain(args) => explain::run_explain(args).await,
         CliCommand::Replay(args) => replay::run_replay(args).await,
         CliCommand::Table(args) => table::run_table(args).await,

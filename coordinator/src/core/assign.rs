@@ -86,6 +86,11 @@ impl Core {
                 true => self.lacks_work(id, now),
                 false => !self.holds_quarantined_trial(id),
             });
+            // Nothing is asked back of others for a worker that begins nothing.
+            let lack_work = lack_work.filter(|id| {
+                let worker = self.workers.get(id);
+                worker.is_some_and(|worker| worker.begins_trials(now))
+            });
             idle.extend(lack_work.cloned());
         }
         idle.sort_unstable();
@@ -289,7 +294,7 @@ impl Core {
         let sweep = self.sweeps.get_mut(&number)?;
         let class = sweep.next_class();
         let waiting = sweep.classes[class.position()].pending.len();
-        let size = self.choose_lease_size(id, number, class, waiting, idle)?;
+        let size = self.choose_lease_size(id, number, class, waiting, (idle, now))?;
         let trials = self
             .sweeps
             .get_mut(&number)?
@@ -306,7 +311,7 @@ impl Core {
         now: CoreTime,
     ) -> Option<Effect> {
         let (origin, class, waiting) = self.sweeps.get(&number)?.audits.next_audits_for(id)?;
-        let size = self.choose_lease_size(id, number, class, waiting, idle)?;
+        let size = self.choose_lease_size(id, number, class, waiting, (idle, now))?;
         let trials = self
             .sweeps
             .get_mut(&number)?
@@ -322,17 +327,18 @@ impl Core {
         number: SweepNumber,
         class: ShapeClass,
         unleased: u64,
-        idle: u32,
+        (idle, now): (u32, CoreTime),
     ) -> Option<u64> {
         let sweep = self.sweeps.get(&number)?;
-        let slots = self.workers.get(id)?.parallel_trials(&sweep.spec);
+        let worker = self.workers.get(id)?;
         Some(compute_lease_size(LeaseDemand {
             unleased,
-            slots,
+            slots: worker.parallel_trials(&sweep.spec),
             idle: self.count_fitting(id, sweep, idle),
             is_narrow: sweep.spec.trial_needs() == TrialNeeds::ONE_SLOT,
             all_slots: self.workers.count_parallel_trials(&sweep.spec),
             trial_seconds: sweep.classes[class.position()].trial_seconds,
+            begins_for: worker.begins_for_seconds(now),
         }))
     }
 
@@ -403,11 +409,12 @@ impl Worker {
         self.offers_class(&spec.numerics) && self.parallel_trials(spec) > 0
     }
 
-    /// Whether the worker offers a sweep's numerics class, and has not reported lately that it
+    /// Whether the worker offers a sweep's numerics class, begins trials, and has not reported lately that it
     /// cannot run the sweep.
     pub(super) fn is_able_to_run(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let unable = self.unable_sweeps.get(&sweep.number);
         self.is_of_use_for(&sweep.spec)
+            && self.begins_trials(now)
             && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
     }
 }

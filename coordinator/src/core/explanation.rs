@@ -406,14 +406,26 @@ impl Core {
         findings.extend(connected.filter_map(|worker| {
             let said = worker.unable_sweeps.get(&sweep.number);
             let said = said.map(|(_, why)| why.clone());
+            let lack = || worker.explain_lack(&sweep.spec);
             Some(RunningFinding::WorkerUnable {
                 worker: worker.name.clone(),
-                why: said.or_else(|| worker.explain_lack(&sweep.spec))?,
+                why: said
+                    .or_else(lack)
+                    .or_else(|| self.explain_leaving(worker))?,
             })
         }));
 
         self.explain_share(sweep, &mut findings);
         findings
+    }
+
+    /// Why a worker begins no further trial, if it does not.
+    fn explain_leaving(&self, worker: &Worker) -> Option<String> {
+        let is_leaving = !worker.begins_trials(self.latest_time());
+        is_leaving.then(|| {
+            "it is leaving, because its time is over or somebody asked it to: it begins no further trial"
+                .to_owned()
+        })
     }
 
     /// Explains which workers can run a sweep, or why none can.

@@ -22,10 +22,13 @@ pub struct LeaseDemand {
     pub all_slots: u32,
     /// Observed duration of a trial of this class, in seconds.
     pub trial_seconds: Option<f64>,
+    /// Seconds for which the worker begins trials; `None` without a limit.
+    pub begins_for: Option<f64>,
 }
 
 /// Number of trials for a lease: enough for ten seconds, but at most half of a fair share of the
-/// remaining ones, so that all workers finish together. As many as can run on what is idle while the
+/// remaining ones, so that all workers finish together, and no more than the worker begins before its
+/// time is over. As many as can run on what is idle while the
 /// duration is unknown, and for trials that need more than a slot and take long: those that waited on
 /// the worker would block what they leave of it for others.
 pub fn compute_lease_size(demand: LeaseDemand) -> u64 {
@@ -35,13 +38,20 @@ pub fn compute_lease_size(demand: LeaseDemand) -> u64 {
         return idle.min(demand.unleased);
     };
     let slots = u64::from(demand.slots.max(1));
-    let busy = ((LEASE_SECONDS / seconds.max(1e-6)) as u64).max(1) * slots;
+    let seconds = seconds.max(1e-6);
+    let busy = ((LEASE_SECONDS / seconds) as u64).max(1) * slots;
+    let in_time = demand.begins_for.map_or(u64::MAX, |left| {
+        ((left / seconds).ceil() as u64)
+            .max(1)
+            .saturating_mul(slots)
+    });
 
     let share = demand
         .unleased
         .div_ceil(2 * u64::from(demand.all_slots.max(demand.slots).max(1)))
         * slots;
     busy.min(share)
+        .min(in_time)
         .min(MAX_LEASE_TRIALS)
         .max(idle)
         .min(demand.unleased)
@@ -59,7 +69,7 @@ mod tests {
             unleased in 1_u64..1_000_000, slots in 1_u32..64, idle in 0_u32..64, others in 0_u32..64, us in 1_u64..1e9 as u64,
         ) {
             let idle = idle.min(slots);
-            let demand = LeaseDemand { unleased, slots, idle, is_narrow: true, all_slots: slots + others, trial_seconds: Some(us as f64 * 1e-6) };
+            let demand = LeaseDemand { unleased, slots, idle, is_narrow: true, all_slots: slots + others, trial_seconds: Some(us as f64 * 1e-6), begins_for: None };
             let size = compute_lease_size(demand);
             prop_assert!(size >= 1 && size <= unleased && size <= MAX_LEASE_TRIALS);
             prop_assert!(size >= u64::from(idle).min(unleased));
@@ -75,6 +85,7 @@ mod tests {
             is_narrow: true,
             all_slots: 8,
             trial_seconds: Some(60.0),
+            begins_for: None,
         };
         assert_eq!(compute_lease_size(demand), 4);
 
@@ -112,6 +123,26 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_whose_time_ends_gets_what_it_begins_until_then() {
+        let demand = LeaseDemand {
+            unleased: 1_000_000,
+            slots: 4,
+            idle: 2,
+            is_narrow: true,
+            all_slots: 8,
+            trial_seconds: Some(0.5),
+            begins_for: Some(3.2),
+        };
+        // Each slot begins a trial after 0, 0.5, … 3 seconds.
+        assert_eq!(compute_lease_size(demand), 7 * 4);
+        let last = LeaseDemand {
+            begins_for: Some(0.0),
+            ..demand
+        };
+        assert_eq!(compute_lease_size(last), 4);
+    }
+
+    #[test]
     fn trials_that_need_more_than_a_slot_wait_on_a_worker_only_if_they_are_short() {
         let demand = LeaseDemand {
             unleased: 1_000_000,
@@ -120,6 +151,7 @@ mod tests {
             is_narrow: false,
             all_slots: 8,
             trial_seconds: Some(1.0),
+            begins_for: None,
         };
         assert_eq!(compute_lease_size(demand), 1);
         let short = LeaseDemand {

@@ -75,6 +75,7 @@ fn joining_worker(worker: &str, held: Vec<Fence>) -> JoiningWorker {
         programs: false,
         experiments: Vec::new(),
         supply: None,
+        begins_for: None,
         held,
     }
 }

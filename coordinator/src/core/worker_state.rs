@@ -52,6 +52,21 @@ pub struct Worker {
     pub(crate) last_results_at: CoreTime,
     /// Idle slots of an unanswered request for a lease.
     pub(crate) requested_slots: Option<u32>,
+    /// Time from which the worker begins no further trial, because its time is limited or it is leaving.
+    pub begins_until: Option<CoreTime>,
     /// Sweeps that the worker could not run, with time and reason.
     pub(crate) unable_sweeps: BTreeMap<SweepNumber, (CoreTime, String)>,
+}
+
+impl Worker {
+    /// Whether the worker begins further trials.
+    pub(crate) fn begins_trials(&self, now: CoreTime) -> bool {
+        self.begins_until.is_none_or(|until| now < until)
+    }
+
+    /// Time left to begin trials, in seconds; `None` without a limit.
+    pub fn begins_for_seconds(&self, now: CoreTime) -> Option<f64> {
+        let until = self.begins_until?;
+        Some(until.saturating_sub(now).as_secs_f64())
+    }
 }

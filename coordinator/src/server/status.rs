@@ -197,6 +197,9 @@ fn worker_status(id: &WorkerId, worker: &Worker, now: f64) -> v1::WorkerStatus {
         silent_seconds: (now - worker.last_seen_at.as_secs_f64()).max(0.0),
         numerics: worker.numerics.clone(),
         build: worker.build.clone(),
+        begins_for_seconds: worker
+            .begins_until
+            .map(|until| (until.as_secs_f64() - now).max(0.0)),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::ids::WorkerId;
@@ -12,6 +11,7 @@ use ergodic_proto::status::UserError;
 use tokio::sync::watch;
 
 use crate::checkpoint_store::CheckpointPolicy;
+use crate::cli::departure::{Departure, drain_when_due};
 use crate::cli::{JoinArgs, WorkerAuthArgs};
 use crate::device::DeviceChoice;
 use crate::experiment::Experiments;
@@ -44,6 +44,7 @@ pub(super) async fn join_coordinator(
         .with_local_leaders(is_local_only);
 
     let worker_id = WorkerId::from(random_hex::<16>());
+    let departure = Departure::from_args(&args, &worker_id)?;
     let memory = args.memory.or_else(system::available_memory_bytes);
     let supply = Supply::new(slots, memory, gpus);
     let queue = open_queue(&args, slots, supply, &worker_id)?;
@@ -63,6 +64,7 @@ pub(super) async fn join_coordinator(
         name: args.name.unwrap_or_else(default_worker_name),
         slots,
         idle_exit: args.idle_exit,
+        leaves_at: departure.leaves_at,
         has_programs: programs.is_some(),
         experiments,
         memory,
@@ -77,12 +79,7 @@ pub(super) async fn join_coordinator(
     delivery::start_delivery(&queue, &links, &identity.worker_id);
     let (leave, leaving) = watch::channel(false);
     let leave = (leave, programs.clone());
-    tokio::spawn(drain_on_signal(
-        queue.clone(),
-        args.drain,
-        args.leave_at_eof,
-        leave,
-    ));
+    tokio::spawn(drain_when_due(queue.clone(), departure, leave));
 
     reconnect::run_until_drained(&identity, &queue, links, &dirs, programs, leaving).await?;
     tracing::info!("left");
@@ -195,91 +192,6 @@ fn start_slots(
     }
 
     slots::start_slots(queue, slots, config, policy.as_ref())
-}
-
-/// Drains the worker on the first signal: no trial begins, and running ones get `drain` to end
-/// before they are stopped. A second signal stops them at once, because batch systems may send two.
-/// Stopped trials are returned to the coordinator.
-///
-/// If the coordinator is gone by then, the worker does not wait for it. Results that it did not
-/// acknowledge are lost with this process, unless the spool has them.
-async fn drain_on_signal(
-    queue: Arc<SharedQueue>,
-    drain: Duration,
-    at_eof: bool,
-    (leave, programs): (watch::Sender<bool>, Option<ProgramHost>),
-) {
-    let drain = tokio::select! {
-        () = wait_for_signal() => drain,
-        // Stdin closes when the process that started this worker ends. The coordinator went with
-        // it, so nothing is left to drain.
-        () = wait_for_stdin_eof(), if at_eof => Duration::ZERO,
-    };
-    tracing::info!(
-        ?drain,
-        running = queue.with_queue(|queue| queue.running_count()),
-        "leaving: finishing running trials"
-    );
-
-    queue.with_queue(|queue| queue.close());
-    let _ = leave.send(true);
-    if let Some(host) = programs {
-        host.note_leaving();
-    }
-    tokio::select! {
-        () = tokio::time::sleep(drain) => {}
-        () = wait_for_signal() => {}
-    }
-
-    let running = queue.with_queue(|queue| {
-        queue.stop_running_trials();
-        queue.running_count()
-    });
-    if running > 0 {
-        tracing::warn!(
-            running,
-            "stopping running trials and returning them to the coordinator"
-        );
-    }
-
-    tokio::time::sleep(FAREWELL_TIMEOUT).await;
-    let results = queue.with_queue(|queue| queue.unacknowledged_count());
-    let fate = if queue.spool().is_some() {
-        "wait in the spool"
-    } else {
-        "are lost"
-    };
-    tracing::warn!(
-        results,
-        "the coordinator did not end the session; exiting anyway: results without acknowledgement {fate}"
-    );
-
-    std::process::exit(1);
-}
-
-/// Time limit for uploading the last checkpoints, delivering the last results and saying goodbye.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Waits until stdin is closed at the other end. The reading thread does not keep the process
-/// alive.
-async fn wait_for_stdin_eof() {
-    let (closed, wait) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        let _ = closed.send(());
-    });
-    let _ = wait.await;
-}
-
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
-    let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be listened for");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
 }
 
 /// The name of a worker that was given none: its machine and process, for people.

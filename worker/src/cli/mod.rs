@@ -33,6 +33,7 @@ use crate::runner::SlotConfig;
 use crate::train::{self, BenchReport, Isa};
 use crate::{failpoint, memory, replay, system};
 
+mod departure;
 mod generate;
 mod join;
 mod trial_costs;
@@ -161,9 +162,13 @@ struct JoinArgs {
     /// Instruction set; it affects speed, never a bit of a result
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
-    /// How long running trials may continue after SIGTERM or Ctrl-C
+    /// How long running trials may continue after SIGTERM or Ctrl-C, and at the end of --time-limit
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
     drain: Duration,
+    /// Leave in order before this time is over, as that of a batch job, counted from the start of the worker: running trials are
+    /// drained, and what cannot end is continued elsewhere from its checkpoint. Workers leave up to 5 % earlier, not all together
+    #[arg(long, env = "ERGODIC_TIME_LIMIT", value_parser = parse_duration, value_name = "TIME")]
+    time_limit: Option<Duration>,
     /// Exit after being idle for this long
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     idle_exit: Option<Duration>,

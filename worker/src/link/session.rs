@@ -38,6 +38,8 @@ pub struct WorkerIdentity {
     pub slots: u32,
     /// Idle time after which the worker leaves.
     pub idle_exit: Option<Duration>,
+    /// When the worker begins to leave, if its time is limited.
+    pub leaves_at: Option<Instant>,
     /// Whether the worker runs programs.
     pub has_programs: bool,
     /// The experiments of the worker program.
@@ -223,6 +225,10 @@ impl<'a> WorkerSession<'a> {
                 let part = outputs::read_part(self.queue, &wanted);
                 self.send_message(Request::Output(part)).await
             }
+            Some(Response::Drain(_)) => {
+                self.queue.drain_requested.notify_one();
+                Ok(())
+            }
             Some(Response::Welcome(_)) | None => Ok(()),
         }
     }
@@ -268,11 +274,16 @@ impl<'a> WorkerSession<'a> {
         match self.with_heartbeats(fence, fetching).await {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease.0, trials = keys.len(), "lease granted");
-                self.queue.with_queue(|queue| {
-                    if !queue.is_closed() {
-                        queue.add_lease(fence, sweep, keys, checkpointed)
+                let is_leaving = self.queue.with_queue(|queue| {
+                    let is_closed = queue.is_closed();
+                    if !is_closed {
+                        queue.add_lease(fence, sweep, keys, checkpointed);
                     }
+                    is_closed
                 });
+                if is_leaving {
+                    self.return_lease(fence, String::new()).await?;
+                }
             }
             Err(why) => self.release_lease(fence, &id, why).await?,
         }
@@ -292,6 +303,11 @@ impl<'a> WorkerSession<'a> {
             why,
             "cannot run this sweep; releasing the lease"
         );
+        self.return_lease(fence, why).await
+    }
+
+    /// Returns a lease, with the reason if this worker cannot run its sweep.
+    async fn return_lease(&self, fence: Fence, why: String) -> Result<(), Disconnected> {
         let release = v1::Release {
             fence: Some(fence.into()),
             why,
@@ -448,6 +464,11 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
         experiments: identity.experiments.announce(),
         supply: Some(supply),
         sends_output: true,
+        begins_for_ms: identity.leaves_at.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            left.as_millis() as u64
+        }),
+        drains: true,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Workers join, send heartbeats, request work, and leave.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{Fence, LeaseId, WorkerId};
@@ -29,6 +30,8 @@ pub struct JoiningWorker {
     pub experiments: Vec<KnownExperiment>,
     /// What programs can take besides slots; `None` for a worker that does not tell.
     pub supply: Option<WorkerSupply>,
+    /// Time for which the worker begins trials; `None` if it is not limited.
+    pub begins_for: Option<Duration>,
     /// Leases that the worker still holds.
     pub held: Vec<Fence>,
 }
@@ -66,6 +69,7 @@ impl Core {
             programs: joining.programs,
             experiments: joining.experiments,
             supply: joining.supply,
+            begins_until: joining.begins_for.map(|time| now.saturating_add(time)),
             connected: true,
             session_broke_off: false,
             last_seen_at: now,
@@ -150,6 +154,14 @@ impl Core {
             worker.last_seen_at = now;
         });
         self.assign_leases(now)
+    }
+
+    /// Handles that a worker was asked to leave: it is offered nothing more.
+    pub fn on_drain_requested(&mut self, worker: &WorkerId, now: CoreTime) {
+        self.workers.edit_presence(worker, |worker| {
+            worker.begins_until = Some(now);
+            worker.requested_slots = None;
+        });
     }
 
     /// Forgets absent workers beyond a limit, because a peer could join under ever new ids.

@@ -13,7 +13,7 @@ use crate::core::{Core, Effect, JoiningWorker, SessionEnd, Steering, StoredRow, 
 use crate::records::SweepRow;
 use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::server::checkpoints::IncomingCheckpoint;
-use crate::server::engine::{Engine, OutputQuestion, OutputReply};
+use crate::server::engine::{DrainReply, Engine, OutputQuestion, OutputReply, SessionAbilities};
 use crate::server::limits::Permit;
 use crate::store::writer::DeletedFiles;
 use crate::store::{ClearedRows, ReusingSweep, StoreError, SuccessorSweep};
@@ -55,7 +55,7 @@ pub enum WorkerEvent {
         /// Takes what is sent to it.
         sender: SessionSender,
         /// Whether it tells what running programs have printed.
-        sends_output: bool,
+        abilities: SessionAbilities,
         /// Receives the session's number.
         reply: oneshot::Sender<SessionNumber>,
     },
@@ -191,6 +191,13 @@ pub enum UserEvent {
         question: OutputQuestion,
         /// Receives the answer.
         reply: OutputReply,
+    },
+    /// Ask workers to leave.
+    DrainWorkers {
+        /// Their names or ids.
+        names: Vec<String>,
+        /// Receives the ids of those that were asked, or why none was.
+        reply: DrainReply,
     },
     /// Test whether the store accepts a write.
     CheckWritable {

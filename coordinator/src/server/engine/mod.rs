@@ -5,6 +5,7 @@
 //! wait for their answer and are limited in number, worker messages and results hold a permit for their bytes until they are handled
 //! or stored, and what comes back from the store's writer was in the writer's queue, which is short.
 
+mod drains;
 pub mod events;
 mod outputs;
 mod persist;
@@ -18,11 +19,13 @@ use std::time::Instant;
 use ergodic_common::ids::{SessionNumber, WorkerId};
 use tokio::sync::{mpsc, watch};
 
+pub use drains::DrainReply;
 pub use events::{
     BatchRefusal, ChangeReply, EngineEvent, EngineHandle, EngineQueue, EngineStopped,
     SessionSender, StoreReply, UserEvent, WorkerEvent, WorkerMessage,
 };
 pub use outputs::{OutputQuestion, OutputRefusal, OutputReply};
+pub use sessions::SessionAbilities;
 
 use self::outputs::OpenOutputs;
 use self::sessions::OpenSession;

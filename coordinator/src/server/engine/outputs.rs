@@ -91,7 +91,7 @@ impl Engine {
         };
         let why = match self.sessions.get(&worker) {
             None => Some(OutputRefusal::Away),
-            Some(session) if !session.sends_output => Some(OutputRefusal::TooOld),
+            Some(session) if !session.abilities.sends_output => Some(OutputRefusal::TooOld),
             Some(_) => None,
         };
         if let Some(why) = why {

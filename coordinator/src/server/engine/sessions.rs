@@ -13,12 +13,20 @@ use crate::server::convert::fence_to_wire;
 use crate::server::engine::{Engine, SessionSender, WorkerEvent, WorkerMessage};
 use crate::store::InsertLease;
 
+/// What a worker does when it is asked; earlier ones know nothing of it.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionAbilities {
+    /// Whether the worker tells what running programs have printed.
+    pub sends_output: bool,
+    /// Whether the worker leaves.
+    pub drains: bool,
+}
+
 /// A session that is open.
 pub(super) struct OpenSession {
     number: SessionNumber,
     sender: SessionSender,
-    /// Whether the worker tells what running programs have printed.
-    pub(super) sends_output: bool,
+    pub(super) abilities: SessionAbilities,
 }
 
 impl Engine {
@@ -27,9 +35,9 @@ impl Engine {
             WorkerEvent::Joined {
                 joining,
                 sender,
-                sends_output,
+                abilities,
                 reply,
-            } => return self.join_worker(joining, (sender, sends_output), reply),
+            } => return self.join_worker(joining, (sender, abilities), reply),
             WorkerEvent::SessionEnded {
                 worker,
                 session,
@@ -63,7 +71,7 @@ impl Engine {
     fn join_worker(
         &mut self,
         joining: JoiningWorker,
-        (sender, sends_output): (SessionSender, bool),
+        (sender, abilities): (SessionSender, SessionAbilities),
         reply: oneshot::Sender<SessionNumber>,
     ) -> Vec<Effect> {
         self.last_session.0 += 1;
@@ -79,7 +87,7 @@ impl Engine {
         let session = OpenSession {
             number: self.last_session,
             sender,
-            sends_output,
+            abilities,
         };
         self.sessions.insert(joining.worker.clone(), session);
         // The session must send Welcome before any message that the join causes.

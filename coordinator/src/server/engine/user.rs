@@ -51,6 +51,7 @@ impl Engine {
                 .enqueue_deletion(hashes, |deleted| drop(reply.send(deleted))),
             UserEvent::Redo { sweep, keys, reply } => self.redo_trials(sweep, keys, reply),
             UserEvent::AskForOutput { question, reply } => self.ask_for_output(&question, reply),
+            UserEvent::DrainWorkers { names, reply } => self.drain_workers(&names, reply),
             UserEvent::CheckWritable { reply } => self.persist_for(CheckWritable, reply),
         }
 

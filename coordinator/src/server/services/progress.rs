@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use ergodic_common::ids::{SweepId, SweepNumber};
 use ergodic_proto::v1;
+use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::core::Core;
 use crate::core::queries::SweepMatch;
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
+use crate::server::engine::UserEvent;
 use crate::server::limits::{PageSender, ResponseStream};
 use crate::server::services::access::SweepApi;
 use crate::server::status::{
@@ -107,6 +109,30 @@ impl SweepApi {
             .query_core(|core| worker_statuses(core, core_seconds(core)))
             .await?;
         Ok(v1::WorkersResponse { workers })
+    }
+
+    /// The body of `DrainWorkers`: the workers that were asked to leave.
+    pub(crate) async fn drain_workers_of(
+        &self,
+        request: v1::DrainWorkersRequest,
+    ) -> Result<Vec<v1::WorkerStatus>, Status> {
+        let names = request.workers;
+        if names.is_empty() {
+            return Err(Status::invalid_argument(
+                "expected the name or id of a worker",
+            ));
+        }
+
+        let (reply, answered) = oneshot::channel();
+        let event = UserEvent::DrainWorkers { names, reply };
+        self.0.engine.send_event(event);
+        let asked = answered.await.map_err(|_| self.0.unanswered_status())??;
+        self.query_core(move |core| {
+            let mut workers = worker_statuses(core, core_seconds(core));
+            workers.retain(|worker| asked.iter().any(|id| id.as_str() == worker.id));
+            workers
+        })
+        .await
     }
 }
 

@@ -17,7 +17,7 @@ use crate::core::{JoiningWorker, SessionEnd, WorkerSupply};
 use crate::experiments::KnownExperiment;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
-use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
+use crate::server::engine::{SessionAbilities, SessionSender, WorkerEvent, WorkerMessage};
 use crate::server::listen::PeerInfo;
 use crate::server::{ProgramPolicy, ServerContext};
 
@@ -52,19 +52,22 @@ pub(crate) async fn open_session(
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
     let permit = context.limits.sessions.try_acquire()?;
     let hello = read_hello(&mut inbound).await?;
-    let sends_output = hello.sends_output;
+    let abilities = SessionAbilities {
+        sends_output: hello.sends_output,
+        drains: hello.drains,
+    };
     let mut joining = parse_hello(hello)?;
     // Where no programs are accepted, none that were stored before are run.
     joining.programs &= context.programs != ProgramPolicy::Nobody;
     let worker = joining.worker.clone();
 
     let (sender, messages) = mpsc::channel(MAX_UNREAD_MESSAGES);
-    send_welcome(&context, &sender, sends_output).await;
+    send_welcome(&context, &sender, abilities.sends_output).await;
     let (reply, number) = oneshot::channel();
     context.engine.send_event(WorkerEvent::Joined {
         joining,
         sender,
-        sends_output,
+        abilities,
         reply,
     });
 
@@ -173,6 +176,7 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
             memory: supply.memory,
             gpus: supply.gpus,
         }),
+        begins_for: hello.begins_for_ms.map(Duration::from_millis),
         held: hello.held.iter().map(fence_from_wire).collect(),
     })
 }

@@ -68,6 +68,14 @@ impl SweepService for SweepApi {
         Ok(Response::new(self.list_workers().await?))
     }
 
+    async fn drain_workers(
+        &self,
+        request: Request<v1::DrainWorkersRequest>,
+    ) -> Result<Response<v1::DrainWorkersResponse>, Status> {
+        let workers = self.drain_workers_of(request.into_inner()).await?;
+        Ok(Response::new(v1::DrainWorkersResponse { workers }))
+    }
+
     async fn table(
         &self,
         request: Request<v1::TableRequest>,
