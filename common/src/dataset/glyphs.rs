@@ -133,12 +133,7 @@ fn draw_glyph(label: u8, stream: &mut RandomStream, pixels: &mut Vec<u8>) {
     let ink = 85.0 + 130.0 * stream.next_uniform();
 
     for y in 0..SIDE {
-        for x in 0..SIDE {
-            let near = segments
-                .iter()
-                .map(|s| s.distance_squared(x as f64, y as f64))
-                .fold(f64::MAX, f64::min);
-
+        for near in nearest_distances(&segments, y as f64) {
             // Blurs the edge over one pixel and adds noise everywhere, so that the task is not
             // trivial.
             let cover = (radius + 0.5 - near.sqrt()).clamp(0.0, 1.0);
@@ -146,6 +141,20 @@ fn draw_glyph(label: u8, stream: &mut RandomStream, pixels: &mut Vec<u8>) {
             pixels.push((cover * ink + noise).clamp(0.0, 255.0) as u8);
         }
     }
+}
+
+/// The squared distance of each pixel in a row from the nearest segment. Segment by segment, so that the compiler works on several
+/// pixels at a time.
+fn nearest_distances(segments: &[StrokeSegment], y: f64) -> [f64; SIDE] {
+    let mut near = [f64::MAX; SIDE];
+    for segment in segments {
+        for (x, near) in near.iter_mut().enumerate() {
+            let distance = segment.distance_squared(x as f64, y);
+            *near = if distance < *near { distance } else { *near };
+        }
+    }
+
+    near
 }
 
 /// A random rotation, shear, scale and shift, and a jitter of every corner.
@@ -199,7 +208,10 @@ impl StrokeSegment {
     fn distance_squared(&self, x: f64, y: f64) -> f64 {
         let dx = x - self.from.0;
         let dy = y - self.from.1;
-        let t = ((dx * self.along.0 + dy * self.along.1) * self.inverse).clamp(0.0, 1.0);
+        let along = (dx * self.along.0 + dy * self.along.1) * self.inverse;
+        // As `clamp`, which checks its bounds each time; there is no NaN here.
+        let t = if along < 0.0 { 0.0 } else { along };
+        let t = if t > 1.0 { 1.0 } else { t };
         let ex = dx - t * self.along.0;
         let ey = dy - t * self.along.1;
         ex * ex + ey * ey
