@@ -96,6 +96,7 @@ impl Fleet {
             programs: false,
             experiments: Vec::new(),
             supply: None,
+            begins_for: None,
             held: Vec::new(),
         };
         let effects = self.core.on_worker_joined(joining, self.now);

@@ -78,7 +78,7 @@ mod tests {
         ("SweepService/CurvePages", "user admin", true, true),
         ("SweepService/Curves", "user admin", true, true),
         ("SweepService/Distance", "user admin", true, true),
-        ("SweepService/DrainWorkers", "user admin", true, false),
+        ("SweepService/DrainWorkers", "user admin", false, false),
         ("SweepService/Effects", "user admin", true, true),
         ("SweepService/Explain", "user admin", true, false),
         ("SweepService/Extend", "user admin", false, false),

@@ -15,7 +15,8 @@ fn workers(cluster: &Cluster) -> Vec<Value> {
 fn a_worker_whose_time_is_over_leaves_in_order_and_another_goes_on() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&[]);
-    let limited = ["--time-limit", "16s", "--drain", "200ms"];
+    cluster.gate.hold_after(2);
+    let limited = ["--time-limit", "30s", "--drain", "200ms"];
     let leaving = cluster.worker(1, &limited);
     let id = cluster.launch(&text);
     cluster.wait_for_workers(1);
@@ -85,7 +86,8 @@ fn workers_leave_when_they_are_asked_by_name() {
         .as_str()
         .expect("an id")
         .to_owned();
-    assert_eq!(cluster.ask(&["worker", "drain", &last]), "desk leaves\n");
+    let asked = cluster.ask(&["worker", "drain", &last]);
+    assert!(asked.starts_with("desk leaves"), "{asked}");
     assert_eq!(stays.wait(), 0);
 
     let id = cluster.launch(&repeated(1));
@@ -96,8 +98,10 @@ fn workers_leave_when_they_are_asked_by_name() {
 #[test]
 fn a_worker_that_is_too_old_to_be_asked_is_named() {
     let cluster = Cluster::start(&[]);
-    let old = block_on(RawWorker::joined(&cluster.url, "a"));
-    let finished = cluster.run(&["worker", "drain", "raw-a"]);
-    refused(&finished, 6, &["raw-a", "too old", "SIGTERM"]);
-    drop(old);
+    block_on(async {
+        let old = RawWorker::joined(&cluster.url, "a").await;
+        let finished = cluster.run(&["worker", "drain", "raw-a"]);
+        refused(&finished, 6, &["raw-a", "too old", "SIGTERM"]);
+        drop(old);
+    });
 }

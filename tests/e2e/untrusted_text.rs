@@ -43,6 +43,8 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             held: Vec::new(),
             programs: false,
             experiments: Vec::new(),
+            begins_for_ms: None,
+            drains: false,
             supply: None,
             sends_output: false,
         };

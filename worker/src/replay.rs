@@ -43,13 +43,15 @@ pub(crate) async fn run_single_trial(
     let stop = Arc::new(AtomicBool::new(false));
     let gpus = choose_gpus(&sweep.spec, &config)?;
 
-    // A time limit protects the other trials of a worker, and a replay runs only one.
+    // A time limit protects the other trials of a worker, and a replay runs only one. A program may never end.
+    let limit = sweep.spec.scheduling.time_limit;
+    let time_limit = limit.filter(|_| sweep.spec.program().is_some());
     let assignment = Assignment {
         fence,
         key,
         sweep: Arc::new(sweep),
         stop,
-        time_limit: None,
+        time_limit,
         has_checkpoint: false,
         gpus,
         output: OutputTail::default(),

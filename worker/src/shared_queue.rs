@@ -3,6 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 use tokio::sync::{Notify, watch};
 
 use crate::result_batch::SpoolRef;
@@ -13,6 +15,9 @@ use crate::work_queue::{Assignment, Uptime, WorkQueue};
 
 /// Interval at which a slot retries to write to a full spool.
 pub(crate) const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The reason why a lock is never poisoned.
+const LOCK_NOT_POISONED: &str = "nothing panics while it holds the queue";
 
 /// The work queue behind a lock, and signals for its changes.
 pub struct SharedQueue {
@@ -28,6 +33,8 @@ pub struct SharedQueue {
     pub(crate) results_ready: Notify,
     /// The coordinator asks the worker to leave.
     pub(crate) drain_requested: Notify,
+    /// Trials that had not begun when the worker began to leave.
+    dropped: Mutex<Vec<(Fence, Vec<TrialKey>)>>,
     /// Whether the coordinator takes the output of programs; `None` before the first session.
     pub(crate) takes_output: watch::Sender<Option<bool>>,
 }
@@ -43,6 +50,7 @@ impl SharedQueue {
             queue_changed: Notify::new(),
             results_ready: Notify::new(),
             drain_requested: Notify::new(),
+            dropped: Mutex::default(),
             takes_output: watch::channel(None).0,
         }
     }
@@ -75,15 +83,31 @@ impl SharedQueue {
         result
     }
 
+    /// Begins no further trial. What has not begun is kept for the session, which returns it.
+    pub(crate) fn begin_leaving(&self) {
+        let dropped = self.with_queue(|queue| {
+            let fences = queue.held_fences().into_iter();
+            let of_lease = |fence| (fence, queue.retract_trials(fence, u64::MAX));
+            let dropped = fences.map(of_lease).filter(|(_, keys)| !keys.is_empty());
+            let dropped = dropped.collect();
+            queue.close();
+            dropped
+        });
+        *self.dropped.lock().expect(LOCK_NOT_POISONED) = dropped;
+    }
+
+    /// Takes the trials that had not begun when the worker began to leave, by lease.
+    pub(crate) fn take_dropped(&self) -> Vec<(Fence, Vec<TrialKey>)> {
+        std::mem::take(&mut *self.dropped.lock().expect(LOCK_NOT_POISONED))
+    }
+
     /// Time since the worker started.
     pub fn uptime(&self) -> Uptime {
         self.started.elapsed()
     }
 
     fn lock_queue(&self) -> MutexGuard<'_, WorkQueue> {
-        self.queue
-            .lock()
-            .expect("nothing panics while it holds the queue")
+        self.queue.lock().expect(LOCK_NOT_POISONED)
     }
 
     /// Records the end of a trial and wakes the senders and the session. A trial without a result
@@ -135,10 +159,7 @@ impl SharedQueue {
                 return Some(assignment);
             }
 
-            queue = self
-                .work_available
-                .wait(queue)
-                .expect("nothing panics while it holds the queue");
+            queue = self.work_available.wait(queue).expect(LOCK_NOT_POISONED);
         }
     }
 }
@@ -163,8 +184,7 @@ fn spool_result(
 mod tests {
     use std::collections::BTreeSet;
 
-    use ergodic_common::TrialKey;
-    use ergodic_common::ids::{Epoch, Fence, LeaseId};
+    use ergodic_common::ids::{Epoch, LeaseId};
 
     use crate::shared_queue::*;
     use crate::work_queue::tests::wide_sweep;

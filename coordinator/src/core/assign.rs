@@ -197,10 +197,9 @@ impl Core {
     /// Whether a connected worker can run trials of a sweep.
     pub(super) fn can_work_on(&self, id: &WorkerId, sweep: &Sweep, now: CoreTime) -> bool {
         sweep.is_running()
-            && self
-                .workers
-                .get(id)
-                .is_some_and(|worker| worker.connected && worker.is_able_to_run(sweep, now))
+            && self.workers.get(id).is_some_and(|worker| {
+                worker.connected && worker.begins_trials(now) && worker.is_able_to_run(sweep, now)
+            })
     }
 
     /// Whether a worker is the first that can take a sweep's next quarantined trial. It must never
@@ -338,7 +337,9 @@ impl Core {
             is_narrow: sweep.spec.trial_needs() == TrialNeeds::ONE_SLOT,
             all_slots: self.workers.count_parallel_trials(&sweep.spec),
             trial_seconds: sweep.classes[class.position()].trial_seconds,
-            begins_for: worker.begins_for_seconds(now),
+            begins_for: worker
+                .begins_for_seconds(now)
+                .map(|left| left / worker.pace),
         }))
     }
 
@@ -409,12 +410,11 @@ impl Worker {
         self.offers_class(&spec.numerics) && self.parallel_trials(spec) > 0
     }
 
-    /// Whether the worker offers a sweep's numerics class, begins trials, and has not reported lately that it
+    /// Whether the worker offers a sweep's numerics class, and has not reported lately that it
     /// cannot run the sweep.
     pub(super) fn is_able_to_run(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let unable = self.unable_sweeps.get(&sweep.number);
         self.is_of_use_for(&sweep.spec)
-            && self.begins_trials(now)
             && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
     }
 }

@@ -411,7 +411,7 @@ impl Core {
                 worker: worker.name.clone(),
                 why: said
                     .or_else(lack)
-                    .or_else(|| self.explain_leaving(worker))?,
+                    .or_else(|| self.explain_leaving(worker, sweep))?,
             })
         }));
 
@@ -419,10 +419,10 @@ impl Core {
         findings
     }
 
-    /// Why a worker begins no further trial, if it does not.
-    fn explain_leaving(&self, worker: &Worker) -> Option<String> {
+    /// Why a worker that could run a sweep begins no further trial, if it does not.
+    fn explain_leaving(&self, worker: &Worker, sweep: &Sweep) -> Option<String> {
         let is_leaving = !worker.begins_trials(self.latest_time());
-        is_leaving.then(|| {
+        (is_leaving && worker.is_of_use_for(&sweep.spec)).then(|| {
             "it is leaving, because its time is over or somebody asked it to: it begins no further trial"
                 .to_owned()
         })

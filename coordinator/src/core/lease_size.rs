@@ -22,7 +22,7 @@ pub struct LeaseDemand {
     pub all_slots: u32,
     /// Observed duration of a trial of this class, in seconds.
     pub trial_seconds: Option<f64>,
-    /// Seconds for which the worker begins trials; `None` without a limit.
+    /// Time for which the worker begins trials, in seconds of a worker of the usual pace; `None` without a limit.
     pub begins_for: Option<f64>,
 }
 

@@ -173,9 +173,9 @@ impl Core {
 
     /// Connected workers that can run a sweep.
     pub(super) fn able_workers(&self, spec: &Spec) -> impl Iterator<Item = &Worker> {
-        self.workers
-            .values()
-            .filter(|w| w.connected && w.is_of_use_for(spec))
+        let now = self.latest_time();
+        let stay = self.workers.values().filter(move |w| w.begins_trials(now));
+        stay.filter(|w| w.connected && w.is_of_use_for(spec))
     }
 
     /// The names of the first workers that can run the sweep of an experiment, in alphabetical order; none of other sweeps, which
@@ -211,10 +211,7 @@ impl Core {
 
     /// Number of trials of a sweep that connected workers can run at a time.
     pub(super) fn count_parallel_trials(&self, spec: &Spec) -> u32 {
-        let able = self
-            .workers
-            .values()
-            .filter(|w| w.connected && w.offers_class(&spec.numerics));
+        let able = self.able_workers(spec);
         able.map(|worker| worker.parallel_trials(spec)).sum()
     }
 

@@ -54,6 +54,8 @@ pub struct Worker {
     pub(crate) requested_slots: Option<u32>,
     /// Time from which the worker begins no further trial, because its time is limited or it is leaving.
     pub begins_until: Option<CoreTime>,
+    /// Whether somebody has asked the worker to leave.
+    pub drain_requested: bool,
     /// Sweeps that the worker could not run, with time and reason.
     pub(crate) unable_sweeps: BTreeMap<SweepNumber, (CoreTime, String)>,
 }

@@ -99,7 +99,7 @@ pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
 fn judge_differences(found: &str, may_differ: bool) -> Result<String, UserError> {
     if may_differ {
         return Ok(format!(
-            "{found}, as runs may: the sweep file says deterministic = false\n"
+            "{found}, as runs may: the sweep file does not say deterministic = true\n"
         ));
     }
     let message = format!(

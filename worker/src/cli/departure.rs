@@ -30,18 +30,22 @@ pub(super) struct Departure {
 }
 
 impl Departure {
-    /// The departure of a worker that starts now.
+    /// The departure of a worker that started at this moment.
     ///
     /// # Errors
     /// The time limit leaves no time for trials.
-    pub(super) fn from_args(args: &JoinArgs, worker: &WorkerId) -> Result<Self, UserError> {
+    pub(super) fn from_args(
+        args: &JoinArgs,
+        worker: &WorkerId,
+        started: Instant,
+    ) -> Result<Self, UserError> {
         let wait = args.time_limit.map(|limit| {
             let needed = args.drain + FAREWELL_TIMEOUT;
             compute_wait(limit, needed, worker).ok_or_else(|| too_short(limit, args.drain))
         });
         Ok(Self {
             drain: args.drain,
-            leaves_at: wait.transpose()?.map(|wait| Instant::now() + wait),
+            leaves_at: wait.transpose()?.map(|wait| started + wait),
             at_eof: args.leave_at_eof,
         })
     }
@@ -86,7 +90,7 @@ pub(super) async fn drain_when_due(
         "leaving: finishing running trials"
     );
 
-    queue.with_queue(|queue| queue.close());
+    queue.begin_leaving();
     let _ = leave.send(true);
     if let Some(host) = programs {
         host.note_leaving();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::ids::WorkerId;
@@ -32,6 +33,8 @@ pub(super) async fn join_coordinator(
     isa: Isa,
     experiments: Experiments,
 ) -> Result<(), UserError> {
+    let worker_id = WorkerId::from(random_hex::<16>());
+    let departure = Departure::from_args(&args, &worker_id, Instant::now())?;
     let slots = choose_slot_count(&args)?;
     let url = args.join.clone().ok_or_else(missing_url)?;
     let gpus = choose_gpus(&args);
@@ -43,8 +46,6 @@ pub(super) async fn join_coordinator(
     let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?
         .with_local_leaders(is_local_only);
 
-    let worker_id = WorkerId::from(random_hex::<16>());
-    let departure = Departure::from_args(&args, &worker_id)?;
     let memory = args.memory.or_else(system::available_memory_bytes);
     let supply = Supply::new(slots, memory, gpus);
     let queue = open_queue(&args, slots, supply, &worker_id)?;

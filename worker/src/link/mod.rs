@@ -3,6 +3,7 @@
 pub(crate) mod checkpoints;
 pub mod datasets;
 pub mod delivery;
+mod hello;
 pub(crate) mod outputs;
 pub mod reconnect;
 pub mod session;

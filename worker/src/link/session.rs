@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ids::{Fence, SweepId, WorkerId};
-use ergodic_common::{BUILD, Spec, TrialKey};
+use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::channel::connect::ClientChannel;
+use ergodic_proto::v1;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::experiment::Experiments;
+use crate::link::hello::{hello_message, receive_welcome};
 use crate::link::outputs;
 use crate::link::sweeps;
 use crate::link::sweeps::SweepCache;
@@ -153,7 +154,7 @@ impl<'a> WorkerSession<'a> {
                 _ = beats.tick() => self.send_heartbeat().await,
                 () = self.queue.queue_changed.notified() => self.request_work().await,
                 _ = ticks.tick() => self.check_queue().await,
-                Ok(()) = leave.changed() => Ok(()),
+                Ok(()) = leave.changed() => self.return_dropped().await,
             };
             if sent.is_err() || heard.elapsed() > silence {
                 return SessionEnd::Lost("the coordinator is silent".into());
@@ -340,6 +341,9 @@ impl<'a> WorkerSession<'a> {
                     Ok(Some(v1::SessionResponse { message: Some(Response::Renewed(_)) })) => {
                         self.queue.with_queue(|queue| queue.renew_leases(self.queue.uptime()));
                     }
+                    Ok(Some(v1::SessionResponse { message: Some(Response::Drain(_)) })) => {
+                        self.queue.drain_requested.notify_one();
+                    }
                     Ok(Some(other)) => self.pending_messages.push_back(other),
                     Ok(None) | Err(_) => open = false,
                 },
@@ -361,6 +365,18 @@ impl<'a> WorkerSession<'a> {
             return Ok(());
         }
 
+        self.send_retracted(fence, &keys).await
+    }
+
+    /// Returns what had not begun when the worker began to leave.
+    async fn return_dropped(&mut self) -> Result<(), Disconnected> {
+        for (fence, keys) in self.queue.take_dropped() {
+            self.send_retracted(fence, &keys).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_retracted(&self, fence: Fence, keys: &[TrialKey]) -> Result<(), Disconnected> {
         tracing::debug!(
             lease = fence.lease.0,
             trials = keys.len(),
@@ -437,52 +453,6 @@ impl<'a> WorkerSession<'a> {
             message: Some(message),
         };
         self.outgoing.send(request).await.map_err(|_| Disconnected)
-    }
-}
-
-/// The message by which the worker presents itself and the leases that it holds.
-fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
-    let (held, supply) = queue.with_queue(|queue| {
-        let supply = v1::ProgramSupply {
-            memory: queue.supply().memory(),
-            gpus: queue.supply().gpu_count(),
-        };
-        (queue.held_fences(), supply)
-    });
-    v1::Hello {
-        protocol: PROTOCOL_VERSION,
-        build: BUILD.to_owned(),
-        worker: identity.worker_id.to_string(),
-        name: identity.name.clone(),
-        slots: identity.slots,
-        numerics: [identity.numerics.clone()]
-            .into_iter()
-            .chain(identity.experiments.classes())
-            .collect(),
-        held: held.into_iter().map(Into::into).collect(),
-        programs: identity.has_programs,
-        experiments: identity.experiments.announce(),
-        supply: Some(supply),
-        sends_output: true,
-        begins_for_ms: identity.leaves_at.map(|at| {
-            let left = at.saturating_duration_since(Instant::now());
-            left.as_millis() as u64
-        }),
-        drains: true,
-    }
-}
-
-/// Receives the coordinator's first message.
-async fn receive_welcome(
-    incoming: &mut Streaming<v1::SessionResponse>,
-) -> Result<v1::Welcome, tonic::Status> {
-    match incoming.message().await? {
-        Some(v1::SessionResponse {
-            message: Some(Response::Welcome(welcome)),
-        }) => Ok(welcome),
-        _ => Err(tonic::Status::failed_precondition(
-            "the coordinator did not send a welcome, so it may have another version: use a worker of its version",
-        )),
     }
 }
 

@@ -57,10 +57,10 @@ impl Core {
             .filter(|fence| !self.holds_lease(&joining.worker, *fence))
             .collect();
 
-        let (trials, pace) = self
-            .workers
-            .get(&joining.worker)
-            .map_or((0, 1.0), |w| (w.stored_rows, w.pace));
+        let known = self.workers.get(&joining.worker);
+        let (trials, pace) = known.map_or((0, 1.0), |w| (w.stored_rows, w.pace));
+        let drain_requested = known.is_some_and(|w| w.drain_requested);
+        let begins_until = joining.begins_for.map(|time| now.saturating_add(time));
         let worker = Worker {
             name: joining.name,
             build: joining.build,
@@ -69,7 +69,12 @@ impl Core {
             programs: joining.programs,
             experiments: joining.experiments,
             supply: joining.supply,
-            begins_until: joining.begins_for.map(|time| now.saturating_add(time)),
+            begins_until: if drain_requested {
+                Some(now)
+            } else {
+                begins_until
+            },
+            drain_requested,
             connected: true,
             session_broke_off: false,
             last_seen_at: now,
@@ -160,8 +165,15 @@ impl Core {
     pub fn on_drain_requested(&mut self, worker: &WorkerId, now: CoreTime) {
         self.workers.edit_presence(worker, |worker| {
             worker.begins_until = Some(now);
+            worker.drain_requested = true;
             worker.requested_slots = None;
         });
+    }
+
+    /// Whether somebody has asked a worker to leave.
+    pub fn is_drain_requested(&self, worker: &WorkerId) -> bool {
+        let worker = self.workers.get(worker);
+        worker.is_some_and(|worker| worker.drain_requested)
     }
 
     /// Forgets absent workers beyond a limit, because a peer could join under ever new ids.

@@ -9,23 +9,39 @@ use ergodic_proto::v1::session_response::Message;
 use tokio::sync::oneshot;
 
 use crate::server::engine::Engine;
+use crate::server::status::worker_statuses;
 
-/// Receives the ids of the workers that were asked, or why none was.
-pub type DrainReply = oneshot::Sender<Result<Vec<WorkerId>, UserError>>;
+/// Receives the workers that were asked, as they were then, or why none was.
+pub type DrainReply = oneshot::Sender<Result<Vec<v1::WorkerStatus>, UserError>>;
 
 impl Engine {
     /// Asks the workers with these names or ids to leave: all of them, or none.
     pub(crate) fn drain_workers(&mut self, names: &[String], reply: DrainReply) {
-        let chosen = self.find_draining_workers(names);
-        if let Ok(workers) = &chosen {
-            let now = self.current_time();
-            for worker in workers {
-                tracing::info!(worker = worker.as_str(), "the worker is asked to leave");
-                self.core.on_drain_requested(worker, now);
-                self.send_to_worker(worker, Message::Drain(v1::Drain {}));
+        let workers = match self.find_draining_workers(names) {
+            Ok(workers) => workers,
+            Err(why) => {
+                let _ = reply.send(Err(why));
+                return;
             }
+        };
+
+        let now = self.current_time();
+        for worker in &workers {
+            tracing::info!(worker = worker.as_str(), "the worker is asked to leave");
+            self.core.on_drain_requested(worker, now);
         }
-        let _ = reply.send(chosen);
+        // One without trials is gone as soon as it is asked.
+        let mut statuses = worker_statuses(&self.core, now.as_secs_f64());
+        statuses.retain(|status| workers.iter().any(|id| id.as_str() == status.id));
+        let _ = reply.send(Ok(statuses));
+        for worker in &workers {
+            self.send_drain(worker);
+        }
+    }
+
+    /// Asks a worker to leave.
+    pub(super) fn send_drain(&mut self, worker: &WorkerId) {
+        self.send_to_worker(worker, Message::Drain(v1::Drain {}));
     }
 
     /// The workers with these names or ids, each once.

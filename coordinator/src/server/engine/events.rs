@@ -54,7 +54,7 @@ pub enum WorkerEvent {
         joining: JoiningWorker,
         /// Takes what is sent to it.
         sender: SessionSender,
-        /// Whether it tells what running programs have printed.
+        /// What it does when it is asked.
         abilities: SessionAbilities,
         /// Receives the session's number.
         reply: oneshot::Sender<SessionNumber>,
@@ -196,7 +196,7 @@ pub enum UserEvent {
     DrainWorkers {
         /// Their names or ids.
         names: Vec<String>,
-        /// Receives the ids of those that were asked, or why none was.
+        /// Receives those that were asked, or why none was.
         reply: DrainReply,
     },
     /// Test whether the store accepts a write.

@@ -92,7 +92,13 @@ impl Engine {
         self.sessions.insert(joining.worker.clone(), session);
         // The session must send Welcome before any message that the join causes.
         let _ = reply.send(self.last_session);
-        self.core.on_worker_joined(joining, self.current_time())
+        let worker = joining.worker.clone();
+        let effects = self.core.on_worker_joined(joining, self.current_time());
+        // Its last session may have ended before it was told.
+        if abilities.drains && self.core.is_drain_requested(&worker) {
+            self.send_drain(&worker);
+        }
+        effects
     }
 
     /// A worker that has opened another session since is not away.

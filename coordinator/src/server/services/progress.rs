@@ -126,13 +126,8 @@ impl SweepApi {
         let (reply, answered) = oneshot::channel();
         let event = UserEvent::DrainWorkers { names, reply };
         self.0.engine.send_event(event);
-        let asked = answered.await.map_err(|_| self.0.unanswered_status())??;
-        self.query_core(move |core| {
-            let mut workers = worker_statuses(core, core_seconds(core));
-            workers.retain(|worker| asked.iter().any(|id| id.as_str() == worker.id));
-            workers
-        })
-        .await
+        let asked = answered.await.map_err(|_| self.0.unanswered_status())?;
+        Ok(asked?)
     }
 }
 
