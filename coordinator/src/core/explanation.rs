@@ -8,10 +8,10 @@ use ergodic_common::program::find_version;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 
-use crate::core::Sweep;
 use crate::core::audits::AuditCounts;
 use crate::core::state::Core;
 use crate::core::stopping::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
+use crate::core::{Sweep, Worker};
 use crate::records::{OutcomeCounts, SweepState};
 
 /// One thing that explains where a sweep is.
