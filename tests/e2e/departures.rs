@@ -92,7 +92,7 @@ fn workers_leave_when_they_are_asked_by_name() {
 
     let id = cluster.launch(&repeated(1));
     let explained = cluster.ask(&["explain", &id]);
-    assert!(explained.contains("no worker is joined"), "{explained}");
+    assert!(explained.contains("No worker is joined"), "{explained}");
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn run_at_terminal(folder: &std::path::Path, typed: &str) -> Option<(i32, String
 #[test]
 fn a_program_is_asked_about_once_and_a_no_runs_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let text = "name = \"shell\"\n[program]\ncommand = [\"sh\", \"-c\", \"touch $SEEN; echo '{\\\"step\\\": 1, \\\"loss\\\": 5}' > $ERGODIC_METRICS\"]\n\
+    let text = "name = \"shell\"\n[program]\ncommand = [\"sh\", \"-c\", \"touch $SEEN; echo '{{\\\"step\\\": 1, \\\"loss\\\": 5}}' > $ERGODIC_METRICS\"]\n\
                 metrics = { loss = \"min\" }\n";
     let seen = folder.path().join("seen");
     let text = format!("{text}env = {{ SEEN = {seen:?} }}\n");
@@ -236,7 +236,11 @@ fn a_program_is_asked_about_once_and_a_no_runs_nothing() {
     );
 
     // Another command is another program.
-    std::fs::write(folder.path().join("sweep.toml"), text.replace("5}", "6}")).expect("a file");
+    std::fs::write(
+        folder.path().join("sweep.toml"),
+        text.replace(": 5}", ": 6}"),
+    )
+    .expect("a file");
     let (code, said) = run_at_terminal(folder.path(), "\n").expect("there was a terminal");
     assert!(code == 4 && said.contains("[y/N]"), "{code} {said}");
 

@@ -1,14 +1,40 @@
-//! The first messages of a session: the worker's hello, and the coordinator's welcome.
+//! The first messages of a session: the worker's hello, by its identity, and the coordinator's welcome.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ergodic_common::BUILD;
+use ergodic_common::ids::WorkerId;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tonic::Streaming;
 
-use crate::link::session::WorkerIdentity;
+use crate::experiment::Experiments;
 use crate::shared_queue::SharedQueue;
+
+/// The identity of a worker, and the limits of a session.
+#[derive(Debug, Clone)]
+pub struct WorkerIdentity {
+    /// The coordinator's address.
+    pub coordinator_url: String,
+    /// Random id of the worker, 32 hex digits.
+    pub worker_id: WorkerId,
+    /// Name of the worker for people.
+    pub name: String,
+    /// The numerics class of its results.
+    pub numerics: String,
+    /// Number of trials at a time.
+    pub slots: u32,
+    /// Idle time after which the worker leaves.
+    pub idle_exit: Option<Duration>,
+    /// When the worker begins to leave, if its time is limited.
+    pub leaves_at: Option<Instant>,
+    /// Whether the worker runs programs.
+    pub has_programs: bool,
+    /// The experiments of the worker program.
+    pub experiments: Experiments,
+    /// Memory that trials may use, in bytes, if there is a limit.
+    pub memory: Option<u64>,
+}
 
 /// The message by which the worker presents itself and the leases that it holds.
 pub(super) fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ergodic_common::ids::{Fence, SweepId, WorkerId};
+use ergodic_common::ids::{Fence, SweepId};
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::channel::connect::ClientChannel;
 use ergodic_proto::v1;
@@ -16,38 +16,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::experiment::Experiments;
+pub use crate::link::hello::WorkerIdentity;
 use crate::link::hello::{hello_message, receive_welcome};
 use crate::link::outputs;
 use crate::link::sweeps;
 use crate::link::sweeps::SweepCache;
 use crate::memory;
 use crate::shared_queue::SharedQueue;
-
-/// The identity of a worker, and the limits of a session.
-#[derive(Debug, Clone)]
-pub struct WorkerIdentity {
-    /// The coordinator's address.
-    pub coordinator_url: String,
-    /// Random id of the worker, 32 hex digits.
-    pub worker_id: WorkerId,
-    /// Name of the worker for people.
-    pub name: String,
-    /// The numerics class of its results.
-    pub numerics: String,
-    /// Number of trials at a time.
-    pub slots: u32,
-    /// Idle time after which the worker leaves.
-    pub idle_exit: Option<Duration>,
-    /// When the worker begins to leave, if its time is limited.
-    pub leaves_at: Option<Instant>,
-    /// Whether the worker runs programs.
-    pub has_programs: bool,
-    /// The experiments of the worker program.
-    pub experiments: Experiments,
-    /// Memory that trials may use, in bytes, if there is a limit.
-    pub memory: Option<u64>,
-}
 
 /// Interval at which the queue is checked without any message.
 const QUEUE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
