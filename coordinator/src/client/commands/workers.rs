@@ -70,7 +70,7 @@ fn describe_leaving(worker: &v1::WorkerStatus) -> String {
         running => {
             let trials = format_count(running.into(), "trial");
             format!(
-                "{name} leaves once {trials} that it runs have ended, or its drain time is over\n"
+                "{name} leaves once what it runs has ended ({trials}), or its drain time is over\n"
             )
         }
     }
