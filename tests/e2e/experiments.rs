@@ -115,6 +115,41 @@ fn two_workers_train_a_transformer_of_the_user_s_with_the_same_bits() {
     assert!(explained.contains(words), "{explained}");
 }
 
+/// First the worker is killed while it trains, then the coordinator while the worker's heir does.
+#[test]
+fn a_transformer_outlives_its_worker_and_the_coordinator() {
+    let text = sweep_text("repeats = 3", "repeats = 6");
+    let mut undisturbed = Cluster::counted(&[]);
+    let worker = undisturbed.worker_of(WORKER, 1, &[]);
+    undisturbed.wait_for_workers(1);
+    let id = undisturbed.launch(&text);
+    undisturbed.wait_for_end(&id);
+    let wanted = undisturbed.rows(&id);
+    undisturbed.close(vec![worker]);
+
+    let mut cluster = Cluster::counted(&["--lease-ttl", "2s"]);
+    cluster.gate.hold_after(1);
+    let victim = cluster.worker_of(WORKER, 1, &[]);
+    cluster.wait_for_workers(1);
+    let id = cluster.launch(&text);
+    cluster.wait_until_held(&id, 3);
+    cluster.set_in_motion(|gate| gate.hold_after(3));
+    victim.kill();
+
+    let heir = cluster.worker_of(WORKER, 1, &[]);
+    cluster.wait_until_held(&id, 9);
+    cluster.set_in_motion(|gate| gate.hold_after(5));
+    cluster.kill_and_restart_coordinator();
+    cluster.gate.open();
+
+    let (status, _) = cluster.settle(&id, &wanted, vec![heir]);
+    assert_eq!(status["failed"], 0, "{status}");
+    assert!(
+        status["releases"].as_u64() >= Some(1),
+        "nothing was given out again: {status}"
+    );
+}
+
 #[test]
 fn run_starts_the_worker_program_that_has_the_experiment() {
     let dir = tempfile::tempdir().expect("a folder");
