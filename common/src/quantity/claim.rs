@@ -88,6 +88,18 @@ pub enum ClaimRegion {
     Outside(f64, f64),
 }
 
+impl ClaimRegion {
+    /// Whether some number of the interval between two others lies in the region.
+    pub(super) fn has_number_between(self, first: f64, last: f64) -> bool {
+        match self {
+            Self::Within(low, high) => low <= last && high >= first,
+            Self::Above(bound) => bound < last,
+            Self::Below(bound) => bound > first,
+            Self::Outside(low, high) => first < low || last > high,
+        }
+    }
+}
+
 /// A claim as its file states it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {

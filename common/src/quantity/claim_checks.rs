@@ -154,6 +154,10 @@ impl Claim {
             (Some(ClaimRegion::Outside(..)), form) if form.counts_trials() => {
                 Err(self.error_at("outside", "write within, above or below"))
             }
+            (Some(region), Share) if !region.has_number_between(0.0, 1.0) => {
+                let message = "a share of trials lies in [0, 1], of which none is in the region: write above = 0.9, say, for most trials";
+                Err(self.error_at(self.region_key(), message))
+            }
             _ => Ok(()),
         }
     }

@@ -321,6 +321,14 @@ fn wrong_claims_are_refused_with_line_and_remedy() {
             "within: both ends are 1: expected two different numbers, such as [0.9, 1.1]",
         ),
         (
+            "[[claim]]\nname = 'c'\nof = 'at(train_loss, end) > 1'\nform = 'share'\nabove = 1.5",
+            "claim 'c': above: a share of trials lies in [0, 1], of which none is in the region",
+        ),
+        (
+            "[[claim]]\nname = 'c'\nof = 'at(train_loss, end) > 1'\nform = 'share'\nbelow = 0",
+            "claim 'c': below: a share of trials lies in [0, 1], of which none is in the region",
+        ),
+        (
             "[[claim]]\nname = 'c'\nof = 'at(train_loss, end)'\nabove = 1\nbelow = 2",
             "claim.below: above stands there, too",
         ),

@@ -22,6 +22,31 @@ pub(super) fn fork_process(child: impl FnOnce() -> io::Result<()>) -> io::Result
     }
 }
 
+/// Closes all files but the standard streams. Whoever started the worker may have left it others, such as one with its token, and
+/// a program would have them, too.
+#[expect(
+    unsafe_code,
+    reason = "the standard library cannot close files that it did not open"
+)]
+pub(super) fn close_inherited_files() {
+    // SAFETY: this process has just begun, and nothing in it owns a file beyond the standard streams.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST_FILE, libc::c_uint::MAX, 0) };
+    if result == 0 {
+        return;
+    }
+
+    // Linux before 5.9 has no such call.
+    for file in FIRST_FILE..MAX_INHERITED_FILE {
+        // SAFETY: as above.
+        unsafe { libc::close(file) };
+    }
+}
+
+/// The first file that is none of the standard streams.
+const FIRST_FILE: libc::c_int = 3;
+/// The number below which files are closed one by one: the largest that the system lets a process have unless it is told otherwise.
+const MAX_INHERITED_FILE: libc::c_int = 1 << 20;
+
 /// Has this process and its forks go on when a terminal or service manager signals all processes: the worker decides.
 pub(super) fn ignore_signals() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {

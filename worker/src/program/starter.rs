@@ -17,7 +17,9 @@ use rustix::net::{
 use rustix::process::setsid;
 
 use super::isolation::{Isolation, OWN_PROGRAM, SUPERVISE_COMMAND};
-use super::process::{collect_children, fork_process, ignore_children, ignore_signals};
+use super::process::{
+    close_inherited_files, collect_children, fork_process, ignore_children, ignore_signals,
+};
 
 /// The option by which the hidden command is a starter.
 const SERVE_OPTION: &str = "--serve";
@@ -90,6 +92,7 @@ impl SupervisorStarter {
 /// # Errors
 /// The socket is none.
 pub(super) fn serve_worker(supervise: &dyn Fn() -> io::Result<()>) -> io::Result<()> {
+    close_inherited_files();
     let _ = setsid();
     ignore_signals();
     ignore_children();

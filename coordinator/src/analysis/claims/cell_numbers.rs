@@ -25,6 +25,8 @@ pub(super) struct CellNumber {
     pub(super) is_resampled: bool,
     /// Whether the number of a trial is no smooth function of its samples, such as the step of an event.
     pub(super) counts_events: bool,
+    /// Whether the number is made of accuracies, which are counts of images.
+    pub(super) counts_images: bool,
     /// Whether trials differ at all.
     pub(super) trials_differ: bool,
     /// The numbers of trials by repeat, with their events between samples, before and after them.
@@ -56,8 +58,17 @@ impl CellNumber {
     }
 
     /// Whether trials may have the same number only because events and their counts lie far apart.
-    pub(super) fn is_of_events(&self) -> bool {
+    fn is_of_events(&self) -> bool {
         self.counts_events && (self.rounded != [self.full; 2] || self.full.fract() == 0.0)
+    }
+
+    /// What the number counts, if trials may have the same one without being alike: then it shows nothing of its spread.
+    pub(super) fn describe_counted(&self) -> Option<&'static str> {
+        match (self.is_of_events(), self.counts_images) {
+            (true, _) => Some("number of steps or events"),
+            (false, true) => Some("number of images right"),
+            (false, false) => None,
+        }
     }
 }
 
@@ -94,6 +105,7 @@ impl NumberContext<'_> {
                     .map(|why| count_without_reference(values().map(|(_, value)| value), why));
                 CellNumber {
                     counts_events: !self.jobs.program.is_smooth(job.roots[0]),
+                    counts_images: self.jobs.counts_images(job),
                     diverged_references: diverged,
                     absent_references: absent,
                     ..self.average_numbers(&numbers.collect::<Vec<_>>())
@@ -112,6 +124,7 @@ impl NumberContext<'_> {
                 let missing = trials.len() - curves.repeats.len();
                 let found = self.reduce_mean_curves(job, cell, &curves, *is_resampled);
                 CellNumber {
+                    counts_images: self.jobs.counts_images(job),
                     missing: missing as u64,
                     ..found
                 }

@@ -128,10 +128,13 @@ impl EffectNumbers<'_> {
         } else {
             self.jackknife_spread(&without, rounding)?
         };
-        if spread.standard_error == 0.0 && self.cells.iter().any(|cell| cell.is_of_events()) {
-            return Err(
-                "all trials have the same number of steps or events, which shows nothing of its spread: use form = \"share\"".into(),
-            );
+        let counted = self.cells.iter().find_map(|cell| cell.describe_counted());
+        if spread.standard_error == 0.0
+            && let Some(counted) = counted
+        {
+            return Err(format!(
+                "all trials have the same {counted}, or differ by the same, which shows nothing of its spread: use form = \"share\""
+            ));
         }
         let level = 1.0 - self.claim.alpha;
         let half = student_t_quantile(level, spread.degrees) * spread.standard_error;

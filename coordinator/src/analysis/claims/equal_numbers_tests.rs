@@ -75,6 +75,32 @@ fn the_mean_of_equal_curves_is_each_of_them() {
 }
 
 #[test]
+fn equal_accuracies_show_nothing_of_their_spread() {
+    let perfect: &[f64] = &[1.0; 4];
+    let (better, worse): (&[f64], &[f64]) = (&[0.457, 0.461, 0.485], &[0.456, 0.46, 0.484]);
+    for (keys, cells) in [
+        ("where = 'c == 1'\nabove = 0.9985", [perfect; 3]),
+        (
+            "form = 'difference'\nto = 'c == 1'\nwhere = 'c == 2'\nabove = 0",
+            [worse, better, perfect],
+        ),
+        ("form = 'spread'\nbelow = 1.1", [perfect; 3]),
+    ] {
+        let text = claim(keys).replace("train_loss", "test_acc");
+        let cells = cells.map(<[f64]>::to_vec);
+        let judged = Experiment::new("", &text).judge_numbers(&cells);
+        assert_eq!(judged[0].verdict, ClaimVerdict::NotEnough, "{judged:?}");
+        let why = judged[0].notes.join("; ");
+        assert!(why.contains("the same number of images right"), "{why}");
+    }
+
+    let text = claim("form = 'share'\nwhere = 'c == 1'\nabove = 0.2")
+        .replace("at(train_loss, end)", "at(test_acc, end) > 0.99");
+    let judged = Experiment::new("", &text).judge_numbers(&[perfect.to_vec()]);
+    assert_eq!(judged[0].verdict, ClaimVerdict::Agrees, "{judged:?}");
+}
+
+#[test]
 fn no_repeats_are_advised_where_as_many_have_ended_in_vain() {
     let experiment = Experiment::new("", &claim("where = 'c == 1'\nabove = 0\nmin = 3"));
     for (values, diverged, needed) in [

@@ -147,6 +147,13 @@ impl<'a> ClaimJobs<'a> {
         cells
     }
 
+    /// Whether a quantity of a job is made of accuracies.
+    pub(super) fn counts_images(&self, job: &ClaimJob) -> bool {
+        let read = self.program.metrics_of(&job.roots);
+        let metrics = &self.spec.measure.metrics;
+        read.into_iter().any(|at| metrics[at].is_accuracy())
+    }
+
     /// Whether any claim needs resamples.
     pub(super) fn needs_draws(&self) -> bool {
         self.jobs

@@ -37,7 +37,7 @@ impl Experiment {
         let text = format!(
             "name = \"t\"\nrepeats = 12\n{seeds}\n[data]\ndataset = \"glyphs\"\ntrain = 100\ntest = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
              [train]\nsteps = 100\nbatch_size = 10\n[grid]\nc = [1, 2, 4]\n[derive]\nlr = \"0.1*c\"\n\
-             [measure]\nevery = \"10 steps\"\nmetrics = [\"train_loss\"]\n\
+             [measure]\nevery = \"10 steps\"\nmetrics = [\"train_loss\", \"test_acc\"]\n\
              probe = {{ points = 20, at = [\"50 steps\", \"final\"] }}\n{claims}"
         );
         let source = SpecSource {

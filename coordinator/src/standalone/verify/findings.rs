@@ -287,6 +287,7 @@ pub(super) mod tests {
         let second = v1::ClaimRow {
             cells: "lr=0.2".to_owned(),
             verdict: verdict.into(),
+            note: "small n".to_owned(),
             ..row.clone()
         };
         ExperimentFindings {

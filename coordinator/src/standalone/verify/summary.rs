@@ -135,7 +135,7 @@ fn build_whole_table(all: &[ExperimentFindings<'_>]) -> TableData {
     table
 }
 
-const SHORT_COLUMNS: [&str; 11] = [
+const SHORT_COLUMNS: [&str; 12] = [
     "experiment",
     "claim",
     "cells",
@@ -144,6 +144,7 @@ const SHORT_COLUMNS: [&str; 11] = [
     "interval",
     "region",
     "n",
+    "note",
     "date",
     "scale",
     "numerics",
@@ -155,7 +156,7 @@ fn build_short_table(all: &[ExperimentFindings<'_>]) -> TableData {
     for findings in all {
         let found = &findings.verdicts;
         for row in &found.rows {
-            let [verdict, claim, _, cells, effect, interval, region, n, _] =
+            let [verdict, claim, _, cells, effect, interval, region, n, note] =
                 format_verdict_row(row);
             let cells = [
                 findings.experiment.label.clone(),
@@ -166,6 +167,7 @@ fn build_short_table(all: &[ExperimentFindings<'_>]) -> TableData {
                 interval,
                 region,
                 n,
+                note,
                 format_utc_date(findings.status.launched_at),
                 found.scale.clone(),
                 found.numerics.clone(),
@@ -222,7 +224,7 @@ mod tests {
         let experiment = made_up_experiment("a");
         let all = [made_up_findings(&experiment, Disagrees)];
         let table = render_findings(&all, TextFormat::Md);
-        let last = "| a | the jump | lr=0.2 | disagrees | 9.9821 | 9.9810 … 9.9832 | in [9.5, 10.5] | 10 | 2026-11-28 | desk | cpu-f32/6 |";
+        let last = "| a | the jump | lr=0.2 | disagrees | 9.9821 | 9.9810 … 9.9832 | in [9.5, 10.5] | 10 | small n | 2026-11-28 | desk | cpu-f32/6 |";
         assert_eq!(table.lines().last(), Some(last));
 
         let document: Value =
