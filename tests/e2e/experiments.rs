@@ -128,17 +128,19 @@ fn a_transformer_outlives_its_worker_and_the_coordinator() {
     undisturbed.close(vec![worker]);
 
     let mut cluster = Cluster::counted(&["--lease-ttl", "2s"]);
-    cluster.gate.hold_after(1);
+    cluster.gate.hold_after_trials(2);
     let victim = cluster.worker_of(WORKER, 1, &[]);
     cluster.wait_for_workers(1);
     let id = cluster.launch(&text);
-    cluster.wait_until_held(&id, 3);
-    cluster.set_in_motion(|gate| gate.hold_after(3));
+    cluster.wait_until_held(&id, 2);
+    cluster.set_in_motion(|gate| gate.hold_after_trials(4));
     victim.kill();
 
     let heir = cluster.worker_of(WORKER, 1, &[]);
-    cluster.wait_until_held(&id, 9);
-    cluster.set_in_motion(|gate| gate.hold_after(5));
+    cluster.wait_until(&id, "the heir has results", |status| {
+        status["done"].as_u64() >= Some(5)
+    });
+    cluster.set_in_motion(|gate| gate.hold_after_trials(6));
     cluster.kill_and_restart_coordinator();
     cluster.gate.open();
 
