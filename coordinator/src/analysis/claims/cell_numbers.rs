@@ -121,12 +121,10 @@ impl NumberContext<'_> {
                 if cell.is_of_program() && sampled > curves.repeats.len() {
                     return CellNumber::with_different_steps(sampled, trials.len());
                 }
-                let missing = trials.len() - curves.repeats.len();
-                let found = self.reduce_mean_curves(job, cell, &curves, *is_resampled);
                 CellNumber {
                     counts_images: self.jobs.counts_images(job),
-                    missing: missing as u64,
-                    ..found
+                    missing: (trials.len() - curves.repeats.len()) as u64,
+                    ..self.reduce_mean_curves(job, cell, &curves, *is_resampled)
                 }
             }
             JobKind::Bits => {
