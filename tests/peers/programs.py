@@ -3,8 +3,8 @@
     pip install hyperqueue
     python tests/peers/programs.py [TASKS] [--ergodic PROGRAM]
 
-HyperQueue runs `/bin/true`, and the shell line of `ergodic bench overhead --program`, as tasks of one job on a worker with two cores;
-Ergodic runs the shell line as trials on two workers. Prints milliseconds per task or trial, three times in turn: compare within a turn.
+HyperQueue runs `/bin/true`, and a shell that writes one number, as tasks of one job on a worker with two cores; Ergodic runs such a
+shell as trials on two workers (`ergodic bench overhead --program`). Prints milliseconds per task or trial, three times in turn: compare within a turn.
 """
 import argparse
 import json
@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 
-# A trial of the benchmark writes one number to a file; so does this task.
+# As a trial of the benchmark does, but to one file for all, which nobody reads.
 SHELL_LINE = ["sh", "-c", "printf '{\"step\": 1, \"loss\": 0}\\n' > \"$METRICS\""]
 
 
@@ -55,7 +55,7 @@ def main():
                 plain = time_hyperqueue(client, ["/bin/true"], options.tasks, metrics)
                 shell = time_hyperqueue(client, SHELL_LINE, options.tasks, metrics)
                 trial = time_ergodic(ergodic, options.tasks // 100 * 100)
-                print(f"HyperQueue /bin/true {plain:.2f} ms, the shell line {shell:.2f} ms; Ergodic {trial:.2f} ms", flush=True)
+                print(f"HyperQueue /bin/true {plain:.2f} ms, a shell {shell:.2f} ms; Ergodic {trial:.2f} ms", flush=True)
 
 
 if __name__ == "__main__":
